@@ -1,0 +1,2 @@
+//! The `dhcp-guard` binary.
+fn main() {}

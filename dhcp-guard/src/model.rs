@@ -1,0 +1,327 @@
+//! What the agent answers and the CLI shows: the JSON of the control API and of every `--json`.
+//!
+//! Names are stable. Integers are in base units that the name states (`rate_pps`, `uptime_s`); times are RFC 3339 in
+//! UTC; MAC addresses are lower-case and colon-separated.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What happens to a packet over a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It is dropped.
+    #[default]
+    Enforce,
+    /// It passes, and is counted as "would drop".
+    Monitor,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachMode {
+    /// In the driver, before the kernel allocates anything for the frame.
+    Native,
+    /// In the network stack: works on every interface, and costs several times as much.
+    Generic,
+}
+
+/// `GET /v1/status`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Process id of the agent.
+    pub pid: u32,
+    /// When the maps were read.
+    pub as_of: Timestamp,
+    /// When the agent started.
+    pub started: Timestamp,
+    /// Seconds since the agent started.
+    pub uptime_s: u64,
+    /// The mode of the whole agent.
+    pub mode: Mode,
+    /// The configuration file in force; none: defaults.
+    pub config: Option<String>,
+    /// Guarded interfaces.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Clients and ports that are offenders now.
+    pub offenders: u64,
+    /// All automatic quarantine is on hold.
+    pub hold: bool,
+    /// Clients and ports in quarantine.
+    pub quarantined: u64,
+    /// What the data plane could not do since it was loaded.
+    pub troubles: Troubles,
+    /// Whatever makes the guard blind or weak, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// One guarded interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Name of the interface.
+    pub name: String,
+    /// Kernel index of the interface.
+    pub ifindex: u32,
+    /// Native or generic.
+    pub mode: AttachMode,
+    /// Frames the program saw: `non_dhcp_packets + dhcp_packets`.
+    pub packets: u64,
+    /// Frames that were not DHCP; they passed.
+    pub non_dhcp_packets: u64,
+    /// DHCP packets, the sum of `reasons`.
+    pub dhcp_packets: u64,
+    /// DHCP packets dropped.
+    pub dropped: u64,
+    /// DHCP packets that were over a limit and passed in `monitor` mode.
+    pub would_drop: u64,
+    /// DHCP packets a second over the last window.
+    pub rate_pps: u64,
+    /// Drops (and would-be drops) a second over the last window.
+    pub drop_rate_pps: u64,
+    /// DHCP packets by verdict reason; all reasons, in their order.
+    pub reasons: std::collections::BTreeMap<String, u64>,
+    /// DHCP packets by message type; all types.
+    pub message_types: std::collections::BTreeMap<String, u64>,
+}
+
+/// What the data plane could not do, summed over CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Troubles {
+    /// Events not sent because a CPU's budget was spent.
+    pub events_suppressed: u64,
+    /// Events lost because the ring buffer was full.
+    pub events_lost: u64,
+    /// New clients the table had no room for.
+    pub insert_failed: u64,
+    /// Packets counted for their port, but not for their MAC.
+    pub untracked_packets: u64,
+    /// Packets that lost a limiter to other CPUs and were treated as over the limit.
+    pub lost_races: u64,
+}
+
+/// Client or port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A source MAC on a port.
+    Client,
+    /// A port as a whole.
+    Port,
+}
+
+/// Where a client or port stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Within its limits.
+    Normal,
+    /// Over its limit, not yet long enough to be reported.
+    OverLimit,
+    /// Over its limit in enough windows running, and since then not quiet for long.
+    Offender,
+    /// Was an offender and has been quiet since; shown for a while so that "who was it?" has an answer.
+    Recovered,
+}
+
+/// `GET /v1/offenders`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Offenders {
+    /// When the maps were read.
+    pub as_of: Timestamp,
+    /// Present offenders first, then recovered ones; each group by packets over the limit.
+    pub offenders: Vec<Offender>,
+}
+
+/// A client or port that is, or lately was, over its limit for long enough.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offender {
+    /// Client or port.
+    pub kind: Kind,
+    /// Source MAC; none for a port.
+    pub mac: Option<String>,
+    /// Interface name.
+    pub interface: String,
+    /// Port name: the interface, then each VLAN id after a dot (`eth0`, `eth0.100`, `eth0.100.20`).
+    pub port: String,
+    /// VLAN ids, outer first.
+    pub vlans: Vec<u16>,
+    /// DHCP packets to servers since the agent knows it.
+    pub packets: u64,
+    /// Of these, dropped.
+    pub dropped: u64,
+    /// Of these, over a limit and passed in `monitor` mode.
+    pub would_drop: u64,
+    /// Packets a second over the last window.
+    pub rate_pps: u64,
+    /// Packets a second it may send.
+    pub limit_pps: u64,
+    /// First packet.
+    pub first_seen: Timestamp,
+    /// Latest packet.
+    pub last_seen: Timestamp,
+    /// When it became an offender.
+    pub offender_since: Timestamp,
+    /// `offender` or `recovered`.
+    pub state: State,
+    /// The limit it was over: `client_limit`, `stranger_share` or `port_limit`.
+    pub reason: String,
+    /// From the inventory; none: not in it.
+    pub server_id: Option<String>,
+    /// From the inventory.
+    pub server_name: Option<String>,
+}
+
+/// `GET /v1/ports`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ports {
+    /// When the maps were read.
+    pub as_of: Timestamp,
+    /// Ports over their limit first.
+    pub ports: Vec<PortReport>,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortReport {
+    /// Port name, see [`Offender::port`].
+    pub port: String,
+    /// Interface name.
+    pub interface: String,
+    /// VLAN ids, outer first.
+    pub vlans: Vec<u16>,
+    /// Class (`vm`, `metal`, `trusted` or one of your own).
+    pub class: String,
+    /// The class is exempt from client limits.
+    pub trusted: bool,
+    /// Enforce or monitor.
+    pub mode: Mode,
+    /// Where it stands.
+    pub state: State,
+    /// DHCP packets.
+    pub packets: u64,
+    /// Dropped.
+    pub dropped: u64,
+    /// Over a limit, passed in `monitor` mode.
+    pub would_drop: u64,
+    /// DHCP packets a second over the last window.
+    pub rate_pps: u64,
+    /// Drops (and would-be drops) a second over the last window.
+    pub drop_rate_pps: u64,
+    /// Packets a second the port may send.
+    pub limit_pps: u64,
+    /// And in one burst.
+    pub limit_burst: u64,
+    /// Clients with an entry.
+    pub clients: u64,
+    /// Server messages from this port, which is not trusted.
+    pub rogue_server_packets: u64,
+    /// From the inventory.
+    pub server_id: Option<String>,
+    /// DHCP packets by verdict reason; all reasons.
+    pub reasons: std::collections::BTreeMap<String, u64>,
+    /// DHCP packets by message type; all types.
+    pub message_types: std::collections::BTreeMap<String, u64>,
+}
+
+/// `GET /v1/clients`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Clients {
+    /// When the maps were read.
+    pub as_of: Timestamp,
+    /// Clients over their limit first, then by rate.
+    pub clients: Vec<ClientReport>,
+}
+
+/// One client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientReport {
+    /// Source MAC.
+    pub mac: String,
+    /// Interface name.
+    pub interface: String,
+    /// Port name, see [`Offender::port`].
+    pub port: String,
+    /// VLAN ids, outer first.
+    pub vlans: Vec<u16>,
+    /// In the known table; otherwise a stranger.
+    pub known: bool,
+    /// Where it stands.
+    pub state: State,
+    /// DHCP packets to servers.
+    pub packets: u64,
+    /// Dropped.
+    pub dropped: u64,
+    /// Over a limit, passed in `monitor` mode.
+    pub would_drop: u64,
+    /// Packets a second over the last window.
+    pub rate_pps: u64,
+    /// First packet; none: not seen yet.
+    pub first_seen: Option<Timestamp>,
+    /// Latest packet; none: not seen yet.
+    pub last_seen: Option<Timestamp>,
+    /// From the inventory.
+    pub server_id: Option<String>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The agent began to guard.
+    AgentStarted,
+    /// A client went over its limit: its first drop.
+    ClientOverLimit,
+    /// A port went over its limit, or strangers over their share of it.
+    PortOverLimit,
+    /// A client or port became an offender.
+    OffenderFound,
+    /// An offender has been quiet for long enough.
+    OffenderRecovered,
+    /// A server's message came from a port that is not trusted.
+    RogueServer,
+    /// Frames arrive with VLANs that no port is configured for.
+    UnknownVlan,
+    /// The strangers' table refused a new client.
+    TableFull,
+}
+
+/// One event. `GET /v1/events` answers the latest ones, oldest first; `GET /v1/events/follow` streams new ones, one JSON
+/// document a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows by one with each event of this agent; a gap means that a follower was too slow.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: EventKind,
+    /// Interface name.
+    pub interface: Option<String>,
+    /// Port name.
+    pub port: Option<String>,
+    /// VLAN ids, outer first.
+    pub vlans: Vec<u16>,
+    /// Source MAC.
+    pub mac: Option<String>,
+    /// From the inventory.
+    pub server_id: Option<String>,
+    /// One sentence for people.
+    pub message: String,
+}
+
+/// `GET /v1/events`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Events {
+    /// Oldest first.
+    pub events: Vec<Event>,
+}
+
+/// What the API answers with a status other than 200.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ApiError {
+    /// One sentence: what was attempted, on what, what to do.
+    pub error: String,
+}
