@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::Mode;
 
 /// Everything that can be configured. Every key has a default.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
     /// Interfaces to guard, by name.
@@ -38,7 +38,7 @@ pub struct Config {
 }
 
 /// Limits that do not depend on the class.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
     /// Packets a second that one client may send; 1 to 1,000,000.
@@ -53,7 +53,7 @@ pub struct Limits {
 }
 
 /// A port class.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Class {
     /// DHCP packets a second that the port may send; 1 to 1,000,000.
     pub rate_pps: u32,
@@ -65,7 +65,7 @@ pub struct Class {
 }
 
 /// A port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// Interface name.
     pub interface: String,
@@ -79,7 +79,7 @@ pub struct Port {
 }
 
 /// A client that is known from the start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownClient {
     /// Interface name.
     pub interface: String,
@@ -91,7 +91,7 @@ pub struct KnownClient {
 }
 
 /// When someone is an offender.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Detection {
     /// Windows of one second running, each with packets over the limit; 1 to 3,600.
@@ -103,7 +103,7 @@ pub struct Detection {
 }
 
 /// Sizes of the kernel's tables; they are allocated at the start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Capacity {
     /// Ports; 1 to 4,096.

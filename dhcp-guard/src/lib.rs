@@ -1,4 +1,5 @@
 //! The agent and its command line, as a library that the binary, the tests and the tools share.
 
 pub mod config;
+pub mod dataplane;
 pub mod model;
