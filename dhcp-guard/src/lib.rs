@@ -1,4 +1,7 @@
 //! The agent and its command line, as a library that the binary, the tests and the tools share.
 
+pub mod agent;
 pub mod config;
+pub mod human;
+pub mod mac;
 pub mod model;
