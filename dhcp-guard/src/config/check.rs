@@ -1,0 +1,348 @@
+//! What the values of a configuration must satisfy.
+
+use std::{collections::BTreeSet, ops::RangeInclusive, os::unix::ffi::OsStrExt};
+
+use dhcp_guard_common::layout::MAX_PORTS;
+
+use super::{Config, KeyPath, Problem, ProblemKind, keys};
+
+const MILLION: u32 = 1_000_000;
+
+/// The name of a port: the interface, then each VLAN id after a dot (`eth0`, `eth0.100`, `eth0.100.20`).
+#[must_use]
+pub fn port_name(interface: &str, vlans: &[u16]) -> String {
+    vlans.iter().fold(interface.to_owned(), |name, vlan| format!("{name}.{vlan}"))
+}
+
+/// Whether the kernel accepts this name for an interface (`dev_valid_name`).
+fn is_interface_name(name: &str) -> bool {
+    let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace();
+    (1..16).contains(&name.len()) && name != "." && name != ".." && !name.contains(forbidden)
+}
+
+impl Config {
+    /// Everything that is wrong with the values; empty: the configuration can be used.
+    #[must_use]
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut found = Found(Vec::new());
+        for (key, value, range) in self.numbers() {
+            found.number(key, value, &range);
+        }
+        self.check_interfaces(&mut found);
+        self.check_classes(&mut found);
+        self.check_ports(&mut found);
+        self.check_known_clients(&mut found);
+        self.check_capacity(&mut found);
+        let socket = self.socket.as_os_str().as_bytes().len();
+        if !(1..108).contains(&socket) {
+            found.add(["socket"].into(), ProblemKind::SocketPath(socket));
+        }
+        found.0
+    }
+
+    /// What is permitted and probably not meant: one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let ports = self.ports.iter().enumerate().map(|(i, port)| (KeyPath::from(["port"]).index(i), &port.interface));
+        let clients = self.known_clients.iter().enumerate();
+        let clients = clients.map(|(i, client)| (KeyPath::from(["known_client"]).index(i), &client.interface));
+        ports
+            .chain(clients)
+            .filter(|(_, interface)| !self.interfaces.contains(interface))
+            .map(|(key, interface)| {
+                format!("{key}: interface {interface} is not guarded unless it is named in `interfaces` or with -i")
+            })
+            .collect()
+    }
+
+    /// Every number, its name, and what is permitted for it.
+    pub(super) fn numbers(&self) -> Vec<(KeyPath, u32, RangeInclusive<u32>)> {
+        let (limits, detection, capacity) = (&self.limits, &self.detection, &self.capacity);
+        let mut numbers = vec![
+            (["limits", "client_rate_pps"].into(), limits.client_rate_pps, 1..=MILLION),
+            (["limits", "client_burst"].into(), limits.client_burst, 1..=MILLION),
+            (["limits", "strangers_share_percent"].into(), limits.strangers_share_percent, 1..=100),
+            (["limits", "new_clients_per_s"].into(), limits.new_clients_per_s, 1..=100_000),
+            (["detection", "offender_windows"].into(), detection.offender_windows, 1..=3_600),
+            (["detection", "recover_after_s"].into(), detection.recover_after_s, 1..=86_400),
+            (["detection", "remember_s"].into(), detection.remember_s, 0..=604_800),
+            (["capacity", "ports"].into(), capacity.ports, 1..=MAX_PORTS),
+            (["capacity", "known_clients"].into(), capacity.known_clients, 1..=MILLION),
+            (["capacity", "strangers"].into(), capacity.strangers, 1_024..=MILLION),
+        ];
+        for (name, class) in &self.classes {
+            numbers.push((["class", name, "rate_pps"].into(), class.rate_pps, 1..=MILLION));
+            numbers.push((["class", name, "burst"].into(), class.burst, 1..=MILLION));
+        }
+        numbers
+    }
+
+    fn check_interfaces(&self, found: &mut Found) {
+        for (i, name) in self.interfaces.iter().enumerate() {
+            let key = KeyPath::from(["interfaces"]).index(i);
+            if self.interfaces[..i].contains(name) {
+                found.add(key, ProblemKind::DuplicateInterface(name.clone()));
+            } else {
+                found.interface(key, name);
+            }
+        }
+    }
+
+    fn check_classes(&self, found: &mut Found) {
+        let mut check = |key: KeyPath, name: &String| {
+            if !self.classes.contains_key(name) {
+                let nearest = keys::nearest(name, self.classes.keys().map(String::as_str));
+                found.add(key, ProblemKind::UndefinedClass { name: name.clone(), nearest });
+            }
+        };
+        check(["default_class"].into(), &self.default_class);
+        for (i, port) in self.ports.iter().enumerate() {
+            if let Some(class) = &port.class {
+                check(KeyPath::from(["port"]).index(i).key("class"), class);
+            }
+        }
+    }
+
+    fn check_ports(&self, found: &mut Found) {
+        for (i, port) in self.ports.iter().enumerate() {
+            let key = KeyPath::from(["port"]).index(i);
+            found.interface(key.key("interface"), &port.interface);
+            found.vlans(&key.key("vlans"), &port.vlans);
+            let same = |other: &super::Port| other.interface == port.interface && other.vlans == port.vlans;
+            if let Some(first) = self.ports[..i].iter().position(same) {
+                let first = KeyPath::from(["port"]).index(first);
+                let port = port_name(&port.interface, &port.vlans);
+                found.add(key, ProblemKind::DuplicatePort { port, first });
+            }
+        }
+    }
+
+    fn check_known_clients(&self, found: &mut Found) {
+        let mut seen = std::collections::BTreeMap::new();
+        for (i, client) in self.known_clients.iter().enumerate() {
+            let key = KeyPath::from(["known_client"]).index(i);
+            found.interface(key.key("interface"), &client.interface);
+            found.vlans(&key.key("vlans"), &client.vlans);
+            if !client.mac.is_unicast() {
+                found.add(key.key("mac"), ProblemKind::NotUnicast(client.mac));
+            }
+            let first = *seen.entry((&client.interface, &client.vlans, client.mac)).or_insert(i);
+            if first != i {
+                let first = KeyPath::from(["known_client"]).index(first);
+                let port = port_name(&client.interface, &client.vlans);
+                found.add(key, ProblemKind::DuplicateClient { mac: client.mac, port, first });
+            }
+        }
+    }
+
+    /// Each interface has its untagged port, and each `[[port]]` is one.
+    fn check_capacity(&self, found: &mut Found) {
+        let untagged = self.interfaces.iter().map(|interface| (interface, [].as_slice()));
+        let configured = self.ports.iter().map(|port| (&port.interface, port.vlans.as_slice()));
+        let ports = untagged.chain(configured).collect::<BTreeSet<_>>().len();
+        found.capacity("port", ports, "ports", self.capacity.ports);
+        found.capacity("known client", self.known_clients.len(), "known_clients", self.capacity.known_clients);
+    }
+}
+
+/// The problems found so far.
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(&mut self, key: KeyPath, kind: ProblemKind) {
+        self.0.push(Problem { line: None, key, kind });
+    }
+
+    fn number(&mut self, key: KeyPath, value: u32, range: &RangeInclusive<u32>) {
+        if !range.contains(&value) {
+            self.add(key, ProblemKind::OutOfRange { value, min: *range.start(), max: *range.end() });
+        }
+    }
+
+    fn interface(&mut self, key: KeyPath, name: &str) {
+        if !is_interface_name(name) {
+            self.add(key, ProblemKind::InterfaceName(name.to_owned()));
+        }
+    }
+
+    fn vlans(&mut self, key: &KeyPath, vlans: &[u16]) {
+        if vlans.len() > 2 {
+            self.add(key.clone(), ProblemKind::TooManyVlans(vlans.len()));
+        }
+        for (i, vlan) in vlans.iter().enumerate().filter(|(_, vlan)| !(1..4095).contains(*vlan)) {
+            self.add(key.index(i), ProblemKind::VlanId(*vlan));
+        }
+    }
+
+    fn capacity(&mut self, one: &'static str, wanted: usize, key: &'static str, capacity: u32) {
+        let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
+        if wanted > capacity.into() {
+            self.add(["capacity", key].into(), ProblemKind::OverCapacity { wanted, one, key, capacity });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Class, KnownClient, Port},
+        mac::Mac,
+    };
+
+    fn problems(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().iter().map(Problem::to_string).collect()
+    }
+
+    fn port(interface: &str, vlans: &[u16]) -> Port {
+        Port { interface: interface.into(), vlans: vlans.into(), class: None, mode: None }
+    }
+
+    fn known(mac: [u8; 6]) -> KnownClient {
+        KnownClient { interface: "eth0".into(), vlans: vec![], mac: Mac(mac) }
+    }
+
+    #[test]
+    fn each_number_has_its_range() {
+        let rejected = |change: fn(&mut Config)| {
+            let problems = problems(change);
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            problems[0].clone()
+        };
+        assert_eq!(
+            rejected(|c| c.limits.client_rate_pps = 0),
+            "limits.client_rate_pps: 0 is out of range, use 1 to 1,000,000"
+        );
+        assert!(rejected(|c| c.limits.client_burst = 1_000_001).starts_with("limits.client_burst: 1,000,001 "));
+        assert!(rejected(|c| c.limits.strangers_share_percent = 101).contains("1 to 100"));
+        assert!(rejected(|c| c.limits.new_clients_per_s = 0).contains("1 to 100,000"));
+        assert!(rejected(|c| c.detection.offender_windows = 0).contains("1 to 3,600"));
+        assert!(rejected(|c| c.detection.recover_after_s = 86_401).contains("1 to 86,400"));
+        assert!(rejected(|c| c.detection.remember_s = 604_801).contains("0 to 604,800"));
+        assert!(rejected(|c| c.capacity.ports = 4_097).contains("1 to 4,096"));
+        assert!(rejected(|c| c.capacity.known_clients = 0).contains("1 to 1,000,000"));
+        assert!(rejected(|c| c.capacity.strangers = 1_023).contains("1,024 to 1,000,000"));
+        assert_eq!(
+            rejected(|c| _ = c.classes.insert("x".into(), Class { rate_pps: 0, burst: 1, trusted: true })),
+            "class.x.rate_pps: 0 is out of range, use 1 to 1,000,000"
+        );
+        assert!(problems(|c| c.detection.remember_s = 0).is_empty());
+    }
+
+    #[test]
+    fn every_number_is_checked() {
+        let exemplar = keys::exemplar();
+        let count = |table: &str| exemplar[table].as_object().unwrap().len();
+        let numbers = Config::default().numbers().len();
+        assert_eq!(numbers, count("limits") + count("detection") + count("capacity") + 2 * count("class"));
+    }
+
+    #[test]
+    fn vlans_are_two_at_most_and_real() {
+        let problems = problems(|c| c.ports = vec![port("eth0", &[0, 4095]), port("eth0", &[1, 4094, 2])]);
+        assert_eq!(
+            problems,
+            [
+                "port[0].vlans[0]: 0 is not a VLAN id, use 1 to 4094",
+                "port[0].vlans[1]: 4095 is not a VLAN id, use 1 to 4094",
+                "port[1].vlans: 3 VLAN ids are too many, use at most two, outer first",
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_is_configured_twice() {
+        let problems = problems(|c| {
+            c.interfaces = vec!["eth0".into(), "eth1".into(), "eth0".into()];
+            c.ports = vec![port("eth0", &[1]), port("eth0", &[2]), port("eth0", &[1])];
+            c.known_clients = vec![known([2; 6]), known([4; 6]), known([2; 6])];
+        });
+        assert_eq!(
+            problems,
+            [
+                "interfaces[2]: `eth0` is listed twice, remove one",
+                "port[2]: port eth0.1 is configured already, at port[0]: remove one",
+                "known_client[2]: client 02:02:02:02:02:02 on eth0 is listed already, at known_client[0]: remove one",
+            ]
+        );
+    }
+
+    #[test]
+    fn classes_must_exist() {
+        let problems = problems(|c| {
+            c.default_class = "metals".into();
+            c.ports = vec![Port { class: Some("zzz".into()), ..port("eth0", &[]) }];
+        });
+        assert_eq!(
+            problems,
+            [
+                "default_class: there is no class `metals`, did you mean `metal`?",
+                "port[0].class: there is no class `zzz`"
+            ]
+        );
+    }
+
+    #[test]
+    fn clients_have_unicast_macs() {
+        let problems = problems(|c| c.known_clients = vec![known([0; 6]), known([1, 0, 0, 0, 0, 1]), known([2; 6])]);
+        assert_eq!(
+            problems,
+            [
+                "known_client[0].mac: 00:00:00:00:00:00 cannot be a client's MAC, use a unicast address",
+                "known_client[1].mac: 01:00:00:00:00:01 cannot be a client's MAC, use a unicast address",
+            ]
+        );
+    }
+
+    #[test]
+    fn tables_must_be_large_enough() {
+        let problems = problems(|c| {
+            c.capacity.ports = 2;
+            c.capacity.known_clients = 1;
+            c.interfaces = vec!["eth0".into(), "eth1".into()];
+            c.ports = vec![port("eth0", &[]), port("eth0", &[5])];
+            c.known_clients = vec![known([2; 6]), known([4; 6])];
+        });
+        assert_eq!(
+            problems,
+            [
+                "capacity.ports: 3 ports do not fit, raise capacity.ports (now 2) or configure fewer",
+                "capacity.known_clients: 2 known clients do not fit, raise capacity.known_clients (now 1) or configure \
+                 fewer",
+            ]
+        );
+    }
+
+    #[test]
+    fn names_and_paths_must_be_possible() {
+        let bad = ["", "a name", "x/y", "sixteen-letters-", ".."];
+        assert_eq!(problems(|c| c.interfaces = bad.map(String::from).into()).len(), bad.len());
+        assert!(problems(|c| c.interfaces = vec!["fifteen-letters".into(), "eth0.100".into()]).is_empty());
+        assert_eq!(problems(|c| c.socket = "".into()), ["socket: a socket's path has 1 to 107 bytes, this one has 0"]);
+        assert_eq!(problems(|c| c.socket = "s".repeat(108).into()).len(), 1);
+    }
+
+    #[test]
+    fn an_interface_that_is_not_guarded_is_a_warning() {
+        let mut config = Config {
+            interfaces: vec!["eth1".into()],
+            ports: vec![port("eth0", &[]), port("eth1", &[])],
+            known_clients: vec![known([2; 6])],
+            ..Config::default()
+        };
+        assert_eq!(config.validate(), []);
+        let warnings = config.warnings();
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[0].starts_with("port[0]: interface eth0 is not guarded"), "{warnings:?}");
+        assert!(warnings[1].starts_with("known_client[0]: interface eth0 is not guarded"), "{warnings:?}");
+        config.interfaces.push("eth0".into());
+        assert!(config.warnings().is_empty());
+    }
+
+    #[test]
+    fn ports_are_named_after_interface_and_vlans() {
+        assert_eq!([&[][..], &[100], &[100, 20]].map(|v| port_name("eth0", v)), ["eth0", "eth0.100", "eth0.100.20"]);
+    }
+}

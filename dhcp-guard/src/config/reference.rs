@@ -1,0 +1,67 @@
+//! `packaging/dhcp-guard.toml` documents every key, and says the truth.
+
+use serde_json::Value;
+
+use super::*;
+use crate::human::count;
+
+const REFERENCE: &str = include_str!("../../../packaging/dhcp-guard.toml");
+
+/// What the file says once every key is taken out of its comment. Prose has a blank after the `#`, keys have not.
+fn uncommented() -> String {
+    REFERENCE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.is_empty() && !key.starts_with(' ') => key,
+            _ => line,
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn as_it_stands_it_is_the_defaults() {
+    assert_eq!(Config::from_toml(REFERENCE).unwrap(), Config::default());
+}
+
+#[test]
+fn uncommented_it_still_is_the_defaults_but_for_what_has_none() {
+    let Config { inventory, ports, known_clients, .. } = Config::from_toml(&uncommented()).unwrap();
+    assert!(inventory.is_some() && ports.len() == 1 && known_clients.len() == 1);
+    let defaults = Config { inventory, ports, known_clients, ..Config::default() };
+    assert_eq!(Config::from_toml(&uncommented()).unwrap(), defaults);
+}
+
+#[test]
+fn it_has_every_key() {
+    fn compare(expected: &Value, written: &Value, at: &str) {
+        match (expected, written) {
+            (Value::Object(expected), Value::Object(written)) => {
+                for (key, value) in expected {
+                    let written = written.get(key).unwrap_or_else(|| panic!("{at}.{key} is not documented"));
+                    compare(value, written, &format!("{at}.{key}"));
+                }
+            }
+            (Value::Array(expected), Value::Array(written)) if !expected.is_empty() => {
+                compare(&expected[0], &written[0], &format!("{at}[]"));
+            }
+            _ => {}
+        }
+    }
+    let written: toml::Table = uncommented().parse().unwrap();
+    compare(&keys::exemplar(), &serde_json::to_value(written).unwrap(), "");
+}
+
+#[test]
+fn it_tells_every_range() {
+    for (path, _, range) in Config::default().numbers() {
+        let Some(Segment::Key(key)) = path.0.last() else { panic!("{path}") };
+        let range = format!("{} to {}.", count((*range.start()).into()), count((*range.end()).into()));
+        // In the comment right above the key, or in the line that explains it for all tables that have it.
+        let told = REFERENCE.split("\n\n").any(|paragraph| {
+            let about = paragraph.contains(&format!("\n#{key} =")) || paragraph.contains(&format!("\n# {key}: "));
+            about && paragraph.contains(&range)
+        });
+        assert!(told, "{path}: {range}");
+    }
+}
