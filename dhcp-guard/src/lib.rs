@@ -4,5 +4,7 @@ pub mod agent;
 pub mod config;
 pub mod dataplane;
 pub mod engine;
+pub mod human;
+pub mod inventory;
 pub mod mac;
 pub mod model;

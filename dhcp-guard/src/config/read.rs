@@ -33,9 +33,8 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, in the order of the lines.
     pub fn from_toml(text: &str) -> Result<Self, Vec<Problem>> {
-        let document = DeTable::parse(text).map_err(|e| {
-            vec![syntax(text, e.span().map_or(0, |span| span.start), &one_line(e.message()))]
-        })?;
+        let document = DeTable::parse(text)
+            .map_err(|e| vec![syntax(text, e.span().map_or(0, |span| span.start), &one_line(e.message()))])?;
         let places = Places::of(text, document.get_ref());
         let (config, mut problems) = deserialize(document, &places);
         // After a type error a default stands in for the value, and would cause problems nobody made.

@@ -57,6 +57,17 @@ fn describe(name: &str, link: &LinkMessage) -> Interface {
     }
 }
 
+/// The index of the interface with this name in this network namespace.
+#[must_use]
+pub fn index_of(name: &str) -> Option<u32> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: a C string that lives through the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
 /// The name the kernel knows a program by, or "of unknown name".
 #[must_use]
 pub fn program_name(id: u32) -> String {

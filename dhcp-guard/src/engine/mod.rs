@@ -115,12 +115,7 @@ impl Engine {
 
 impl Tracked {
     fn new() -> Self {
-        Self {
-            totals: Totals::default(),
-            window: Window::default(),
-            standing: Standing::Normal,
-            seen: Duration::ZERO,
-        }
+        Self { totals: Totals::default(), window: Window::default(), standing: Standing::Normal, seen: Duration::ZERO }
     }
 }
 

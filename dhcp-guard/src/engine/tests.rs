@@ -138,11 +138,11 @@ fn an_entry_that_vanished_is_quiet_and_remembered_while_it_matters() {
 
 #[test]
 fn counters_of_a_new_entry_count_from_zero_and_others_never_go_back() {
-    let mut totals = Totals { generation: 5, packets: 100, excess: 50, own_excess: 50 };
+    let mut totals = Totals { generation: 5, latest: 8, packets: 100, excess: 50, own_excess: 50 };
     let second = Duration::from_secs(1);
-    let window = totals.advance(Totals { generation: 5, packets: 90, excess: 40, own_excess: 40 }, second);
+    let window = totals.advance(Totals { generation: 5, latest: 7, packets: 90, excess: 40, own_excess: 40 }, second);
     assert_eq!((window.packets, window.own_excess, totals.packets), (0, 0, 100), "a reading that missed some");
-    let window = totals.advance(Totals { generation: 9, packets: 30, excess: 10, own_excess: 10 }, second);
+    let window = totals.advance(Totals { generation: 9, latest: 9, packets: 30, excess: 10, own_excess: 10 }, second);
     assert_eq!((window.packets, window.excess, totals.packets), (30, 10, 30), "a new entry");
 }
 

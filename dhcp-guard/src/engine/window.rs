@@ -8,6 +8,8 @@ pub struct Totals {
     /// Which entry this is: another generation means that the counters started anew (a stranger's entry can be
     /// evicted and come back). Its first packet's tick serves well.
     pub generation: u64,
+    /// Tick of the latest packet; carried along for reports, not judged.
+    pub latest: u64,
     /// DHCP packets.
     pub packets: u64,
     /// Packets over any limit, dropped or not.
@@ -38,6 +40,7 @@ impl Totals {
         let old = if new.generation == self.generation { *self } else { Self::default() };
         *self = Self {
             generation: new.generation,
+            latest: new.latest.max(old.latest),
             packets: new.packets.max(old.packets),
             excess: new.excess.max(old.excess),
             own_excess: new.own_excess.max(old.own_excess),
@@ -67,5 +70,5 @@ impl Window {
 
 fn per_second(count: u64, length: Duration) -> u64 {
     let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-    if millis == 0 { 0 } else { (count.saturating_mul(1000) + millis / 2) / millis }
+    (count.saturating_mul(1000) + millis / 2).checked_div(millis).unwrap_or(0)
 }
