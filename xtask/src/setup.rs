@@ -63,6 +63,9 @@ impl fmt::Display for Report {
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     let mut report = Report::default();
     let toolchain = toolchain::ensure(workspace, &mut report);
+    if toolchain.is_err() {
+        report.add(State::Missing, "BPF toolchain (the error below says what of it)");
+    }
     packages::ensure(&mut report);
     print!("{report}");
     toolchain?;
