@@ -1,5 +1,7 @@
 //! The integration tests: real servers, real clients, real floods.
 
+mod fixtures;
+mod kernel;
 mod lab;
 
 use std::process::ExitCode;
@@ -8,6 +10,6 @@ fn main() -> ExitCode {
     if std::env::var_os(lab::VICTIM).is_some() {
         return lab::victim();
     }
-    let trials = [lab::trials()];
+    let trials = [fixtures::trials(), kernel::trials(), lab::trials()];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

@@ -5,6 +5,8 @@
 //! * [`server`], [`client`]: dnsmasq and dhclient.
 //! * [`packets`], [`flood`], [`control`]: frames, a generator for millions of them, and the programs that every figure
 //!   is a ratio against.
+//! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
+//!   interface.
 //! * [`harness`]: how a test says what it needs.
 //!
 //! Nothing the lab makes has a name outside this process: namespaces are file descriptors, files are memory, children
@@ -12,7 +14,9 @@
 
 pub mod client;
 pub mod control;
+pub mod fixtures;
 pub mod flood;
+pub mod guard_run;
 pub mod harness;
 pub mod link;
 pub mod mac;

@@ -1,0 +1,108 @@
+//! Every frame shape with its expected verdict, on the host and in the kernel.
+
+use anyhow::{Result, ensure};
+use dhcp_guard_common::{
+    parse,
+    verdict::{MessageType, Reason},
+};
+use libtest_mimic::Trial;
+use tests::{
+    fixtures::{self, Expected, Fixture, SENDER},
+    guard_run::{self, Fate, GuardRun},
+    harness::{Need, trial},
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("fixtures: the parser on the host", &[], on_the_host),
+        trial("fixtures: the program in the kernel", &[Need::Root, Need::BpfObject], in_the_kernel),
+    ]
+}
+
+fn on_the_host() -> Result<()> {
+    let wrong: Vec<String> = fixtures::all()
+        .iter()
+        .filter_map(|fixture| {
+            let seen = parsed(fixture);
+            (seen != fixture.expected).then(|| complaint(fixture, seen))
+        })
+        .collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn parsed(fixture: &Fixture) -> Expected {
+    let frame = fixture.bytes.as_slice();
+    match parse::walk(&frame) {
+        None => Expected::NotDhcp,
+        Some(dhcp) => {
+            let source: Vec<u8> = dhcp.source.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            assert_eq!(source, SENDER.0, "{}: the source MAC", fixture.name);
+            let message = parse::message_type(&frame, dhcp.payload);
+            Expected::Dhcp { towards: dhcp.towards, vlans: dhcp.vlans, message }
+        }
+    }
+}
+
+fn complaint(fixture: &Fixture, seen: Expected) -> String {
+    format!("{}: expected {:?}, got {seen:?}", fixture.name, fixture.expected)
+}
+
+/// Each VLAN stack of the fixtures is a port, so that the counters tell which one the program saw.
+fn in_the_kernel() -> Result<()> {
+    let fixtures = fixtures::all();
+    let mut stacks = vec![(0, 0)];
+    for fixture in &fixtures {
+        if let Expected::Dhcp { vlans, .. } = fixture.expected {
+            stacks.push((vlans.outer, vlans.inner));
+        }
+    }
+    stacks.sort_unstable();
+    stacks.dedup();
+    let spec = guard_run::spec(stacks.iter().map(|(outer, inner)| guard_run::port(*outer, *inner)).collect());
+    let mut guard = GuardRun::new(&spec)?;
+    let mut wrong = Vec::new();
+    let mut before = guard.snapshot()?;
+    for fixture in &fixtures {
+        ensure!(guard.send(&fixture.bytes)? == Fate::Passed, "{}: dropped", fixture.name);
+        let after = guard.snapshot()?;
+        let seen = difference(&stacks, &before, &after);
+        if seen != Some(fixture.expected) {
+            wrong.push(format!("{}: expected {:?}, got {seen:?}", fixture.name, fixture.expected));
+        }
+        before = after;
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// What one frame did to the counters; None if it did not do exactly one thing.
+fn difference(
+    stacks: &[(u16, u16)],
+    before: &dhcp_guard::dataplane::Snapshot,
+    after: &dhcp_guard::dataplane::Snapshot,
+) -> Option<Expected> {
+    let mut changes = Vec::new();
+    for (slot, (new, old)) in after.ports.iter().zip(&before.ports).enumerate() {
+        for reason in Reason::ALL {
+            for message in MessageType::ALL {
+                let place = |c: &dhcp_guard_common::layout::PortCounters| c.by[reason.index()][message.index()];
+                changes.extend((place(old)..place(new)).map(|_| (slot, *reason, *message)));
+            }
+        }
+    }
+    let others = after.non_dhcp(guard_run::IFINDEX) - before.non_dhcp(guard_run::IFINDEX);
+    match (changes.as_slice(), others) {
+        ([], 1) => Some(Expected::NotDhcp),
+        ([(slot, reason, message)], 0) => {
+            let (outer, inner) = *stacks.get(slot.checked_sub(1)?)?;
+            let towards = match reason {
+                Reason::PassStranger => parse::Towards::Server,
+                Reason::PassServer => parse::Towards::Client,
+                _ => return None,
+            };
+            Some(Expected::Dhcp { towards, vlans: parse::Vlans { outer, inner }, message: *message })
+        }
+        _ => None,
+    }
+}
