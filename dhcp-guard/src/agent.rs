@@ -17,7 +17,6 @@ pub struct Options {
 ///
 /// # Errors
 /// Always: this is a stub.
-#[expect(clippy::unused_async, clippy::needless_pass_by_value, reason = "the stub has the agent's signature")]
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     anyhow::bail!("cannot guard {} {options:?}: this build has no agent", config.interfaces.join(", "))
 }

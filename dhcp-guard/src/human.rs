@@ -72,10 +72,7 @@ mod tests {
     #[test]
     fn counts_have_thousands_separators() {
         let shown = [0, 999, 1000, 12_345, 123_456, 1_234_567, u64::MAX].map(count);
-        assert_eq!(
-            shown,
-            ["0", "999", "1,000", "12,345", "123,456", "1,234,567", "18,446,744,073,709,551,615"]
-        );
+        assert_eq!(shown, ["0", "999", "1,000", "12,345", "123,456", "1,234,567", "18,446,744,073,709,551,615"]);
         assert_eq!([0, 1, 2000].map(|n| counted(n, "port")), ["0 ports", "1 port", "2,000 ports"]);
     }
 
@@ -84,19 +81,14 @@ mod tests {
         let shown = [0, 12, 9_999, 10_000, 12_399, 999_999, 1_000_000, 4_190_000, 12_000_000].map(rate);
         assert_eq!(
             shown,
-            [
-                "0 pps", "12 pps", "9,999 pps", "10.0 k/s", "12.3 k/s", "999.9 k/s", "1.0 M/s", "4.1 M/s", "12.0 M/s"
-            ]
+            ["0 pps", "12 pps", "9,999 pps", "10.0 k/s", "12.3 k/s", "999.9 k/s", "1.0 M/s", "4.1 M/s", "12.0 M/s"]
         );
     }
 
     #[test]
     fn durations_keep_what_matters() {
         let shown = [0, 59, 60, 3599, 3600, 18_720, 86_399, 86_400, 273_600].map(duration);
-        assert_eq!(
-            shown,
-            ["0 s", "59 s", "1 min", "59 min", "1 h", "5 h 12 min", "23 h 59 min", "1 d", "3 d 4 h"]
-        );
+        assert_eq!(shown, ["0 s", "59 s", "1 min", "59 min", "1 h", "5 h 12 min", "23 h 59 min", "1 d", "3 d 4 h"]);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The agent and its command line, as a library that the binary, the tests and the tools share.
 
 pub mod agent;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod human;
+pub mod inventory;
 pub mod mac;
 pub mod model;

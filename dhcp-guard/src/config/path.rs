@@ -48,7 +48,9 @@ impl From<&serde_ignored::Path<'_>> for KeyPath {
             Path::Root => Self::default(),
             Path::Seq { parent, index } => Self::from(*parent).index(*index),
             Path::Map { parent, key } => Self::from(*parent).key(key),
-            Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => (*parent).into(),
+            Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+                (*parent).into()
+            }
         }
     }
 }
