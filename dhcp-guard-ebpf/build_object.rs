@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Builds the binary `bin` into `$OUT_DIR/<bin>.o`, or leaves an empty file there and says what is missing.
-pub fn build(bin: &str) {
+pub(crate) fn build(bin: &str) {
     let manifest_dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
     let workspace = manifest_dir.parent().expect("every crate is a folder of the workspace");

@@ -134,8 +134,11 @@ pub struct ClientState {
     pub limiter: u64,
     /// DHCP packets to servers, since the client got this entry.
     pub packets: u64,
-    /// Of these, packets over a limit (dropped, or in `monitor` mode passed all the same).
+    /// Of these, packets over any limit (dropped, or in `monitor` mode passed all the same).
     pub excess: u64,
+    /// Of these, packets over the client's own limit. Only they say that it is the client who misbehaves: the rest was
+    /// lost to the company it keeps on its port.
+    pub own_excess: u64,
     /// Tick of the first packet.
     pub first_seen: u64,
     /// Tick of the latest packet.
@@ -161,10 +164,10 @@ pub struct Memo {
     pub pending: u64,
     /// Tick of the latest of them.
     pub last_seen: u64,
-    /// The reason to count, as its index.
-    pub reason: u64,
-    /// One of the `MEMO_` constants: where the client's entry is.
+    /// [`MEMO_KNOWN`] or [`MEMO_STRANGER`]: which table has the client's entry.
     pub table: u64,
+    /// 1: the port is in `monitor` mode, the packets pass.
+    pub monitor: u64,
 }
 
 /// [`Memo::table`]: the client is in the known table.
@@ -221,7 +224,7 @@ pub struct Event {
     pub port: PortKey,
 }
 
-/// A client went over its own limit after [`QUIET_TICKS_SHIFT`] of keeping to it, or for the first time.
+/// A client went over its own limit, for the first time or after [`QUIET_S`] of keeping to it.
 pub const EVENT_CLIENT_OVER_LIMIT: u32 = 1;
 /// A port went over its limit, or strangers over their share of it.
 pub const EVENT_PORT_OVER_LIMIT: u32 = 2;
@@ -232,22 +235,37 @@ pub const EVENT_UNKNOWN_VLAN: u32 = 4;
 /// The strangers' table refused a new client.
 pub const EVENT_TABLE_FULL: u32 = 5;
 
-/// A mark (`last_excess` and its like) that is older than this many ticks has gone quiet: the next packet is a state
-/// change again. 2048 ticks are 2 s at HZ=1000, 8 s at HZ=250, 20 s at HZ=100: any of them makes events rare.
-pub const QUIET_TICKS_SHIFT: u32 = 11;
+/// A mark (`last_excess` and its like) that is older than this many seconds has gone quiet: the next packet is a state
+/// change again, and worth an event.
+pub const QUIET_S: u64 = 10;
+
+/// Slot of frames from an interface that has no port at all. User space gives it to nobody.
+pub const NO_PORT_SLOT: u32 = 0;
 
 const _: () = {
     assert!(size_of::<PortKey>() == 8 && align_of::<PortKey>() == 4);
     assert!(size_of::<ClientKey>() == 8);
     assert!(size_of::<PortPolicy>() == 72);
     assert!(size_of::<PortState>() == 64);
-    assert!(size_of::<ClientState>() == 48);
+    assert!(size_of::<ClientState>() == 56);
     assert!(size_of::<Memo>() == 64);
     assert!(size_of::<Event>() == 32);
     assert!(size_of::<PortCounters>() == 8 * MessageType::COUNT * Reason::COUNT);
     assert!(MAX_PORTS <= 1 << 16, "a slot has 16 bits in ClientKey");
     assert!(MEMOS.is_power_of_two());
 };
+
+/// aya moves values between user space and maps as bytes.
+#[cfg(feature = "user")]
+mod pod {
+    macro_rules! plain_old_data {
+        ($($name:ident),+) => {$(
+            // SAFETY: `repr(C)` or `repr(transparent)`, integers only, no padding (the sizes are asserted above).
+            unsafe impl aya::Pod for super::$name {}
+        )+};
+    }
+    plain_old_data!(PortKey, ClientKey, PortPolicy, PortState, ClientState, Memo, PortCounters, Troubles, Event);
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,1 +1,87 @@
+//! The XDP program of dhcp-guard.
+//!
+//! Thin on purpose: the frame walk, the limiter arithmetic and the map layout are in `dhcp-guard-common`, which also
+//! runs in user space. Here is what needs a kernel: packet memory ([`packet`]), the clock ([`clock`]), atomics
+//! ([`atomic`]), maps ([`maps`]), events ([`events`]), and the order in which a packet meets them ([`judge`]).
+//!
+//! What is never here: allocation, loops without a small constant bound, a helper call or a log line for a frame that
+//! is not DHCP, XDP_ABORTED.
+#![cfg_attr(
+    target_arch = "bpf",
+    no_std,
+    no_main,
+    feature(asm_experimental_arch, core_intrinsics),
+    allow(internal_features)
+)]
+
+#[cfg(target_arch = "bpf")]
+mod atomic;
+#[cfg(target_arch = "bpf")]
+mod clients;
+#[cfg(target_arch = "bpf")]
+mod clock;
+#[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
+mod events;
+#[cfg(target_arch = "bpf")]
+mod judge;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod memo;
+#[cfg(target_arch = "bpf")]
+mod packet;
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::{
+        bindings::xdp_action::{XDP_DROP, XDP_PASS},
+        macros::xdp,
+        programs::XdpContext,
+    };
+    use dhcp_guard_common::parse;
+
+    use crate::{clock::Now, count, judge, maps, packet::Packet};
+
+    /// Passes what is not DHCP; judges the rest.
+    ///
+    /// `frags`: interfaces with an MTU above one page only take programs that say they can live with a frame in pieces
+    /// (kernel 5.18). All headers are in the first piece.
+    #[xdp(frags)]
+    fn dhcp_guard(ctx: XdpContext) -> u32 {
+        let packet = Packet::of(&ctx);
+        let ifindex = ctx.ingress_ifindex() as u32;
+        let Some(dhcp) = parse::walk(&packet) else {
+            count::not_dhcp(ifindex);
+            return XDP_PASS;
+        };
+        let message = parse::message_type(&packet, dhcp.payload);
+        if judge::judge(ifindex, &dhcp, message, Now::read()).is_drop() { XDP_DROP } else { XDP_PASS }
+    }
+
+    /// Tells user space how the kernel's ticks relate to its own clocks; run on demand, never attached.
+    #[xdp(frags)]
+    fn read_clock(_: XdpContext) -> u32 {
+        if let Some(clock) = maps::CLOCK.get_ptr_mut(0) {
+            // SAFETY: a lookup made the pointer; only this program writes, and only one user asks.
+            unsafe { *clock = Now::read().ticks };
+        }
+        XDP_PASS
+    }
+
+    /// Nothing here panics; the compiler wants a handler all the same. Were a panic reachable, the verifier would
+    /// refuse the endless loop, so this is a proof and not a risk.
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    /// Helpers that are "GPL only" check for this; "Dual MIT/GPL" is the kernel's word for our licence.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -4,6 +4,8 @@ pub mod agent;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod dataplane;
+pub mod engine;
 pub mod human;
 pub mod inventory;
 pub mod mac;

@@ -1,1 +1,25 @@
-//! The lab.
+//! The lab: a whole network on one machine, made of real parts, that leaves nothing behind.
+//!
+//! * [`netns`], [`process`], [`link`]: network namespaces without names, children that die with us, links.
+//! * [`topology`]: machines, fabric, guarded host, server.
+//! * [`server`], [`client`]: dnsmasq and dhclient.
+//! * [`packets`], [`flood`], [`control`]: frames, a generator for millions of them, and the programs that every figure
+//!   is a ratio against.
+//! * [`harness`]: how a test says what it needs.
+//!
+//! Nothing the lab makes has a name outside this process: namespaces are file descriptors, files are memory, children
+//! are killed by the kernel when we go. So a panic, Ctrl-C or SIGKILL cleans up as well as a success does.
+
+pub mod client;
+pub mod control;
+pub mod flood;
+pub mod harness;
+pub mod link;
+pub mod mac;
+pub mod netns;
+pub mod packets;
+pub mod process;
+pub mod server;
+pub mod tally;
+pub mod topology;
+pub mod wait;

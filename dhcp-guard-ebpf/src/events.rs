@@ -1,0 +1,75 @@
+//! State changes, told to the agent: never one for each packet, and never more than the CPU's budget.
+
+use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::debug;
+use dhcp_guard_common::{
+    gcra::{self, Decision, GRAIN_BITS, Limit, Word as _},
+    layout::{ClientKey, Event, PortKey, QUIET_S},
+};
+
+use crate::{
+    atomic::Shared,
+    clock::{self, Now},
+    count, maps,
+};
+
+/// Events a second that one CPU may send, as a power of two, and how many at once.
+const RATE_BITS: u32 = 6;
+const BURST: u64 = 128;
+
+/// Sets a mark to now, and says whether that is a state change: it never was set, or not for [`QUIET_S`].
+///
+/// At most one write a tick, so that a flood on many CPUs does not fight for the cache line.
+#[inline(always)]
+pub(crate) fn mark(mark: Shared, now: Now) -> bool {
+    let before = mark.load();
+    if before == now.ticks {
+        return false;
+    }
+    mark.store(now.ticks);
+    now.ticks - before > QUIET_S * clock::ticks_per_s()
+}
+
+/// Sends an event. Not inlined: it is rare, and would stand in the program five times.
+#[inline(never)]
+pub(crate) fn send(kind: u32, slot: u32, client: ClientKey, port: PortKey, ticks: u64) {
+    if !within_budget(ticks) {
+        count::trouble(|t| &mut t.events_suppressed);
+        return;
+    }
+    log_event(kind, client, port);
+    match maps::EVENTS.reserve::<Event>(0) {
+        Some(mut entry) => {
+            entry.write(Event { kind, slot, at: ticks, client: client.0, port });
+            entry.submit(0);
+        }
+        None => count::trouble(|t| &mut t.events_lost),
+    }
+}
+
+/// Kernel-side debug log. Off by default: user space sets the log level at load, and the verifier then removes this.
+#[inline(always)]
+fn log_event(kind: u32, client: ClientKey, port: PortKey) {
+    // The logger wants a context to name a program type, and never looks into it.
+    let ctx = XdpContext::new(core::ptr::null_mut());
+    debug!(
+        &ctx,
+        "event {}: ifindex {} vlans {}.{} client {:x}", kind, port.ifindex, port.outer_vlan, port.inner_vlan, client.0
+    );
+}
+
+#[inline(always)]
+fn within_budget(ticks: u64) -> bool {
+    let Some(troubles) = maps::TROUBLES.get_ptr_mut(0) else { return false };
+    let interval = clock::ticks_per_s() << (GRAIN_BITS - RATE_BITS);
+    let limit = Limit { interval, tolerance: interval * (BURST - 1) };
+    // SAFETY: a per-CPU value that only this CPU changes.
+    let word = unsafe { &mut (*troubles).event_budget };
+    match gcra::decide(*word, ticks << GRAIN_BITS, &limit) {
+        Decision::Conforms(next) => {
+            *word = next;
+            true
+        }
+        Decision::ExceedsUntil(_) => false,
+    }
+}

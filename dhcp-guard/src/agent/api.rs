@@ -1,0 +1,165 @@
+//! The control API: HTTP + JSON on a Unix socket. Queries only; they are answered from the latest picture and never
+//! touch the decision loop or the kernel.
+
+use std::{
+    convert::Infallible,
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Query, State},
+    http::StatusCode,
+    response::IntoResponse,
+    routing::get,
+};
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{broadcast::error::RecvError, watch},
+};
+
+use super::{Context, decide::Picture, journal::Journal, report};
+use crate::model::{ApiError, Clients, Events, Offenders, Ports, Status};
+
+/// What the handlers answer from.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// What does not change.
+    pub context: Arc<Context>,
+    /// Events.
+    pub journal: Arc<Journal>,
+    /// The latest picture.
+    pub pictures: watch::Receiver<Arc<Picture>>,
+}
+
+/// The socket; its file goes when this is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Takes the socket. A file that nobody answers on is left over from an agent that was killed, and is replaced.
+///
+/// # Errors
+/// Another agent answers on it, or the path cannot be used.
+pub async fn bind(path: &Path) -> anyhow::Result<Listener> {
+    let shown = path.display();
+    match UnixStream::connect(path).await {
+        Ok(stream) => {
+            let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+            let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            bail!("socket {shown} is in use by another agent{who}: stop that one, or name another with --socket");
+        }
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {shown}"))?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            if let Some(parent) = parent {
+                fs::create_dir_all(parent).with_context(|| format!("cannot create the folder of socket {shown}"))?;
+            }
+        }
+        Err(e) => return Err(e).with_context(|| format!("cannot use socket {shown}: name another with --socket")),
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on socket {shown}"))?;
+    let listener = Listener { listener, file: SocketFile(path.to_owned()) };
+    // Owner and group may ask; nobody else.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+        .with_context(|| format!("cannot set the permissions of socket {shown}"))?;
+    Ok(listener)
+}
+
+/// Serves until it is told to stop. Followers are cut off then, not waited for.
+///
+/// # Errors
+/// If the socket breaks.
+pub async fn serve(listener: Listener, shared: Shared, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let Listener { listener, file: _removed_at_the_end } = listener;
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/offenders", get(offenders))
+        .route("/v1/ports", get(ports))
+        .route("/v1/clients", get(clients))
+        .route("/v1/events", get(events))
+        .route("/v1/events/follow", get(follow))
+        .fallback(unknown)
+        .with_state(shared);
+    tokio::select! {
+        result = axum::serve(listener, router).into_future() => result.context("the control API's socket broke"),
+        _ = stopped.changed() => Ok(()),
+    }
+}
+
+async fn status(State(shared): State<Shared>) -> Json<Status> {
+    Json(report::status(&shared.context, &shared.picture()))
+}
+
+async fn offenders(State(shared): State<Shared>) -> Json<Offenders> {
+    Json(report::offenders(&shared.context, &shared.picture()))
+}
+
+async fn ports(State(shared): State<Shared>) -> Json<Ports> {
+    Json(report::ports(&shared.context, &shared.picture()))
+}
+
+async fn clients(State(shared): State<Shared>) -> Json<Clients> {
+    Json(report::clients(&shared.context, &shared.picture()))
+}
+
+#[derive(Debug, Deserialize)]
+struct Latest {
+    limit: Option<usize>,
+}
+
+async fn events(State(shared): State<Shared>, Query(latest): Query<Latest>) -> Json<Events> {
+    Json(Events { events: shared.journal.latest(latest.limit.unwrap_or(100)) })
+}
+
+/// New events, one JSON document a line, until the asker goes away.
+async fn follow(State(shared): State<Shared>) -> impl IntoResponse {
+    let events = futures_util::stream::unfold(shared.journal.follow(), |mut follower| async move {
+        loop {
+            match follower.recv().await {
+                Ok(event) => {
+                    let mut line = serde_json::to_vec(&event).unwrap_or_default();
+                    line.push(b'\n');
+                    return Some((Ok::<_, Infallible>(Bytes::from(line)), follower));
+                }
+                // Too slow: the gap shows in the events' numbers.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    ([("content-type", "application/x-ndjson")], Body::from_stream(events.boxed()))
+}
+
+async fn unknown() -> (StatusCode, Json<ApiError>) {
+    let error = "there is nothing here: ask for /v1/status, /v1/offenders, /v1/ports, /v1/clients, /v1/events or \
+                 /v1/events/follow"
+        .to_owned();
+    (StatusCode::NOT_FOUND, Json(ApiError { error }))
+}
+
+impl Shared {
+    fn picture(&self) -> Arc<Picture> {
+        Arc::clone(&self.pictures.borrow())
+    }
+}

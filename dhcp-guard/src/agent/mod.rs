@@ -1,0 +1,190 @@
+//! The agent: what `dhcp-guard run` does between its start and its end.
+//!
+//! ```text
+//!   reader thread ──snapshots──▶ decision loop ──picture──▶ control API ──▶ CLI
+//!   ring buffer ────events─────▶      │ └──────journal────▶
+//!                                   engine (pure)
+//! ```
+//!
+//! All channels are bounded, and the decision loop waits for nobody: a full queue loses its item, and the loss is
+//! counted. Stopping is one word to everybody, and dropping the data plane takes the program off the interfaces.
+//!
+//! * [`plan`]: configuration and interfaces become ports with slots and limits.
+//! * [`reader`]: reads the maps once a window, on a thread of its own.
+//! * [`kernel_events`]: reads the ring buffer.
+//! * [`decide`]: the decision loop.
+//! * [`journal`]: the latest events, for `events` and its followers.
+//! * [`report`]: from the decision loop's picture to the API's documents.
+//! * [`api`]: HTTP on the Unix socket.
+
+pub mod api;
+pub mod decide;
+pub mod journal;
+pub mod kernel_events;
+pub mod plan;
+pub mod reader;
+pub mod report;
+
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use anyhow::{Context as _, anyhow};
+use jiff::Timestamp;
+use log::{info, warn};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    config::Config,
+    dataplane::{DataPlane, attach::Attachment, interface},
+    inventory::Inventory,
+    model::{AttachMode, EventKind, Mode},
+};
+
+use self::{
+    decide::Decider,
+    journal::{Draft, Journal},
+    plan::Plan,
+    reader::Reader,
+};
+
+/// What `dhcp-guard run` was told beyond the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The configuration file in force; none: defaults.
+    pub config_path: Option<PathBuf>,
+    /// Print the kernel program's debug messages.
+    pub debug_kernel: bool,
+}
+
+/// What does not change while the agent runs.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration in force.
+    pub config: Config,
+    /// Where it came from.
+    pub config_path: Option<PathBuf>,
+    /// Interfaces and ports.
+    pub plan: Plan,
+    /// How each interface of the plan is attached, in its order.
+    pub modes: Vec<AttachMode>,
+    /// Whose machine is where.
+    pub inventory: Inventory,
+    /// When the agent started.
+    pub started: Timestamp,
+    /// What makes the guard blind or weak from the start.
+    pub warnings: Vec<String>,
+}
+
+impl Context {
+    /// Guarded interfaces that the kernel has no more under their name and index. Two cheap system calls each.
+    pub fn gone_interfaces(&self) -> impl Iterator<Item = &str> {
+        self.plan
+            .interfaces
+            .iter()
+            .filter(|interface| interface::index_of(&interface.name) != Some(interface.ifindex))
+            .map(|interface| interface.name.as_str())
+    }
+}
+
+/// Guards until SIGINT or SIGTERM, then takes the program off the interfaces and removes the socket.
+///
+/// # Errors
+/// Whatever keeps the agent from starting: no interface named, one of them unusable, the kernel refuses the program, the
+/// socket is taken. Nothing stays attached then.
+pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
+    let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    if config.interfaces.is_empty() {
+        return Err(anyhow!(
+            "there is no interface to guard: name one with `-i IF`, or in `interfaces` of the configuration file"
+        ));
+    }
+    let mut warnings = Vec::new();
+    let inventory = load_inventory(&config, &mut warnings)?;
+    let listener = api::bind(&config.socket).await?;
+    let epoch = Instant::now();
+    let (mut plane, plan, attachments) = start_data_plane(&config, options.debug_kernel).await?;
+    warnings.extend(attachments.iter().filter_map(generic_warning));
+    warnings.iter().for_each(|warning| warn!("{warning}"));
+    let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(plane.ebpf())).transpose()?;
+    let kernel_events = kernel_events::open(&mut plane)?;
+    let context = Arc::new(Context {
+        modes: attachments.iter().map(|a| a.mode).collect(),
+        config,
+        config_path: options.config_path,
+        plan,
+        inventory,
+        started: Timestamp::now(),
+        warnings,
+    });
+    let journal = Arc::new(Journal::default());
+    journal.add(started(&context));
+
+    let first = reader::read(&mut plane, &context.plan, epoch).context("cannot read the counters")?;
+    let (reader, snapshots) = Reader::start(plane, attachments, Arc::clone(&context), epoch)?;
+    let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), &first);
+    let (stop, stopped) = watch::channel(false);
+    let decisions = tokio::spawn(decider.run(snapshots, kernel_events, stopped.clone()));
+    let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
+    let server = tokio::spawn(api::serve(listener, api::Shared { context, journal, pictures }, stopped));
+
+    let signal = tokio::select! {
+        _ = signals.0.recv() => "SIGINT",
+        _ = signals.1.recv() => "SIGTERM",
+        error = reader.failed() => return Err(error),
+    };
+    info!("{signal}: taking the guard off and stopping");
+    let _ = stop.send(true);
+    decisions.await.context("the decision loop failed")?;
+    server.await.context("the control API failed")??;
+    if let Some(log) = kernel_log {
+        log.abort();
+    }
+    reader.stop()
+}
+
+/// Finds the interfaces, loads the program and attaches it to all of them, or to none.
+async fn start_data_plane(config: &Config, debug_kernel: bool) -> anyhow::Result<(DataPlane, Plan, Vec<Attachment>)> {
+    let mut interfaces = Vec::new();
+    for name in &config.interfaces {
+        interfaces.push(interface::find(name).await?);
+    }
+    let plan = Plan::new(config, interfaces, debug_kernel);
+    let mut plane = DataPlane::load(&plan.spec)?;
+    let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
+    Ok((plane, plan, attachments))
+}
+
+fn load_inventory(config: &Config, warnings: &mut Vec<String>) -> anyhow::Result<Inventory> {
+    let Some(path) = &config.inventory else { return Ok(Inventory::default()) };
+    let (inventory, problems) = Inventory::load(path)?;
+    warnings.extend(problems.iter().map(|problem| format!("inventory {}: {problem}", path.display())));
+    Ok(inventory)
+}
+
+fn generic_warning(attachment: &Attachment) -> Option<String> {
+    let reason = attachment.native_refused.as_ref()?;
+    Some(format!(
+        "interface {} is guarded in generic mode only, its driver refused the native one ({reason}): a flood costs \
+         several times as much CPU there",
+        attachment.interface.name
+    ))
+}
+
+fn started(context: &Context) -> Draft<'_> {
+    let interfaces: Vec<String> = context
+        .plan
+        .interfaces
+        .iter()
+        .zip(&context.modes)
+        .map(|(interface, mode)| {
+            let mode = if *mode == AttachMode::Native { "native" } else { "generic" };
+            format!("{} ({mode})", interface.name)
+        })
+        .collect();
+    let mode = if context.config.mode == Mode::Enforce { "enforce" } else { "monitor" };
+    let message = format!("guarding {} in {mode} mode", interfaces.join(", "));
+    info!("{message}; control API on {}", context.config.socket.display());
+    Draft { kind: EventKind::AgentStarted, at: context.started, port: None, mac: None, vlans: None, message }
+}

@@ -1,0 +1,91 @@
+//! Reads the maps once a window. Map reads are system calls that can take a while, so they have a thread of their own;
+//! it owns the data plane, and with it the program's place on the interfaces.
+
+use std::{
+    sync::{Arc, mpsc as std_mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, anyhow};
+use log::warn;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Context, plan::Plan};
+use crate::dataplane::{self, DataPlane, Snapshot, attach::Attachment};
+
+/// The length of a window. "Offender" is defined in windows of one second.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// The thread, and the ways to hear of its end.
+#[derive(Debug)]
+pub struct Reader {
+    thread: JoinHandle<()>,
+    stop: std_mpsc::Sender<()>,
+    failed: tokio::sync::Mutex<oneshot::Receiver<dataplane::Error>>,
+}
+
+/// Reads everything once.
+///
+/// # Errors
+/// See [`DataPlane::snapshot`].
+pub fn read(plane: &mut DataPlane, plan: &Plan, epoch: Instant) -> Result<Snapshot, dataplane::Error> {
+    plane.snapshot(plan.ports.len(), &plan.ifindexes(), epoch)
+}
+
+impl Reader {
+    /// Starts reading. A snapshot that the decision loop has no time for is lost: the next one has all its counts.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(
+        mut plane: DataPlane,
+        attachments: Vec<Attachment>,
+        context: Arc<Context>,
+        epoch: Instant,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Snapshot>)> {
+        let (snapshots, receiver) = mpsc::channel(1);
+        let (stop, stopped) = std_mpsc::channel::<()>();
+        let (failed, failure) = oneshot::channel();
+        let body = move || {
+            let mut next = Instant::now() + WINDOW;
+            // A message or a vanished sender ends the wait, and the thread.
+            while let Err(std_mpsc::RecvTimeoutError::Timeout) =
+                stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
+            {
+                next = (next + WINDOW).max(Instant::now());
+                match read(&mut plane, &context.plan, epoch) {
+                    Ok(snapshot) => {
+                        if snapshots.try_send(snapshot).is_err() {
+                            warn!("the decision loop is late: one reading of the counters was skipped");
+                        }
+                    }
+                    Err(error) => {
+                        let _ = failed.send(error);
+                        break;
+                    }
+                }
+            }
+            drop(attachments);
+        };
+        let thread = std::thread::Builder::new().name("map-reader".into()).spawn(body).context("no reader thread")?;
+        Ok((Self { thread, stop, failed: tokio::sync::Mutex::new(failure) }, receiver))
+    }
+
+    /// Waits until reading fails, which is for ever if it does not.
+    pub async fn failed(&self) -> anyhow::Error {
+        match (&mut *self.failed.lock().await).await {
+            Ok(error) => anyhow!(error).context("cannot read the counters any more"),
+            Err(_) => anyhow!("the map reader stopped: this is a bug, please report it with the log"),
+        }
+    }
+
+    /// Stops reading and takes the program off the interfaces.
+    ///
+    /// # Errors
+    /// If the thread panicked.
+    pub fn stop(self) -> anyhow::Result<()> {
+        let _ = self.stop.send(());
+        self.thread.join().map_err(|_| anyhow!("the map reader failed: this is a bug, please report it with the log"))
+    }
+}

@@ -1,0 +1,289 @@
+//! From the decision loop's picture to the documents of the API. Pure functions.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use dhcp_guard_common::{
+    layout::{ClientKey, NO_PORT_SLOT, PortCounters},
+    verdict::{MessageType, Reason},
+};
+use jiff::Timestamp;
+
+use super::{
+    Context,
+    decide::{ClientPicture, Picture, PortPicture, count_where, reason_count},
+    plan::Port,
+};
+use crate::{
+    engine::Standing,
+    mac::Mac,
+    model::{
+        ClientReport, Clients, InterfaceStatus, Kind, Mode, Offender, Offenders, PortReport, Ports, State, Status,
+        Troubles,
+    },
+};
+
+/// `GET /v1/status`
+#[must_use]
+pub fn status(context: &Context, picture: &Picture) -> Status {
+    let now = picture.moment.wall;
+    let uptime = now.duration_since(context.started).as_secs();
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        as_of: now,
+        started: context.started,
+        uptime_s: u64::try_from(uptime).unwrap_or(0),
+        mode: context.config.mode,
+        config: context.config_path.as_ref().map(|path| path.display().to_string()),
+        interfaces: (0..context.plan.interfaces.len()).map(|place| interface(context, picture, place)).collect(),
+        offenders: offenders(context, picture).offenders.iter().filter(|o| o.state == State::Offender).count() as u64,
+        hold: false,
+        quarantined: 0,
+        troubles: Troubles {
+            events_suppressed: picture.troubles.events_suppressed,
+            events_lost: picture.troubles.events_lost,
+            insert_failed: picture.troubles.insert_failed,
+            untracked_packets: picture.troubles.untracked,
+            lost_races: picture.troubles.lost_races,
+        },
+        warnings: warnings(context, picture),
+    }
+}
+
+fn warnings(context: &Context, picture: &Picture) -> Vec<String> {
+    let mut warnings = context.warnings.clone();
+    warnings.extend(context.gone_interfaces().map(|name| {
+        format!("interface {name} is gone: nothing is guarded there; start the agent again once it is back")
+    }));
+    if picture.ports.first().is_some_and(|none| count_where(&none.counters, |_| true) > 0) {
+        warnings.push("DHCP packets arrived on an interface without any port: they passed unlimited".to_owned());
+    }
+    warnings
+}
+
+fn interface(context: &Context, picture: &Picture, place: usize) -> InterfaceStatus {
+    let interface = &context.plan.interfaces[place];
+    let ports: Vec<&PortPicture> = context
+        .plan
+        .ports
+        .iter()
+        .filter(|port| port.ifindex == interface.ifindex)
+        .filter_map(|port| picture.ports.get(port.slot as usize))
+        .collect();
+    let sum = ports.iter().fold(PortCounters::ZERO, |sum, port| add(sum, &port.counters));
+    let non_dhcp_packets = picture.non_dhcp.get(place).copied().unwrap_or(0);
+    let dhcp_packets = count_where(&sum, |_| true);
+    InterfaceStatus {
+        name: interface.name.clone(),
+        ifindex: interface.ifindex,
+        mode: context.modes[place],
+        packets: non_dhcp_packets + dhcp_packets,
+        non_dhcp_packets,
+        dhcp_packets,
+        dropped: count_where(&sum, Reason::is_drop),
+        would_drop: count_where(&sum, Reason::is_would_drop),
+        rate_pps: ports.iter().map(|port| port.window.rate_pps()).sum(),
+        drop_rate_pps: ports.iter().map(|port| port.window.excess_pps()).sum(),
+        reasons: reasons(&sum),
+        message_types: message_types(&sum),
+    }
+}
+
+/// `GET /v1/offenders`
+#[must_use]
+pub fn offenders(context: &Context, picture: &Picture) -> Offenders {
+    let clients = picture.clients.iter().filter_map(|client| client_offender(context, picture, client));
+    let ports = context.plan.ports.iter().filter_map(|port| port_offender(context, picture, port));
+    let mut offenders: Vec<Offender> = clients.chain(ports).collect();
+    offenders.sort_by_cached_key(|o| {
+        (o.state != State::Offender, Reverse(o.dropped + o.would_drop), o.port.clone(), o.mac.clone())
+    });
+    Offenders { as_of: picture.moment.wall, offenders }
+}
+
+/// The state and the start of an offence, for whoever is listed as an offender.
+fn offence(picture: &Picture, standing: &Standing) -> Option<(State, Timestamp)> {
+    let (state, since) = match standing {
+        Standing::Offender { since, .. } => (State::Offender, since),
+        Standing::Recovered { offender_since, .. } => (State::Recovered, offender_since),
+        Standing::Normal | Standing::OverLimit { .. } => return None,
+    };
+    let ago = picture.moment.monotonic.saturating_sub(*since);
+    Some((state, picture.moment.wall.saturating_sub(ago).unwrap_or(picture.moment.wall)))
+}
+
+fn client_offender(context: &Context, picture: &Picture, client: &ClientPicture) -> Option<Offender> {
+    let (state, offender_since) = offence(picture, &client.standing)?;
+    let port = context.plan.port(client.key.slot())?;
+    let mac = Mac(client.key.mac());
+    let machine = context.inventory.machine(&port.interface, &port.vlans, Some(mac));
+    let (dropped, would_drop) = split(port.mode, client.totals.excess);
+    Some(Offender {
+        kind: Kind::Client,
+        mac: Some(mac.to_string()),
+        interface: port.interface.clone(),
+        port: port.name.clone(),
+        vlans: port.vlans.clone(),
+        packets: client.totals.packets,
+        dropped,
+        would_drop,
+        rate_pps: client.window.rate_pps(),
+        limit_pps: context.config.limits.client_rate_pps.into(),
+        first_seen: picture.moment.wall_of(client.totals.generation),
+        last_seen: picture.moment.wall_of(client.totals.latest),
+        offender_since,
+        state,
+        reason: "client_limit".to_owned(),
+        server_id: machine.map(|m| m.server_id.clone()),
+        server_name: machine.and_then(|m| m.name.clone()),
+    })
+}
+
+fn port_offender(context: &Context, picture: &Picture, port: &Port) -> Option<Offender> {
+    let seen = picture.ports.get(port.slot as usize)?;
+    let (state, offender_since) = offence(picture, &seen.standing)?;
+    let machine = context.inventory.machine(&port.interface, &port.vlans, None);
+    let count = |enforced, monitored| reason_count(&seen.counters, enforced) + reason_count(&seen.counters, monitored);
+    let strangers = count(Reason::DropStrangerShare, Reason::WouldDropStrangerShare);
+    let total = count(Reason::DropPortLimit, Reason::WouldDropPortLimit);
+    Some(Offender {
+        kind: Kind::Port,
+        mac: None,
+        interface: port.interface.clone(),
+        port: port.name.clone(),
+        vlans: port.vlans.clone(),
+        packets: count_where(&seen.counters, |_| true),
+        dropped: count_where(&seen.counters, Reason::is_drop),
+        would_drop: count_where(&seen.counters, Reason::is_would_drop),
+        rate_pps: seen.window.rate_pps(),
+        limit_pps: port.rate_pps.into(),
+        first_seen: picture.moment.wall_of(seen.excess_ticks.0),
+        last_seen: picture.moment.wall_of(seen.excess_ticks.1),
+        offender_since,
+        state,
+        reason: if strangers >= total { "stranger_share" } else { "port_limit" }.to_owned(),
+        server_id: machine.map(|m| m.server_id.clone()),
+        server_name: machine.and_then(|m| m.name.clone()),
+    })
+}
+
+/// `GET /v1/ports`
+#[must_use]
+pub fn ports(context: &Context, picture: &Picture) -> Ports {
+    let mut clients: BTreeMap<u32, u64> = BTreeMap::new();
+    for client in &picture.clients {
+        *clients.entry(client.key.slot()).or_default() += 1;
+    }
+    let mut ports: Vec<(bool, PortReport)> = context
+        .plan
+        .ports
+        .iter()
+        .filter_map(|port| {
+            let seen = picture.ports.get(port.slot as usize)?;
+            let count = clients.get(&port.slot).copied().unwrap_or(0);
+            Some((seen.standing.is_trouble(), port_report(context, port, seen, count)))
+        })
+        .collect();
+    ports.sort_by_cached_key(|(trouble, port)| (!trouble, Reverse(port.drop_rate_pps), port.port.clone()));
+    Ports { as_of: picture.moment.wall, ports: ports.into_iter().map(|(_, port)| port).collect() }
+}
+
+fn port_report(context: &Context, port: &Port, seen: &PortPicture, clients: u64) -> PortReport {
+    let counters = &seen.counters;
+    let machine = context.inventory.machine(&port.interface, &port.vlans, None);
+    PortReport {
+        port: port.name.clone(),
+        interface: port.interface.clone(),
+        vlans: port.vlans.clone(),
+        class: port.class.clone(),
+        trusted: port.trusted,
+        mode: port.mode,
+        state: state(&seen.standing),
+        packets: count_where(counters, |_| true),
+        dropped: count_where(counters, Reason::is_drop),
+        would_drop: count_where(counters, Reason::is_would_drop),
+        rate_pps: seen.window.rate_pps(),
+        drop_rate_pps: seen.window.excess_pps(),
+        limit_pps: port.rate_pps.into(),
+        limit_burst: port.burst.into(),
+        clients,
+        rogue_server_packets: reason_count(counters, Reason::PassServer),
+        server_id: machine.map(|m| m.server_id.clone()),
+        reasons: reasons(counters),
+        message_types: message_types(counters),
+    }
+}
+
+/// `GET /v1/clients`
+#[must_use]
+pub fn clients(context: &Context, picture: &Picture) -> Clients {
+    let mut seen: Vec<&ClientPicture> = picture.clients.iter().collect();
+    seen.sort_by_key(|client| {
+        (!client.standing.is_trouble(), Reverse(client.window.packets), Reverse(client.totals.packets), client.key)
+    });
+    let clients = seen.into_iter().filter_map(|client| client_report(context, picture, client)).collect();
+    Clients { as_of: picture.moment.wall, clients }
+}
+
+fn client_report(context: &Context, picture: &Picture, client: &ClientPicture) -> Option<ClientReport> {
+    let port = context.plan.port(client.key.slot())?;
+    let mac = mac(client.key);
+    let machine = context.inventory.machine(&port.interface, &port.vlans, Some(mac));
+    let (dropped, would_drop) = split(port.mode, client.totals.excess);
+    let time = |ticks: u64| (client.totals.packets > 0).then(|| picture.moment.wall_of(ticks));
+    Some(ClientReport {
+        mac: mac.to_string(),
+        interface: port.interface.clone(),
+        port: port.name.clone(),
+        vlans: port.vlans.clone(),
+        known: client.known,
+        state: state(&client.standing),
+        packets: client.totals.packets,
+        dropped,
+        would_drop,
+        rate_pps: client.window.rate_pps(),
+        first_seen: time(client.totals.generation),
+        last_seen: time(client.totals.latest),
+        server_id: machine.map(|m| m.server_id.clone()),
+    })
+}
+
+fn mac(key: ClientKey) -> Mac {
+    Mac(key.mac())
+}
+
+/// Packets over a limit were dropped, or in `monitor` mode would have been.
+fn split(mode: Mode, excess: u64) -> (u64, u64) {
+    match mode {
+        Mode::Enforce => (excess, 0),
+        Mode::Monitor => (0, excess),
+    }
+}
+
+fn state(standing: &Standing) -> State {
+    match standing {
+        Standing::Normal => State::Normal,
+        Standing::OverLimit { .. } => State::OverLimit,
+        Standing::Offender { .. } => State::Offender,
+        Standing::Recovered { .. } => State::Recovered,
+    }
+}
+
+fn add(mut sum: PortCounters, more: &PortCounters) -> PortCounters {
+    for (into, from) in sum.by.as_flattened_mut().iter_mut().zip(more.by.as_flattened()) {
+        *into += from;
+    }
+    sum
+}
+
+fn reasons(counters: &PortCounters) -> BTreeMap<String, u64> {
+    Reason::ALL.iter().map(|reason| (reason.name().to_owned(), reason_count(counters, *reason))).collect()
+}
+
+fn message_types(counters: &PortCounters) -> BTreeMap<String, u64> {
+    let column = |kind: MessageType| counters.by.iter().map(|row| row[kind.index()]).sum();
+    MessageType::ALL.iter().map(|kind| (kind.name().to_owned(), column(*kind))).collect()
+}
+
+// Slot 0 is nobody's: the picture's first port stands for it.
+const _: () = assert!(NO_PORT_SLOT == 0);

@@ -1,0 +1,123 @@
+//! The decision engine: who is over their limit, and for how long.
+//!
+//! Pure: no clock, no I/O, no async. [`Engine::step`] takes one observation of all counters and answers what changed;
+//! the agent, scenario tests and property tests drive the same code with whatever clock they like.
+//!
+//! * [`window`]: what happened to one client or port since the last observation.
+//! * [`standing`]: the state machine of one client or port.
+
+pub mod standing;
+pub mod window;
+
+use std::{collections::HashMap, time::Duration};
+
+use dhcp_guard_common::layout::ClientKey;
+
+pub use standing::{Change, Rules, Standing};
+pub use window::{Totals, Window};
+
+/// Who is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// A client, by its port's slot and its MAC.
+    Client(ClientKey),
+    /// A port, by its slot.
+    Port(u32),
+}
+
+/// All counters at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// Time since an arbitrary start. Must not go back.
+    pub now: Duration,
+    /// Everyone who has counters.
+    pub totals: Vec<(Subject, Totals)>,
+}
+
+/// Something worth telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// About whom.
+    pub subject: Subject,
+    /// What changed.
+    pub change: Change,
+}
+
+/// One client or port as the engine knows it.
+#[derive(Clone, Debug)]
+pub struct Tracked {
+    /// The latest counts.
+    pub totals: Totals,
+    /// What the last window brought.
+    pub window: Window,
+    /// Where it stands.
+    pub standing: Standing,
+    /// When it was last seen in an observation.
+    seen: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    rules: Rules,
+    now: Duration,
+    tracked: HashMap<Subject, Tracked>,
+}
+
+impl Engine {
+    /// An engine that has seen nothing.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, now: Duration::ZERO, tracked: HashMap::new() }
+    }
+
+    /// Takes an observation and says what changed, ordered by subject.
+    ///
+    /// The first observation of a subject counts from zero: what its counters hold happened since the program was
+    /// loaded, or since the subject got an entry.
+    pub fn step(&mut self, observation: &Observation) -> Vec<Report> {
+        let elapsed = observation.now.saturating_sub(self.now);
+        self.now = observation.now;
+        let mut reports = Vec::new();
+        for (subject, totals) in &observation.totals {
+            let tracked = self.tracked.entry(*subject).or_insert_with(Tracked::new);
+            tracked.seen = self.now;
+            tracked.window = tracked.totals.advance(*totals, elapsed);
+            if let Some(change) = tracked.standing.observe(&self.rules, self.now, tracked.window) {
+                reports.push(Report { subject: *subject, change });
+            }
+        }
+        self.step_the_absent(&mut reports);
+        reports.sort_by_key(|report| report.subject);
+        reports
+    }
+
+    /// Whoever lost its entry is quiet. It is remembered while its standing says more than "normal".
+    fn step_the_absent(&mut self, reports: &mut Vec<Report>) {
+        let (rules, now) = (self.rules, self.now);
+        self.tracked.retain(|subject, tracked| {
+            if tracked.seen == now {
+                return true;
+            }
+            tracked.window = Window::default();
+            if let Some(change) = tracked.standing.observe(&rules, now, tracked.window) {
+                reports.push(Report { subject: *subject, change });
+            }
+            tracked.standing != Standing::Normal
+        });
+    }
+
+    /// Everyone the engine knows, in no order.
+    pub fn tracked(&self) -> impl Iterator<Item = (&Subject, &Tracked)> {
+        self.tracked.iter()
+    }
+}
+
+impl Tracked {
+    fn new() -> Self {
+        Self { totals: Totals::default(), window: Window::default(), standing: Standing::Normal, seen: Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+use super::*;
+
+const RULES: Rules =
+    Rules { offender_windows: 3, recover_after: Duration::from_secs(60), remember: Duration::from_secs(600) };
+
+/// One client and one port, fed second by second with what they add to their counters.
+struct Scenario {
+    engine: Engine,
+    now: u64,
+    client: Totals,
+    port: Totals,
+}
+
+const CLIENT: Subject = Subject::Client(ClientKey::from_mac(1, [2, 0, 0, 0, 0, 7]));
+const PORT: Subject = Subject::Port(1);
+
+impl Scenario {
+    fn new() -> Self {
+        let counters = Totals { generation: 1, ..Totals::default() };
+        Self { engine: Engine::new(RULES), now: 0, client: counters, port: counters }
+    }
+
+    /// A second in which the client sends `packets`, of which `own` are over its limit and `excess` over any.
+    fn second(&mut self, packets: u64, excess: u64, own: u64) -> Vec<(Subject, Change)> {
+        self.client.packets += packets;
+        self.client.excess += excess;
+        self.client.own_excess += own;
+        self.port.packets += packets;
+        self.step()
+    }
+
+    fn step(&mut self) -> Vec<(Subject, Change)> {
+        self.now += 1;
+        let totals = vec![(CLIENT, self.client), (PORT, self.port)];
+        self.engine
+            .step(&Observation { now: Duration::from_secs(self.now), totals })
+            .into_iter()
+            .map(|r| (r.subject, r.change))
+            .collect()
+    }
+
+    fn standing(&self, subject: Subject) -> Standing {
+        self.engine.tracked[&subject].standing
+    }
+}
+
+#[test]
+fn three_windows_over_the_limit_make_an_offender_and_two_do_not() {
+    let mut scenario = Scenario::new();
+    assert_eq!(scenario.second(1000, 980, 980), []);
+    assert_eq!(scenario.second(1000, 998, 998), []);
+    assert_eq!(scenario.standing(CLIENT), Standing::OverLimit { windows: 2 });
+    assert_eq!(scenario.second(1000, 998, 998), [(CLIENT, Change::Offends)]);
+    assert_eq!(scenario.second(1000, 998, 998), [], "told once");
+    assert_eq!(scenario.standing(PORT), Standing::Normal, "the port kept to its limit");
+}
+
+#[test]
+fn a_quiet_window_starts_the_count_again() {
+    let mut scenario = Scenario::new();
+    for excess in [5, 5, 0, 5, 5, 0, 5, 5] {
+        assert_eq!(scenario.second(10, excess, excess), []);
+    }
+}
+
+#[test]
+fn packets_lost_to_the_ports_limit_are_not_the_clients_fault() {
+    let mut scenario = Scenario::new();
+    for _ in 0..10 {
+        scenario.port.own_excess += 1000;
+        let reports = scenario.second(2, 2, 0);
+        assert!(reports.iter().all(|(subject, _)| *subject == PORT), "{reports:?}");
+    }
+    assert_eq!(scenario.standing(CLIENT), Standing::Normal);
+    assert!(matches!(scenario.standing(PORT), Standing::Offender { .. }));
+}
+
+#[test]
+fn an_offender_recovers_after_a_minute_of_quiet_and_is_forgotten_later() {
+    let mut scenario = Scenario::new();
+    for _ in 0..3 {
+        scenario.second(100, 100, 100);
+    }
+    for second in 1..60 {
+        assert_eq!(scenario.second(1, 0, 0), [], "second {second}");
+    }
+    assert_eq!(scenario.second(1, 0, 0), [(CLIENT, Change::Recovers)]);
+    for _ in 0..599 {
+        scenario.second(1, 0, 0);
+    }
+    assert!(matches!(scenario.standing(CLIENT), Standing::Recovered { .. }));
+    scenario.second(1, 0, 0);
+    assert_eq!(scenario.standing(CLIENT), Standing::Normal);
+}
+
+#[test]
+fn short_pauses_do_not_end_an_offence() {
+    let mut scenario = Scenario::new();
+    for _ in 0..3 {
+        scenario.second(100, 100, 100);
+    }
+    for second in 0..300 {
+        let excess = u64::from(second % 30 == 0);
+        assert_eq!(scenario.second(1, excess, excess), []);
+    }
+    assert!(matches!(scenario.standing(CLIENT), Standing::Offender { since, .. } if since == Duration::from_secs(3)));
+}
+
+#[test]
+fn a_recovered_offender_offends_again_by_the_same_rule() {
+    let mut scenario = Scenario::new();
+    for _ in 0..3 {
+        scenario.second(100, 100, 100);
+    }
+    for _ in 0..60 {
+        scenario.second(0, 0, 0);
+    }
+    assert_eq!(scenario.second(9, 9, 9), []);
+    assert_eq!(scenario.second(9, 9, 9), []);
+    assert_eq!(scenario.second(9, 9, 9), [(CLIENT, Change::Offends)]);
+}
+
+#[test]
+fn an_entry_that_vanished_is_quiet_and_remembered_while_it_matters() {
+    let mut scenario = Scenario::new();
+    for _ in 0..3 {
+        scenario.second(100, 100, 100);
+    }
+    let observe = |scenario: &mut Scenario| {
+        scenario.now += 1;
+        scenario.engine.step(&Observation { now: Duration::from_secs(scenario.now), totals: vec![] })
+    };
+    let reports: Vec<_> = (0..60).flat_map(|_| observe(&mut scenario)).collect();
+    assert_eq!(reports, [Report { subject: CLIENT, change: Change::Recovers }]);
+    assert_eq!(scenario.engine.tracked[&CLIENT].totals.packets, 300);
+    assert!(!scenario.engine.tracked.contains_key(&PORT), "nothing to remember of a normal one");
+}
+
+#[test]
+fn counters_of_a_new_entry_count_from_zero_and_others_never_go_back() {
+    let mut totals = Totals { generation: 5, latest: 8, packets: 100, excess: 50, own_excess: 50 };
+    let second = Duration::from_secs(1);
+    let window = totals.advance(Totals { generation: 5, latest: 7, packets: 90, excess: 40, own_excess: 40 }, second);
+    assert_eq!((window.packets, window.own_excess, totals.packets), (0, 0, 100), "a reading that missed some");
+    let window = totals.advance(Totals { generation: 9, latest: 9, packets: 30, excess: 10, own_excess: 10 }, second);
+    assert_eq!((window.packets, window.excess, totals.packets), (30, 10, 30), "a new entry");
+}
+
+#[test]
+fn rates_are_per_second_whatever_the_window() {
+    let window = Window { packets: 3, excess: 1, own_excess: 1, length: Duration::from_millis(1500) };
+    assert_eq!((window.rate_pps(), window.excess_pps()), (2, 1));
+    assert_eq!(Window::default().rate_pps(), 0);
+}

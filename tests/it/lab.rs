@@ -1,0 +1,285 @@
+//! The lab tests itself: that real clients get leases, that a flood is what it says, that nothing is left behind.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    env, fs,
+    io::{self, BufRead as _, BufReader},
+    path::PathBuf,
+    process::{ExitCode, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::XdpMode;
+use libtest_mimic::Trial;
+use tests::{
+    client::{self, leases},
+    control::{Control, Verdict},
+    flood::{Flood, Limits, Mode, Traffic},
+    harness::{Need, trial},
+    mac::Mac,
+    netns::Netns,
+    packets::Tag,
+    topology::{Lab, Layout},
+    wait,
+};
+
+/// Real clients need tens of milliseconds; this is for a machine that is busy with something else.
+const LEASE_DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("lab: 20 real clients behind one uplink get leases and renew them", Need::LAB, || {
+            clients_get_leases(Layout::Uplink)
+        }),
+        trial("lab: 20 real clients on ports of their own get leases and renew them", Need::LAB, || {
+            clients_get_leases(Layout::PerMachine)
+        }),
+        trial("lab: a flood of 100 MACs is counted exactly, by us and by the interface", Need::LAB, counts_are_exact),
+        trial("lab: a flood with VLAN tags arrives with them", Need::LAB, tags_arrive),
+        trial("lab: a flood keeps its rate and its limit", Need::LAB, rate_is_kept),
+        trial("lab: flood without guard reaches the server and is counted there", Need::LAB, flood_reaches_the_server),
+        trial("lab: nothing is left behind after success, failure and panic", Need::LAB, nothing_left_after_drop),
+        trial("lab: nothing is left behind after SIGKILL", Need::LAB, nothing_left_after_kill),
+    ]
+}
+
+fn clients_get_leases(layout: Layout) -> Result<()> {
+    const COUNT: usize = 20;
+    let lab = Lab::new(layout, COUNT)?;
+    let mut clients = lab.clients(0..COUNT)?;
+    let first = client::run_all(&mut clients, LEASE_DEADLINE)?;
+    let bound = leases(&first);
+    ensure!(bound.len() == COUNT, "{} of {COUNT} leases: {first:?}", bound.len());
+    let addresses: BTreeSet<_> = bound.iter().map(|lease| lease.address).collect();
+    ensure!(addresses.len() == COUNT, "one address went to two machines: {addresses:?}");
+
+    let renewed = leases(&client::run_all(&mut clients, LEASE_DEADLINE)?);
+    ensure!(renewed.iter().all(|lease| lease.discovers == 0 && lease.requests >= 1), "not a renewal: {renewed:?}");
+    ensure!(renewed.iter().map(|lease| lease.address).eq(bound.iter().map(|lease| lease.address)), "other addresses");
+
+    let counts = lab.server.counts()?;
+    for machine in &lab.machines {
+        // DISCOVER, REQUEST and the renewal's REQUEST.
+        ensure!(counts.of(machine.mac) >= 3, "the server's interface saw {} frames of {machine:?}", counts.of(machine.mac));
+    }
+    Ok(())
+}
+
+fn counts_are_exact() -> Result<()> {
+    const MACS: u32 = 100;
+    const FRAMES: u64 = 1_000_050;
+    for layout in [Layout::Uplink, Layout::PerMachine] {
+        let lab = Lab::new(layout, 1)?;
+        let guarded = &lab.machines[0].guarded;
+        let _control = Control::attach(&lab.host, guarded, Verdict::Drop, XdpMode::Driver)?;
+        let before = lab.received(guarded)?;
+        let mode = Mode::Macs { base: Mac([2, 0xf1, 0, 0, 0, 0]), count: MACS };
+        let report = Flood::start(&lab.injection(0), mode, Limits::packets(FRAMES))?.wait()?;
+        ensure!(report.sent == FRAMES, "{report:?}");
+        ensure!(report.per_mac.iter().sum::<u64>() == FRAMES, "{report:?}");
+        // 1,000,050 is 100 × 10,000 and one for each of the first fifty.
+        ensure!((0..MACS as usize).all(|index| report.per_mac[index] == 10_000 + u64::from(index < 50)), "{report:?}");
+        wait::until("all frames delivered received", Duration::from_secs(5), || {
+            Ok(lab.received(guarded)?.frames - before.frames == report.delivered())
+        })?;
+        ensure!(report.lost == Some(0), "a flood alone on its interface loses nothing: {report:?}");
+        ensure!(lab.server.counts()?.requests == 0, "dropped frames reached the server");
+    }
+    Ok(())
+}
+
+fn tags_arrive() -> Result<()> {
+    const FRAMES: u64 = 10_000;
+    let lab = Lab::new(Layout::Uplink, 1)?;
+    let traffic = Traffic { mode: Mode::One(Mac::machine(0)), tags: vec![Tag::s(100), Tag::c(20)] };
+    let report = Flood::start(&lab.injection(0), traffic, Limits::packets(FRAMES).at(50_000))?.wait()?;
+    wait::until("all tagged frames at the server", Duration::from_secs(5), || {
+        Ok(lab.server.counts()?.tagged == report.delivered())
+    })?;
+    ensure!(lab.server.counts()?.requests == 0, "tagged frames lost their tags");
+    Ok(())
+}
+
+fn rate_is_kept() -> Result<()> {
+    const RATE: u64 = 1000;
+    let lab = Lab::new(Layout::Uplink, 1)?;
+    let limits = Limits::time(Duration::from_secs(2)).at(RATE);
+    let report = Flood::start(&lab.injection(0), Mode::Random { seed: 7 }, limits)?.wait()?;
+    // A machine that is busy with something else may lag behind, but never run ahead.
+    ensure!((RATE..=2 * RATE + 1).contains(&report.sent), "{report:?}");
+    wait::until("all frames at the server", Duration::from_secs(5), || {
+        Ok(lab.server.counts()?.requests == report.delivered())
+    })?;
+    let sources = lab.server.counts()?.by_mac.len() as u64;
+    ensure!(sources == report.delivered(), "{sources} source MACs of {report:?}");
+    Ok(())
+}
+
+fn flood_reaches_the_server() -> Result<()> {
+    let lab = Lab::new(Layout::Uplink, 3)?;
+    let flooder = Mac([2, 0xf1, 0, 0, 0, 1]);
+    let limits = Limits::time(Duration::from_secs(30));
+    let flood = Flood::start(&lab.injection(0), Mode::One(flooder), limits)?;
+    let outcomes = lab.get_leases(0..3, Duration::from_secs(5))?;
+    let report = flood.stop()?;
+    let counts = lab.server.counts()?;
+    let received = lab.received("uplink0")?;
+    println!(
+        "flood: {:.0}/s sent, {} lost on the ring; at the server {} ({:.1} %); {:?}; {} of 3 clients got a lease; {:?}",
+        report.rate_pps(),
+        report.lost.unwrap_or(0),
+        counts.of(flooder),
+        100.0 * counts.of(flooder) as f64 / report.sent as f64,
+        lab.server.logged(),
+        leases(&outcomes).len(),
+        received,
+    );
+    ensure!(counts.of(flooder) > 10_000, "{} frames of the flood at the server: {report:?}", counts.of(flooder));
+    ensure!(counts.of(flooder) <= report.sent, "more at the server than sent");
+    Ok(())
+}
+
+/// Child processes and namespaces that this process can see; links of its own namespace.
+#[derive(Debug, PartialEq, Eq)]
+struct Leftovers {
+    children: HashSet<u32>,
+    namespaces: HashSet<PathBuf>,
+    named: String,
+    links: String,
+}
+
+impl Leftovers {
+    fn now() -> Result<Self> {
+        let here = Netns::current()?;
+        let links = here.exec(&["ip", "-o", "link", "show"])?;
+        let named = here.exec(&["ip", "netns", "list"])?;
+        drop(here);
+        Ok(Self { children: children(std::process::id())?, namespaces: namespaces()?, named, links })
+    }
+}
+
+fn nothing_left_after_drop() -> Result<()> {
+    let before = Leftovers::now()?;
+    clients_get_leases(Layout::PerMachine)?;
+    ensure!(Leftovers::now()? == before, "after success: {before:?}, then {:?}", Leftovers::now()?);
+
+    let failed = failing_test();
+    ensure!(failed.is_err() && Leftovers::now()? == before, "after failure");
+
+    let panicked = thread::spawn(|| {
+        let _parts = all_parts().unwrap();
+        // Like a panic, without the message of one in the output of a test that succeeds.
+        std::panic::resume_unwind(Box::new("on purpose"));
+    });
+    ensure!(panicked.join().is_err() && Leftovers::now()? == before, "after a panic");
+    Ok(())
+}
+
+fn failing_test() -> Result<()> {
+    let _parts = all_parts()?;
+    anyhow::bail!("on purpose")
+}
+
+/// A lab with everything in it running.
+fn all_parts() -> Result<(Lab, Control, Flood)> {
+    let lab = Lab::new(Layout::Uplink, 2)?;
+    let control = Control::attach(&lab.host, "uplink0", Verdict::Pass, XdpMode::Driver)?;
+    let limits = Limits::time(Duration::from_secs(60)).at(100);
+    let flood = Flood::start(&lab.injection(0), Mode::Random { seed: 1 }, limits)?;
+    Ok((lab, control, flood))
+}
+
+/// Set for the process that [`nothing_left_after_kill`] kills.
+pub(crate) const VICTIM: &str = "DHCP_GUARD_LAB_VICTIM";
+/// A link whose one end is in the killed lab's host and whose other end is where the test can see it: it goes when the
+/// namespace does.
+const WITNESS: &str = "witness";
+
+/// Builds a lab with everything in it, says so, and waits to be killed.
+pub(crate) fn victim() -> ExitCode {
+    let live = || -> Result<()> {
+        let outside = Netns::current()?;
+        let (lab, _control, _flood) = all_parts()?;
+        lab.host.ip(&format!("link add inside type veth peer name {WITNESS} netns {}\n", outside.path()))?;
+        thread::scope(|scope| {
+            // A client that never gets a lease is a child, too.
+            lab.server.netns.exec(&["ip", "link", "set", "srv0", "down"])?;
+            scope.spawn(|| lab.get_leases(0..2, Duration::from_secs(60)));
+            wait::until("dnsmasq and two clients", Duration::from_secs(5), || {
+                Ok(children(std::process::id())?.len() == 3)
+            })?;
+            println!("ready");
+            loop {
+                thread::park();
+            }
+        })
+    };
+    match live() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn nothing_left_after_kill() -> Result<()> {
+    let outside = Netns::new("witness")?;
+    let before = Leftovers::now()?;
+    let mut command = outside.command(env::current_exe()?);
+    let mut victim = command.env(VICTIM, "1").stdout(Stdio::piped()).spawn().context("cannot start a second lab")?;
+    let mut line = String::new();
+    BufReader::new(victim.stdout.take().context("no output")?).read_line(&mut line)?;
+    let grandchildren = children(victim.id());
+    let witness = outside.ifindex(WITNESS);
+    victim.kill()?;
+    victim.wait()?;
+    ensure!(line == "ready\n", "the second lab did not get ready: {line:?}");
+    ensure!(grandchildren.as_ref().is_ok_and(|pids| pids.len() == 3), "{grandchildren:?}");
+    witness?;
+    for pid in grandchildren? {
+        wait::until(&format!("the end of process {pid}"), Duration::from_secs(5), || Ok(!is_running(pid)))?;
+    }
+    wait::until("the end of the killed lab's namespaces", Duration::from_secs(10), || Ok(outside.ifindex(WITNESS).is_err()))?;
+    ensure!(Leftovers::now()? == before, "{before:?}, then {:?}", Leftovers::now()?);
+    Ok(())
+}
+
+/// Direct children of a process, of all its threads.
+fn children(pid: u32) -> Result<HashSet<u32>> {
+    let mut children = HashSet::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end while we look.
+        let listed = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        children.extend(listed.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    Ok(children)
+}
+
+/// Whether a process is there and not a zombie that its new parent has yet to reap.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+/// Network namespaces that a descriptor of this process holds or that any process is in.
+fn namespaces() -> Result<HashSet<PathBuf>> {
+    let is_namespace = |path: &PathBuf| path.to_string_lossy().starts_with("net:[");
+    let mut found: HashSet<_> = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter(is_namespace)
+        .collect();
+    for process in fs::read_dir("/proc")? {
+        match fs::read_link(process?.path().join("ns/net")) {
+            Ok(namespace) => drop(found.insert(namespace)),
+            Err(error) => match error.kind() {
+                // Not a process, or one that ended while we looked, or one with more rights than ours: not from here.
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => {}
+                _ => return Err(error).context("cannot look at the namespaces of processes"),
+            },
+        }
+    }
+    Ok(found)
+}

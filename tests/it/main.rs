@@ -1,0 +1,13 @@
+//! The integration tests: real servers, real clients, real floods.
+
+mod lab;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::env::var_os(lab::VICTIM).is_some() {
+        return lab::victim();
+    }
+    let trials = [lab::trials()];
+    tests::harness::run(trials.into_iter().flatten().collect())
+}

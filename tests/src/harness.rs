@@ -1,0 +1,83 @@
+//! How a test of the lab says what it needs and how it is run.
+//!
+//! ```no_run
+//! use tests::harness::{Need, run, trial};
+//! run(vec![trial("lab: is root", Need::LAB, || Ok(()))]);
+//! ```
+
+use std::{env, path::Path, process::ExitCode};
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use crate::{client::DHCLIENT, control, server::DNSMASQ};
+
+/// Set (to anything) where nothing may be skipped: a skipped test then fails.
+pub const NO_SKIP: &str = "DHCP_GUARD_TESTS_NO_SKIP";
+
+/// What a test cannot run without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The rights to make namespaces and load programs.
+    Root,
+    /// An executable, by name (looked for in PATH and in the system's administrators' folders) or by path.
+    Tool(&'static str),
+    /// A build with the BPF toolchain.
+    BpfObject,
+}
+
+impl Need {
+    /// What a [`crate::topology::Lab`] with real clients and a flood needs.
+    pub const LAB: &[Self] = &[
+        Self::Root,
+        Self::BpfObject,
+        Self::Tool("ip"),
+        Self::Tool("bridge"),
+        Self::Tool("ethtool"),
+        Self::Tool("nft"),
+        Self::Tool(DNSMASQ),
+        Self::Tool(DHCLIENT),
+    ];
+
+    /// Why the need is not met, or nothing if it is.
+    #[must_use]
+    pub fn missing(self) -> Option<String> {
+        match self {
+            // SAFETY: no arguments.
+            Self::Root => (unsafe { libc::geteuid() } != 0).then(|| "needs root".into()),
+            Self::Tool(name) => (!exists(name)).then(|| format!("needs `{name}`: run `cargo xtask setup`")),
+            Self::BpfObject => (!control::object_is_built())
+                .then(|| "needs the BPF programs: run `cargo xtask setup` and build again".into()),
+        }
+    }
+}
+
+/// A test that is skipped, with the reason, when a need is not met.
+pub fn trial(name: &str, needs: &'static [Need], test: fn() -> Result<()>) -> Trial {
+    Trial::ignorable_test(name, move || {
+        let missing: Vec<_> = needs.iter().filter_map(|need| need.missing()).collect();
+        if missing.is_empty() {
+            return test().map(|()| Completion::Completed).map_err(|error| Failed::from(format!("{error:#}")));
+        }
+        let reason = missing.join(", ");
+        if env::var_os(NO_SKIP).is_some() {
+            return Err(format!("would be skipped: {reason}").into());
+        }
+        Ok(Completion::ignored_with(reason))
+    })
+}
+
+/// Runs the tests one after the other, unless the command line asks for more threads: they measure rates.
+#[must_use]
+pub fn run(trials: Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(1);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Whether an executable is there.
+fn exists(tool: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    Path::new(tool).is_file() || folders.into_iter().any(|folder| folder.join(tool).is_file())
+}

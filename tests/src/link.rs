@@ -1,0 +1,83 @@
+//! What the lab asks of links: counters, offloads, bridge ports that forward.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::{netns::Netns, wait};
+
+/// What an interface has received since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Frames the driver took from its peer, before XDP has a say: on a veth whose receiver is polled (native XDP or
+    /// GRO), what XDP drops is in here too.
+    pub frames: u64,
+    /// Frames lost on the way in; on a veth, those for which its ring of 256 had no room.
+    pub lost: u64,
+}
+
+/// What `interface` has received.
+pub fn received(netns: &Netns, interface: &str) -> Result<Received> {
+    const PATH: &str = "/proc/thread-self/net/dev";
+    let table = netns.run(|| fs::read_to_string(PATH))?.with_context(|| format!("cannot read {PATH}"))?;
+    parse_received(&table, interface)
+        .with_context(|| format!("no counters of `{interface}` in the namespace `{}`", netns.label()))
+}
+
+/// Receive columns of /proc/net/dev: bytes, packets, errors, drops.
+fn parse_received(table: &str, interface: &str) -> Option<Received> {
+    let columns = table.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
+    let mut columns = columns.split_whitespace().map(str::parse::<u64>);
+    let frames = columns.nth(1)?.ok()?;
+    let lost = columns.nth(1)?.ok()?;
+    Some(Received { frames, lost })
+}
+
+/// Frames redirected to a veth by XDP that its peer's ring had no room for, since the link was made; `None` for other
+/// kinds of links, which have no such counter.
+pub fn redirects_lost(netns: &Netns, interface: &str) -> Result<Option<u64>> {
+    let driver = netns.exec(&["ethtool", "-i", interface])?;
+    if !driver.lines().any(|line| line == "driver: veth") {
+        return Ok(None);
+    }
+    let table = netns.exec(&["ethtool", "-S", interface])?;
+    let lost = table.lines().filter_map(|line| {
+        let (name, value) = line.trim().split_once(": ")?;
+        (name.starts_with("tx_queue_") && name.ends_with("_xdp_xmit_errors")).then(|| value.parse::<u64>())
+    });
+    lost.sum::<Result<u64, _>>().map(Some).with_context(|| format!("statistics of `{interface}`"))
+}
+
+/// Makes a veth take frames that are redirected to its peer, also while it runs no XDP program: with GRO on, its
+/// receiver is polled and has a ring to put them in. Otherwise the kernel drops them silently.
+pub fn accept_redirects(netns: &Netns, veth: &str) -> Result<()> {
+    netns.exec(&["ethtool", "-K", veth, "gro", "on"]).map(drop)
+}
+
+/// Waits until all ports of the namespace's bridges forward. The kernel's link watch may take up to a second to notice
+/// that a link is up, and until then the port drops what it gets.
+pub fn wait_for_ports(netns: &Netns, ports: usize) -> Result<()> {
+    let what = format!("{ports} forwarding bridge ports in the namespace `{}`", netns.label());
+    wait::until(&what, Duration::from_secs(5), || {
+        let links: Value = serde_json::from_str(&netns.exec(&["bridge", "-j", "link", "show"])?)?;
+        let links = links.as_array().context("`bridge -j link show` did not answer a list")?;
+        Ok(links.iter().filter(|link| link["state"] == "forwarding").count() == ports)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_columns_of_the_right_interface() {
+        let table = "Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    em: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0
+   em1: 100 20 0 3 0 0 0 0 5 6 7 8 0 0 0 0\n";
+        assert_eq!(parse_received(table, "em1"), Some(Received { frames: 20, lost: 3 }));
+        assert_eq!(parse_received(table, "em"), Some(Received { frames: 2, lost: 4 }));
+        assert_eq!(parse_received(table, "e"), None);
+    }
+}

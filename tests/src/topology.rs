@@ -1,0 +1,208 @@
+//! The networks of the lab.
+//!
+//! ```text
+//! Uplink:      machines            fabric                     host                          server
+//!              m0 … m(N-1) ──── fp0 … fp(N-1) ┐
+//!                                     fabric0 ├ fab-up ──── uplink0 ┐ br0 ┌ to-server ──── srv0 10.77.0.1/16
+//!
+//! PerMachine:  machines                                       host                          server
+//!              m0 … m(N-1) ──────────────────────────── em0 … em(N-1) ┐ br0 ┌ to-server ── srv0
+//! ```
+//!
+//! In `Uplink` the machines are told apart by their MAC on one guarded interface; in `PerMachine` the interface is the
+//! port.
+
+use std::{fmt::Write as _, ops::Range, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    client::{self, Client, Outcome},
+    link::{self, Received},
+    mac::Mac,
+    netns::Netns,
+    server::Server,
+};
+
+/// Which network to build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// All machines behind one interface of the host.
+    Uplink,
+    /// An interface of the host for every machine.
+    PerMachine,
+}
+
+/// A machine behind the guarded host.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Where it lives.
+    pub netns: Netns,
+    /// Its interface.
+    pub interface: String,
+    /// Its address.
+    pub mac: Mac,
+    /// The interface of the host that its frames come in by.
+    pub guarded: String,
+}
+
+/// Where to inject frames so that they come in by a guarded interface.
+#[derive(Clone, Debug)]
+pub struct Injection {
+    /// The namespace to send from.
+    pub netns: Netns,
+    /// The interface to send on, a veth whose peer is guarded.
+    pub interface: String,
+}
+
+/// A network with a DHCP server; dropping it removes all of it.
+#[derive(Debug)]
+pub struct Lab {
+    /// The DHCP server. Before the namespaces, so that it ends before its interface does.
+    pub server: Server,
+    /// The guarded host's namespace: attach here.
+    pub host: Netns,
+    /// The machines, all in one namespace.
+    pub machines: Vec<Machine>,
+    layout: Layout,
+    fabric: Option<Netns>,
+}
+
+/// The bridge of a namespace: it forwards at once, and does nothing but forward.
+const BRIDGE: &str = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0";
+/// The server's address and the machines' network.
+const SERVER_ADDRESS: &str = "10.77.0.1/16";
+
+impl Lab {
+    /// Builds the network and waits until it forwards and the server answers.
+    pub fn new(layout: Layout, machines: usize) -> Result<Self> {
+        let inside = Netns::new("machines")?;
+        let host = Netns::new("host")?;
+        let server = Netns::new("server")?;
+        connect_server(&host, &server)?;
+        let fabric = match layout {
+            Layout::Uplink => Some(build_uplink(&inside, &host, machines)?),
+            Layout::PerMachine => {
+                build_ports(&inside, &host, machines)?;
+                None
+            }
+        };
+        let server = Server::start(server, "srv0")?;
+        let machines = (0..machines).map(|index| machine(layout, &inside, index)).collect();
+        Ok(Self { server, host, machines, layout, fabric })
+    }
+
+    /// The interfaces of the host that the guard belongs on.
+    #[must_use]
+    pub fn guarded(&self) -> Vec<&str> {
+        match self.layout {
+            Layout::Uplink => vec!["uplink0"],
+            Layout::PerMachine => self.machines.iter().map(|machine| machine.guarded.as_str()).collect(),
+        }
+    }
+
+    /// Where to send from to look like machine `index`.
+    #[must_use]
+    pub fn injection(&self, index: usize) -> Injection {
+        let machine = &self.machines[index];
+        match &self.fabric {
+            Some(fabric) => Injection { netns: fabric.clone(), interface: "fab-up".into() },
+            None => Injection { netns: machine.netns.clone(), interface: machine.interface.clone() },
+        }
+    }
+
+    /// What a guarded interface has received, before XDP has a say.
+    pub fn received(&self, guarded: &str) -> Result<Received> {
+        link::received(&self.host, guarded)
+    }
+
+    /// Has machines ask for a lease, all at once, with clients that have never had one. In the order of the range.
+    pub fn get_leases(&self, machines: Range<usize>, deadline: Duration) -> Result<Vec<Outcome>> {
+        let mut clients = self.clients(machines)?;
+        client::run_all(&mut clients, deadline)
+    }
+
+    /// A client for each machine of the range, to be run once for a lease and again to renew it.
+    pub fn clients(&self, machines: Range<usize>) -> Result<Vec<Client>> {
+        let known = self.machines.len();
+        ensure!(machines.end <= known, "machines {machines:?} of a lab of {known}");
+        self.machines[machines].iter().map(Client::new).collect()
+    }
+}
+
+/// What is known about machine `index` before anything is built.
+fn machine(layout: Layout, netns: &Netns, index: usize) -> Machine {
+    let guarded = match layout {
+        Layout::Uplink => "uplink0".into(),
+        Layout::PerMachine => format!("em{index}"),
+    };
+    Machine { netns: netns.clone(), interface: format!("m{index}"), mac: Mac::machine(index), guarded }
+}
+
+/// The host's bridge and its link to the server.
+fn connect_server(host: &Netns, server: &Netns) -> Result<()> {
+    host.ip(&format!(
+        "link add br0 {BRIDGE}\n\
+         link set br0 up\n\
+         link add to-server type veth peer name srv0 address 02:77:00:00:00:01 netns {}\n\
+         link set to-server up\n",
+        server.path()
+    ))?;
+    server.ip(&format!("address add {SERVER_ADDRESS} dev srv0\nlink set srv0 up\n"))?;
+    // After both ends are up, so that the port forwards at once.
+    host.ip("link set to-server master br0\n")
+}
+
+/// Machines, fabric and one uplink; answers the fabric.
+fn build_uplink(machines: &Netns, host: &Netns, count: usize) -> Result<Netns> {
+    let fabric = Netns::new("fabric")?;
+    let (inside, outside) = (machines.path(), host.path());
+    let mut batch = format!(
+        "link add fabric0 {BRIDGE}\n\
+         link set fabric0 up\n\
+         link add fab-up type veth peer name uplink0 netns {outside}\n\
+         link set fab-up up\n"
+    );
+    for index in 0..count {
+        add_machine(&mut batch, &format!("fp{index}"), &inside, index);
+    }
+    fabric.ip(&batch)?;
+    machines.ip(&for_each(count, |index| format!("link set m{index} up\n")))?;
+    host.ip("link set uplink0 up\nlink set uplink0 master br0\n")?;
+    fabric.ip(&format!(
+        "link set fab-up master fabric0\n{}",
+        for_each(count, |index| format!("link set fp{index} master fabric0\n"))
+    ))?;
+    link::accept_redirects(host, "uplink0")?;
+    link::wait_for_ports(&fabric, count + 1)?;
+    link::wait_for_ports(host, 2)?;
+    Ok(fabric)
+}
+
+/// An interface of the host for every machine.
+fn build_ports(machines: &Netns, host: &Netns, count: usize) -> Result<()> {
+    let inside = machines.path();
+    let mut batch = String::new();
+    for index in 0..count {
+        add_machine(&mut batch, &format!("em{index}"), &inside, index);
+    }
+    host.ip(&batch)?;
+    machines.ip(&for_each(count, |index| format!("link set m{index} up\n")))?;
+    host.ip(&for_each(count, |index| format!("link set em{index} master br0\n")))?;
+    for index in 0..count {
+        link::accept_redirects(host, &format!("em{index}"))?;
+    }
+    link::wait_for_ports(host, count + 1)
+}
+
+/// Adds the lines that make `port` and the machine's end of the link, and bring `port` up.
+fn add_machine(batch: &mut String, port: &str, inside: &str, index: usize) {
+    let mac = Mac::machine(index);
+    let link = format!("link add {port} type veth peer name m{index} address {mac} netns {inside}");
+    writeln!(batch, "{link}\nlink set {port} up").expect("writing to a string cannot fail");
+}
+
+/// The lines for all machines.
+fn for_each(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).map(line).collect()
+}

@@ -1,0 +1,98 @@
+//! Tasks that build a program and become it.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::Value;
+
+use crate::{
+    process, setup,
+    workspace::{AGENT_VARIABLE, Workspace},
+};
+
+/// `cargo xtask build`.
+pub(crate) fn build(workspace: &Workspace) -> Result<ExitCode> {
+    setup::for_build(workspace)?;
+    println!("{}", build_agent(workspace)?.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `cargo xtask run`.
+pub(crate) fn agent(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> {
+    setup::for_build(workspace)?;
+    let agent = build_agent(workspace)?;
+    become_program(Command::new(&agent).arg("run").args(args))
+}
+
+/// `cargo xtask demo` and `cargo xtask bench`: a binary of the crate `tests`, told where the agent is.
+pub(crate) fn lab_program(workspace: &Workspace, name: &str, args: &[OsString]) -> Result<ExitCode> {
+    setup::for_lab(workspace)?;
+    let agent = build_agent(workspace)?;
+    let program = build_binary(workspace, "tests", name)?;
+    become_program(Command::new(program).args(args).env(AGENT_VARIABLE, agent))
+}
+
+/// The agent as it is shipped. Always this selection of packages: another one would unify other features and build
+/// the dependencies again.
+pub(crate) fn build_agent(workspace: &Workspace) -> Result<PathBuf> {
+    build_binary(workspace, "dhcp-guard", "dhcp-guard")
+}
+
+/// Builds for release and answers where cargo put the binary.
+fn build_binary(workspace: &Workspace, package: &str, binary: &str) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo(["build", "--release", "--locked", "--package", package, "--bin", binary]);
+    let shown = process::line(&cargo);
+    eprintln!("+ {shown}");
+    let mut child = cargo
+        .arg("--message-format=json-render-diagnostics")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    let messages = child.stdout.take().ok_or_else(|| anyhow!("`{shown}` has no output"))?;
+    let mut executable = None;
+    for message in BufReader::new(messages).lines() {
+        let message = message.with_context(|| format!("cannot read the output of `{shown}`"))?;
+        executable = executable_of(&message, binary).or(executable);
+    }
+    let status = child.wait().with_context(|| format!("cannot wait for `{shown}`"))?;
+    ensure!(status.success(), "`{shown}` failed ({status}); see the errors above");
+    executable.ok_or_else(|| anyhow!("`{shown}` built no binary `{binary}`"))
+}
+
+/// The path in cargo's message about this binary; None for every other message.
+fn executable_of(message: &str, binary: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == binary;
+    message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
+}
+
+/// Replaces this process, so that signals reach the program and its exit code is the task's.
+fn become_program(command: &mut Command) -> Result<ExitCode> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start {}", Path::new(command.get_program()).display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executable_in_the_messages_of_cargo() {
+        let check = |message, expected: Option<&str>| {
+            assert_eq!(executable_of(message, "demo"), expected.map(PathBuf::from), "{message}");
+        };
+        let artifact = r#"{"reason":"compiler-artifact","target":{"name":"demo"},"executable":"/t/release/demo"}"#;
+        check(artifact, Some("/t/release/demo"));
+        check(r#"{"reason":"compiler-artifact","target":{"name":"bench"},"executable":"/t/release/bench"}"#, None);
+        check(r#"{"reason":"compiler-artifact","target":{"name":"demo"},"executable":null}"#, None);
+        check(r#"{"reason":"build-finished","success":true}"#, None);
+        check("not JSON", None);
+    }
+}
