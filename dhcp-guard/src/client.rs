@@ -1,6 +1,7 @@
 //! The client of the control API: HTTP over the agent's Unix socket.
 
 use std::{
+    error::Error as _,
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -199,6 +200,8 @@ impl EventStream {
             }
             match self.body.frame().await {
                 None => return Ok(None),
+                // A stream has no end of its own: an agent that ends cuts it off.
+                Some(Err(source)) if is_cut_off(&source) => return Ok(None),
                 Some(Err(source)) => return Err(self.client.http(self.path, source)),
                 Some(Ok(frame)) => self.lines.push(frame.data_ref().map_or(&[], |data| data)),
             }
@@ -208,6 +211,16 @@ impl EventStream {
             }
         }
     }
+}
+
+/// The other side went away.
+fn is_cut_off(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+    error.is_incomplete_message()
+        || matches!(
+            cause,
+            Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        )
 }
 
 /// Bytes that arrive in pieces, taken out by the line.
@@ -233,7 +246,12 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::{
+        fs,
+        io::{Read, Write},
+        os::unix::fs::PermissionsExt,
+        thread,
+    };
 
     use axum::{Json, Router, body::Body, http, routing};
     use futures_util::{StreamExt, stream};
@@ -315,18 +333,30 @@ mod tests {
         assert!(error.to_string().contains("within 0.05 s"), "{error}");
     }
 
-    #[tokio::test]
-    async fn a_socket_that_is_something_else_is_recognised() {
+    /// A server that says this, whatever is asked, and hangs up.
+    fn say(text: &'static str) -> (TempDir, Client) {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("other.sock");
-        let listener = UnixListener::bind(&socket).unwrap();
-        tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.unwrap();
-            stream.writable().await.unwrap();
-            stream.try_write(b"220 mail.example ESMTP\r\n").unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            _ = stream.read(&mut [0; 1024]).unwrap();
+            stream.write_all(text.as_bytes()).unwrap();
         });
-        let error = Client::new(&socket).get::<Value>("/v1/status").await.unwrap_err();
+        (dir, Client::new(&socket))
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_something_else_is_recognised() {
+        let (_dir, client) = say("220 mail.example ESMTP\r\n");
+        let error = client.get::<Value>("/v1/status").await.unwrap_err();
         assert!(error.to_string().contains("is it the agent's socket?"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_killed_ends_the_stream() {
+        let (_dir, client) = say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"se\r\n");
+        assert_eq!(client.follow().await.unwrap().next().await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -16,13 +16,13 @@ fn dhcp_guard() -> Command {
 }
 
 fn run(args: &[&str]) -> Output {
-    dhcp_guard().args(args).output().unwrap()
+    dhcp_guard().args(args).output().expect("the binary runs")
 }
 
 /// The one line on stderr of a command that failed with exit code 2 and printed nothing else.
 fn error(args: &[&str]) -> String {
     let output = run(args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).expect("errors are text");
     assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
     assert!(output.stdout.is_empty(), "{args:?}");
     assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
@@ -31,10 +31,10 @@ fn error(args: &[&str]) -> String {
 
 /// Answers every request on `socket` with `body`.
 fn serve(socket: &Path, body: String) {
-    let listener = UnixListener::bind(socket).unwrap();
+    let listener = UnixListener::bind(socket).expect("the folder is new");
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
+            let mut stream = stream.expect("somebody asks");
             _ = stream.read(&mut [0; 1024]);
             // Whoever asked may have gone.
             _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
