@@ -355,7 +355,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_is_killed_ends_the_stream() {
-        let (_dir, client) = say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"se\r\n");
+        let (_dir, client) = say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{\"se\r\n");
         assert_eq!(client.follow().await.unwrap().next().await.unwrap(), None);
     }
 
