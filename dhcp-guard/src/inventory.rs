@@ -94,9 +94,9 @@ pub enum RowProblemKind {
     #[error("there are {found} fields, the header has {expected}")]
     FieldCount {
         /// In this row.
-        found: u64,
+        found: usize,
         /// In the header.
-        expected: u64,
+        expected: usize,
     },
     /// Nobody is named.
     #[error("server_id is empty")]
@@ -145,21 +145,26 @@ impl Inventory {
     pub fn from_csv(text: &[u8]) -> Result<(Self, Vec<RowProblem>), HeaderProblem> {
         let mut inventory = Self::default();
         let mut problems = Vec::new();
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(text);
-        let header = reader.headers().map_err(|e| HeaderProblem::Csv(e.to_string()))?;
+        let mut lines = Lines { text, offset: 0, line: 1 };
+        let mut reader = csv::ReaderBuilder::new()
+            .trim(csv::Trim::All)
+            .comment(Some(b'#'))
+            // Rows are held against the header here: one of empty fields is a blank line, not an error.
+            .flexible(true)
+            .from_reader(text);
+        let header = reader.headers().map_err(|e| HeaderProblem::Csv(e.to_string()))?.clone();
         if header.is_empty() {
             return Ok((inventory, problems));
         }
-        let line = header.position().map_or(1, csv::Position::line);
-        let (columns, unknown) = Columns::of(header)?;
+        let (columns, unknown) = Columns::of(&header)?;
+        let line = lines.at(0);
         problems.extend(unknown.into_iter().map(|kind| RowProblem { line, kind }));
         let mut record = StringRecord::new();
         loop {
-            let line = reader.position().line();
-            let read = reader.read_record(&mut record);
-            let line = record.position().map_or(line, csv::Position::line);
-            let found = match read {
+            let line = lines.at(reader.position().byte());
+            let found = match reader.read_record(&mut record) {
                 Ok(false) => return Ok((inventory, problems)),
+                Ok(true) if record.iter().all(str::is_empty) => continue,
                 Ok(true) => columns.row(&record).map(|row| inventory.add(row)),
                 Err(e) => Err(csv_problem(&e)),
             };
@@ -213,8 +218,33 @@ struct Row {
     macs: Vec<Mac>,
 }
 
+/// Line numbers for ever larger offsets into a text.
+struct Lines<'a> {
+    text: &'a [u8],
+    offset: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of the first row at or after `offset`; the reader skips line ends and comments without saying so.
+    fn at(&mut self, offset: u64) -> u64 {
+        let target = usize::try_from(offset).unwrap_or(usize::MAX);
+        let mut comment = false;
+        while let Some(byte) = self.text.get(self.offset) {
+            comment = *byte != b'\n' && (comment || *byte == b'#');
+            if self.offset >= target && !comment && !matches!(byte, b'\r' | b'\n') {
+                break;
+            }
+            self.line += u64::from(*byte == b'\n');
+            self.offset += 1;
+        }
+        self.line
+    }
+}
+
 /// Where each column is.
 struct Columns {
+    count: usize,
     server_id: usize,
     name: Option<usize>,
     owner: Option<usize>,
@@ -237,6 +267,7 @@ impl Columns {
             if found.next().is_some() { Err(HeaderProblem::Twice(name.to_owned())) } else { Ok(first) }
         };
         let columns = Self {
+            count: header.len(),
             server_id: take("server_id")?.ok_or(HeaderProblem::NoServerId)?,
             name: take("name")?,
             owner: take("owner")?,
@@ -248,6 +279,10 @@ impl Columns {
     }
 
     fn row(&self, record: &StringRecord) -> Result<Row, RowProblemKind> {
+        let (found, expected) = (record.len(), self.count);
+        if found != expected {
+            return Err(RowProblemKind::FieldCount { found, expected });
+        }
         let field = |column: Option<usize>| column.and_then(|i| record.get(i)).filter(|text| !text.is_empty());
         let server_id = field(Some(self.server_id)).ok_or(RowProblemKind::NoServerId)?.to_owned();
         let owned = |column| field(column).map(str::to_owned);
@@ -285,9 +320,6 @@ fn parse_macs(text: &str) -> Result<Vec<Mac>, RowProblemKind> {
 
 fn csv_problem(error: &csv::Error) -> RowProblemKind {
     match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            RowProblemKind::FieldCount { found: *len, expected: *expected_len }
-        }
         csv::ErrorKind::Utf8 { .. } => RowProblemKind::Csv("the row is not UTF-8 text".to_owned()),
         _ => RowProblemKind::Csv(error.to_string()),
     }
@@ -395,6 +427,14 @@ mod tests {
         let problem = |text: &str| Inventory::from_csv(text.as_bytes()).unwrap_err();
         assert_eq!(problem("em-1,eth0,02:00:00:00:00:01\n"), HeaderProblem::NoServerId);
         assert_eq!(problem("server_id,mac,MAC\n"), HeaderProblem::Twice("mac".into()));
+    }
+
+    #[test]
+    fn lines_are_counted_over_whatever_is_skipped() {
+        let text = "server_id,name,interface\r\n# a #comment, with a comma\r\n\r\n,,\r\nem-1,\"two\r\nlines # here\",eth0\r\n,,eth1";
+        let (inventory, problems) = read(text);
+        assert_eq!(problems, ["line 7: server_id is empty"]);
+        assert_eq!(id(inventory.machine("eth0", &[], None)), Some("em-1"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The agent and its command line, as a library that the binary, the tests and the tools share.
 
 pub mod agent;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod dataplane;
 pub mod engine;

@@ -1,2 +1,7 @@
 //! The `dhcp-guard` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dhcp_guard::cli::main()
+}

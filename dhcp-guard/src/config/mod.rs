@@ -1,10 +1,10 @@
 //! The configuration: defaults, the TOML file, and what both must satisfy.
 //!
 //! - here: the types, their defaults, and what follows from them ([`Config::class_of`], [`Config::mode_of`])
-//! - [`read`]: from the text of a file to the types, with the line of each problem
-//! - [`keys`]: which keys exist, from the types themselves
-//! - [`check`]: what the values must satisfy
-//! - [`problem`]: the sentences
+//! - `read`: from the text of a file to the types, with the line of each problem
+//! - `keys`: which keys exist, from the types themselves
+//! - `check`: what the values must satisfy
+//! - `problem`: the sentences
 
 mod check;
 mod keys;
@@ -57,10 +57,10 @@ pub struct Config {
     #[serde(rename = "class", deserialize_with = "over_built_in_classes")]
     pub classes: BTreeMap<String, Class>,
     /// Ports other than each interface's untagged one, or with a class of their own.
-    #[serde(rename = "port")]
+    #[serde(rename = "port", skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
     /// Clients known from the start.
-    #[serde(rename = "known_client")]
+    #[serde(rename = "known_client", skip_serializing_if = "Vec::is_empty")]
     pub known_clients: Vec<KnownClient>,
     /// When someone is an offender.
     pub detection: Detection,
@@ -283,6 +283,15 @@ mod tests {
         assert_eq!(config.mode_of("eth0", &[7]), Mode::Enforce, "the untagged port takes it");
         assert_eq!(config.mode_of("eth0", &[100]), Mode::Monitor, "a port of its own, without a mode");
         assert_eq!(config.mode_of("eth1", &[]), Mode::Monitor);
+    }
+
+    #[test]
+    fn what_is_shown_can_be_added_to() {
+        let shown = toml::to_string(&Config::default()).unwrap();
+        let more = config(
+            &(shown + "[[port]]\ninterface = 'eth0'\n[[known_client]]\ninterface = 'eth0'\nmac = '0200.5e10.0001'\n"),
+        );
+        assert_eq!((more.ports.len(), more.known_clients.len()), (1, 1));
     }
 
     #[test]

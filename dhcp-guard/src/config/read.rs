@@ -130,17 +130,17 @@ impl Places {
     fn add_table(&mut self, text: &str, at: &KeyPath, table: &DeTable<'_>) {
         for (key, value) in table {
             let path = at.key(key.get_ref());
-            self.add(text, path, key.span().start, value);
+            self.add(text, &path, key.span().start, value);
         }
     }
 
-    fn add(&mut self, text: &str, path: KeyPath, start: usize, value: &Spanned<DeValue<'_>>) {
+    fn add(&mut self, text: &str, path: &KeyPath, start: usize, value: &Spanned<DeValue<'_>>) {
         self.0.push(Place { path: path.clone(), line: line(text, start), value: value.span() });
         match value.get_ref() {
-            DeValue::Table(table) => self.add_table(text, &path, table),
+            DeValue::Table(table) => self.add_table(text, path, table),
             DeValue::Array(elements) => {
                 for (i, element) in elements.iter().enumerate() {
-                    self.add(text, path.index(i), element.span().start, element);
+                    self.add(text, &path.index(i), element.span().start, element);
                 }
             }
             _ => {}
@@ -168,8 +168,6 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
@@ -264,7 +262,6 @@ mac = 'eth0'
         assert!(error.to_string().contains("a.toml"));
 
         fs::write(&file, "interfaces = ['eth0']\n").unwrap();
-        fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
         assert_eq!(Config::load(&file).unwrap().interfaces, ["eth0"]);
 
         fs::write(&file, "mode = 'no'\nfoo = 1\n").unwrap();

@@ -1,0 +1,240 @@
+//! What the command line accepts.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{mac::Mac, model::Mode};
+
+/// Finds and stops DHCP floods on the host, at the interface, and says who it was.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dhcp-guard",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage or an error (one sentence on stderr)."
+)]
+pub struct Args {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Global {
+    /// Socket of the agent [default: the configuration's, /run/dhcp-guard/agent.sock]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Common options")]
+    pub socket: Option<PathBuf>,
+    /// Configuration file [default: /etc/dhcp-guard/dhcp-guard.toml if it exists]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Common options")]
+    pub config: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Guard interfaces: the agent
+    #[command(after_help = "Examples:\n  dhcp-guard run -i eth0\n  dhcp-guard run -i eth0 -i tap7 --mode monitor")]
+    Run(RunArgs),
+    /// What is guarded, what is wrong, what was dropped
+    #[command(after_help = "Example:\n  dhcp-guard status --json | jq .warnings")]
+    Status(StatusArgs),
+    /// Who is, or lately was, over their limit
+    #[command(after_help = "Examples:\n  dhcp-guard offenders\n  dhcp-guard offenders --port eth0.100 --json")]
+    Offenders(OffendersArgs),
+    /// Ports, with class, limit and counters
+    #[command(after_help = "Example:\n  dhcp-guard ports --interface eth0")]
+    Ports(PortsArgs),
+    /// Clients, with counters
+    #[command(after_help = "Examples:\n  dhcp-guard clients -n 10\n  dhcp-guard clients --mac 0200.5e10.0001")]
+    Clients(ClientsArgs),
+    /// What happened, oldest first
+    #[command(after_help = "Examples:\n  dhcp-guard events -n 5\n  dhcp-guard events --follow --json | jq .message")]
+    Events(EventsArgs),
+    /// Check or show the configuration
+    Config {
+        /// Which of both.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// `run`
+#[derive(Debug, Default, clap::Args)]
+pub struct RunArgs {
+    /// Interface to guard, instead of those of the configuration; repeat it for several
+    #[arg(short, long = "interface", value_name = "IF")]
+    pub interfaces: Vec<String>,
+    /// What happens to packets over a limit, instead of what the configuration says
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
+    /// Log what the program in the kernel does, packet by packet; slow
+    #[arg(long)]
+    pub debug_kernel: bool,
+}
+
+/// [`Mode`] on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// Count them as "would drop" and let them pass
+    Monitor,
+    /// Drop them
+    Enforce,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Monitor => Self::Monitor,
+            ModeArg::Enforce => Self::Enforce,
+        }
+    }
+}
+
+/// How a query is answered.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Format {
+    /// One JSON document: exact numbers, RFC 3339 times
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which place a query is about.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Place {
+    /// Only this interface
+    #[arg(long, value_name = "IF")]
+    pub interface: Option<String>,
+    /// Only this port: eth0, eth0.100, eth0.100.20
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+}
+
+/// `status`
+#[derive(Debug, Default, clap::Args)]
+pub struct StatusArgs {
+    /// How it is answered.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `offenders`
+#[derive(Debug, Default, clap::Args)]
+pub struct OffendersArgs {
+    /// How it is answered.
+    #[command(flatten)]
+    pub format: Format,
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// Only this source MAC, in any notation
+    #[arg(long)]
+    pub mac: Option<Mac>,
+}
+
+/// `ports`
+#[derive(Debug, Default, clap::Args)]
+pub struct PortsArgs {
+    /// How it is answered.
+    #[command(flatten)]
+    pub format: Format,
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// `clients`
+#[derive(Debug, Default, clap::Args)]
+pub struct ClientsArgs {
+    /// How it is answered.
+    #[command(flatten)]
+    pub format: Format,
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// Only this source MAC, in any notation
+    #[arg(long)]
+    pub mac: Option<Mac>,
+    /// At most so many, those over their limit first [default: 50, with --json all]
+    #[arg(short = 'n', long = "limit", value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// `events`
+#[derive(Debug, Default, clap::Args)]
+pub struct EventsArgs {
+    /// How it is answered; with --follow one document a line.
+    #[command(flatten)]
+    pub format: Format,
+    /// Go on with new events as they happen
+    #[arg(short, long)]
+    pub follow: bool,
+    /// The latest so many [default: 50, with --follow 10]
+    #[arg(short = 'n', long = "limit", value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say everything that is wrong with the file; exit code 1 if anything is
+    #[command(after_help = "Example:\n  dhcp-guard config check --config /tmp/new.toml")]
+    Check(Format),
+    /// Print the configuration in force, as TOML, defaults included
+    #[command(after_help = "Example:\n  dhcp-guard config show > dhcp-guard.toml")]
+    Show(Format),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Args {
+        Args::try_parse_from(line.split(' ')).unwrap()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_several_interfaces() {
+        let args = parse("dhcp-guard run -i eth0 --interface tap7 --mode monitor --debug-kernel");
+        let Command::Run(run) = args.command else { panic!("{args:?}") };
+        assert_eq!(run.interfaces, ["eth0", "tap7"]);
+        assert_eq!(run.mode.map(Mode::from), Some(Mode::Monitor));
+        assert!(run.debug_kernel);
+    }
+
+    #[test]
+    fn common_options_stand_before_or_after_the_command() {
+        for line in ["dhcp-guard --socket /s --config /c status", "dhcp-guard status --config /c --socket /s"] {
+            let global = parse(line).global;
+            assert_eq!((global.socket, global.config), (Some("/s".into()), Some("/c".into())), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_query_has_json() {
+        for query in ["status", "offenders", "ports", "clients", "events", "config check", "config show"] {
+            parse(&format!("dhcp-guard {query} --json"));
+        }
+    }
+
+    #[test]
+    fn a_mac_is_read_in_any_notation() {
+        let args = parse("dhcp-guard clients --mac 0200.5E10.0001 -n 3");
+        let Command::Clients(clients) = args.command else { panic!("{args:?}") };
+        assert_eq!(clients.mac, Some(Mac([2, 0, 0x5e, 0x10, 0, 1])));
+        assert_eq!(clients.limit, Some(3));
+    }
+}

@@ -1,0 +1,191 @@
+//! `status`, `offenders`, `ports`, `clients`: ask the agent, leave out what was not asked for, show the rest.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::{
+    args::{ClientsArgs, OffendersArgs, Place, PortsArgs, StatusArgs},
+    output::Output,
+    render,
+};
+use crate::{
+    client::Client,
+    mac::Mac,
+    model::{Clients, Offenders, Ports, Status},
+};
+
+/// Rows of a table, unless somebody asks for more.
+const TABLE_ROWS: usize = 50;
+
+pub(super) async fn status(socket: &Path, args: &StatusArgs, out: &mut Output) -> anyhow::Result<()> {
+    let status: Status = Client::new(socket).get("/v1/status").await?;
+    if args.format.json {
+        return out.json(&status);
+    }
+    out.text(&render::status(&status, Timestamp::now(), out.style()))
+}
+
+pub(super) async fn offenders(socket: &Path, args: &OffendersArgs, out: &mut Output) -> anyhow::Result<()> {
+    let client = Client::new(socket);
+    let mut answer: Offenders = client.get("/v1/offenders").await?;
+    let total = answer.offenders.len();
+    let keep = |mac: Option<&str>| args.mac.is_none_or(|wanted| mac.is_some_and(|mac| is(mac, wanted)));
+    answer.offenders.retain(|o| args.place.has(&o.interface, &o.port) && keep(o.mac.as_deref()));
+    if args.format.json {
+        return out.json(&answer);
+    }
+    let now = Timestamp::now();
+    let text = if !answer.offenders.is_empty() {
+        render::offenders(&answer, now, out.style())
+    } else if total > 0 {
+        render::nothing_matches(total, "offender")
+    } else {
+        // Who was watched, so that "nobody" means something.
+        render::no_offenders(&client.get("/v1/ports").await?, now)
+    };
+    out.text(&text)
+}
+
+pub(super) async fn ports(socket: &Path, args: &PortsArgs, out: &mut Output) -> anyhow::Result<()> {
+    let mut answer: Ports = Client::new(socket).get("/v1/ports").await?;
+    let total = answer.ports.len();
+    answer.ports.retain(|port| args.place.has(&port.interface, &port.port));
+    if args.format.json {
+        return out.json(&answer);
+    }
+    out.text(&match (answer.ports.is_empty(), total) {
+        (true, 1..) => render::nothing_matches(total, "port"),
+        _ => render::ports(&answer, Timestamp::now(), out.style()),
+    })
+}
+
+pub(super) async fn clients(socket: &Path, args: &ClientsArgs, out: &mut Output) -> anyhow::Result<()> {
+    let mut answer: Clients = Client::new(socket).get("/v1/clients").await?;
+    let total = answer.clients.len();
+    let keep = |mac: &str| args.mac.is_none_or(|wanted| is(mac, wanted));
+    answer.clients.retain(|client| args.place.has(&client.interface, &client.port) && keep(&client.mac));
+    let matching = answer.clients.len();
+    let rows = args.limit.unwrap_or(if args.format.json { usize::MAX } else { TABLE_ROWS });
+    answer.clients.truncate(rows);
+    if args.format.json {
+        return out.json(&answer);
+    }
+    out.text(&match (matching, total) {
+        (0, 1..) => render::nothing_matches(total, "client"),
+        _ => render::clients(&answer, matching - answer.clients.len(), Timestamp::now(), out.style()),
+    })
+}
+
+impl Place {
+    fn has(&self, interface: &str, port: &str) -> bool {
+        let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+        is(&self.interface, interface) && is(&self.port, port)
+    }
+}
+
+fn is(mac: &str, wanted: Mac) -> bool {
+    mac.parse() == Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{args::Format, fake_agent::Agent, render::samples},
+        *,
+    };
+    use crate::model::{ClientReport, Offender, PortReport};
+
+    const JSON: Format = Format { json: true };
+
+    fn some_offenders() -> Offenders {
+        let port = Offender { mac: None, interface: "tap7".into(), port: "tap7".into(), ..samples::an_offender() };
+        Offenders { as_of: samples::now(), offenders: vec![samples::an_offender(), port] }
+    }
+
+    #[tokio::test]
+    async fn offenders_are_filtered_by_place_and_mac() {
+        let (_dir, socket) = Agent::new().with("/v1/offenders", some_offenders()).serve();
+        let all = Place::default();
+        let tap7 = Place { interface: Some("tap7".into()), port: None };
+        let vlan = Place { interface: None, port: Some("eth0.100".into()) };
+        let mac = "0200.5E10.0001".parse().ok();
+        for (place, mac, ports) in [
+            (all.clone(), None, vec!["eth0.100", "tap7"]),
+            (all, mac, vec!["eth0.100"]),
+            (tap7.clone(), None, vec!["tap7"]),
+            (vlan, None, vec!["eth0.100"]),
+            (tap7, mac, vec![]),
+        ] {
+            let (mut out, written) = Output::buffer();
+            let args = OffendersArgs { format: JSON, place, mac };
+            offenders(&socket, &args, &mut out).await.unwrap();
+            let answer: Offenders = serde_json::from_str(&written.text()).unwrap();
+            assert_eq!(answer.offenders.iter().map(|o| o.port.as_str()).collect::<Vec<_>>(), ports, "{args:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_offenders_is_told_from_none_that_match() {
+        let (_dir, socket) = Agent::new().with("/v1/offenders", some_offenders()).serve();
+        let (mut out, written) = Output::buffer();
+        let place = Place { interface: Some("eth9".into()), port: None };
+        offenders(&socket, &OffendersArgs { place, ..OffendersArgs::default() }, &mut out).await.unwrap();
+        assert_eq!(written.text(), "no offender matches (2 offenders in all)\n");
+
+        let none = Offenders { as_of: samples::now(), offenders: vec![] };
+        let ports = Ports { as_of: samples::now(), ports: vec![samples::a_port()] };
+        let (_dir, socket) = Agent::new().with("/v1/offenders", none).with("/v1/ports", ports).serve();
+        let (mut out, written) = Output::buffer();
+        offenders(&socket, &OffendersArgs::default(), &mut out).await.unwrap();
+        let text = written.text();
+        assert!(text.starts_with("no offenders: nobody is over their limit (2 clients, 1 port watched"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn ports_are_filtered_by_place() {
+        let other = PortReport { port: "eth0.100".into(), ..samples::a_port() };
+        let answer = Ports { as_of: samples::now(), ports: vec![samples::a_port(), other] };
+        let (_dir, socket) = Agent::new().with("/v1/ports", answer).serve();
+        let (mut out, written) = Output::buffer();
+        let place = Place { interface: None, port: Some("eth0.100".into()) };
+        ports(&socket, &PortsArgs { place, ..PortsArgs::default() }, &mut out).await.unwrap();
+        let text = written.text();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains(" eth0.100 "), "{text}");
+    }
+
+    #[tokio::test]
+    async fn clients_are_limited_in_tables_and_on_demand() {
+        let clients_of =
+            |n: u8| (0..n).map(|i| ClientReport { mac: format!("02:00:00:00:00:{i:02x}"), ..samples::a_client() });
+        let answer = Clients { as_of: samples::now(), clients: clients_of(60).collect() };
+        let (_dir, socket) = Agent::new().with("/v1/clients", answer).serve();
+        let shown = async |args: ClientsArgs| {
+            let (mut out, written) = Output::buffer();
+            clients(&socket, &args, &mut out).await.unwrap();
+            written.text()
+        };
+        let table = shown(ClientsArgs::default()).await;
+        assert_eq!(table.lines().count(), 1 + 50 + 1, "{table}");
+        assert!(table.ends_with("… and 10 more (`-n 60` shows all)\n"), "{table}");
+        assert_eq!(shown(ClientsArgs { limit: Some(100), ..ClientsArgs::default() }).await.lines().count(), 61);
+        let mac = "02:00:00:00:00:3b".parse().ok();
+        assert_eq!(shown(ClientsArgs { mac, ..ClientsArgs::default() }).await.lines().count(), 2);
+        let document = |text: String| serde_json::from_str::<Clients>(&text).unwrap().clients.len();
+        assert_eq!(document(shown(ClientsArgs { format: JSON, ..ClientsArgs::default() }).await), 60);
+        let limit = Some(3);
+        assert_eq!(document(shown(ClientsArgs { format: JSON, limit, ..ClientsArgs::default() }).await), 3);
+    }
+
+    #[tokio::test]
+    async fn status_is_shown_as_table_and_as_json() {
+        let (_dir, socket) = Agent::new().with("/v1/status", samples::a_status()).serve();
+        let (mut out, written) = Output::buffer();
+        status(&socket, &StatusArgs::default(), &mut out).await.unwrap();
+        assert!(written.text().starts_with("guarding eth0 (native), enforce, up 3 min: 1 offender"));
+        let (mut out, written) = Output::buffer();
+        status(&socket, &StatusArgs { format: JSON }, &mut out).await.unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&written.text()).unwrap().interfaces, [samples::an_interface()]);
+    }
+}

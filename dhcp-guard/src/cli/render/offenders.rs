@@ -1,0 +1,119 @@
+//! `offenders`: who it was.
+
+use jiff::Timestamp;
+
+use super::{
+    Style, Tone,
+    table::{Align, Cell, Table},
+    words,
+};
+use crate::{
+    human::{ago, counted, rate},
+    model::{Kind, Offender, Offenders, Ports, State},
+};
+
+pub(crate) fn offenders(answer: &Offenders, now: Timestamp, style: Style) -> String {
+    use Align::{Left, Right};
+    let columns = [
+        ("STATE", Left),
+        ("MACHINE", Left),
+        ("MAC", Left),
+        ("PORT", Left),
+        ("RATE", Right),
+        ("LIMIT", Right),
+        ("DROPPED", Right),
+        ("SINCE", Left),
+        ("LAST SEEN", Left),
+        ("REASON", Left),
+    ];
+    let mut table = Table::new(style, columns);
+    for offender in &answer.offenders {
+        table.row([
+            words::state(offender.state),
+            words::machine(offender.server_id.as_deref(), offender.server_name.as_deref()),
+            who(offender),
+            offender.port.as_str().into(),
+            rate(offender.rate_pps).into(),
+            rate(offender.limit_pps).into(),
+            words::dropped(offender.dropped, offender.would_drop),
+            ago(now, offender.offender_since).into(),
+            ago(now, offender.last_seen).into(),
+            words::limit(&offender.reason).into(),
+        ]);
+    }
+    table.render()
+}
+
+fn who(offender: &Offender) -> Cell {
+    match (offender.kind, &offender.mac) {
+        (Kind::Client, Some(mac)) => mac.as_str().into(),
+        _ => Cell::new(Tone::Dim, "(whole port)"),
+    }
+}
+
+/// Nobody: who was watched, and whether somebody is about to become one.
+pub(crate) fn no_offenders(ports: &Ports, now: Timestamp) -> String {
+    let clients = ports.ports.iter().map(|port| port.clients).sum();
+    let over = ports.ports.iter().filter(|port| port.drop_rate_pps > 0 || port.state != State::Normal).count();
+    let meaning = match over {
+        0 => "nobody is over their limit".to_owned(),
+        n => {
+            format!("nobody is over their limit for long enough yet, but packets are, on {}", counted(n as u64, "port"))
+        }
+    };
+    format!(
+        "no offenders: {meaning} ({}, {} watched, as of {})\n",
+        counted(clients, "client"),
+        counted(ports.ports.len() as u64, "port"),
+        ago(now, ports.as_of)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::samples::*, *};
+    use crate::model::PortReport;
+
+    #[test]
+    fn an_offender_has_a_name_a_place_and_a_reason() {
+        let whole_port = Offender {
+            kind: Kind::Port,
+            mac: None,
+            port: "tap7".into(),
+            dropped: 0,
+            would_drop: 1500,
+            rate_pps: 0,
+            limit_pps: 50,
+            last_seen: before(90),
+            state: State::Recovered,
+            reason: "stranger_share".into(),
+            server_id: None,
+            server_name: None,
+            ..an_offender()
+        };
+        let answer = Offenders { as_of: now(), offenders: vec![an_offender(), whole_port] };
+        assert_eq!(
+            offenders(&answer, now(), PLAIN),
+            "\
+STATE      MACHINE        MAC                PORT         RATE   LIMIT        DROPPED  SINCE      LAST SEEN  REASON
+offender   em-17 (web-3)  02:00:5e:10:00:01  eth0.100  4.1 M/s   2 pps      1,234,567  3 min ago  now        over the limit for one client
+recovered  -              (whole port)       tap7        0 pps  50 pps  (1,500 would)  3 min ago  1 min ago  strangers over their share of the port
+"
+        );
+    }
+
+    #[test]
+    fn nobody_means_something() {
+        let mut ports = Ports { as_of: before(1), ports: vec![a_port()] };
+        assert_eq!(
+            no_offenders(&ports, now()),
+            "no offenders: nobody is over their limit (2 clients, 1 port watched, as of 1 s ago)\n"
+        );
+        ports.ports.push(PortReport { state: State::OverLimit, ..a_port() });
+        assert_eq!(
+            no_offenders(&ports, now()),
+            "no offenders: nobody is over their limit for long enough yet, but packets are, on 1 port (4 clients, \
+             2 ports watched, as of 1 s ago)\n"
+        );
+    }
+}

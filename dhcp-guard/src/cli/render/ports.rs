@@ -1,0 +1,108 @@
+//! `ports`: what is policed, how, and what came of it.
+
+use jiff::Timestamp;
+
+use super::{
+    Style, Tone,
+    table::{Align, Cell, Table},
+    words,
+};
+use crate::{
+    human::{ago, count, rate},
+    model::{PortReport, Ports},
+};
+
+pub(crate) fn ports(answer: &Ports, now: Timestamp, style: Style) -> String {
+    use Align::{Left, Right};
+    if answer.ports.is_empty() {
+        return format!("no ports: the agent guards no interface (as of {})\n", ago(now, answer.as_of));
+    }
+    let columns = [
+        ("STATE", Left),
+        ("PORT", Left),
+        ("MACHINE", Left),
+        ("CLASS", Left),
+        ("MODE", Left),
+        ("RATE", Right),
+        ("LIMIT", Right),
+        ("BURST", Right),
+        ("DROP RATE", Right),
+        ("DHCP PACKETS", Right),
+        ("DROPPED", Right),
+        ("CLIENTS", Right),
+        ("ROGUE", Right),
+    ];
+    let mut table = Table::new(style, columns);
+    for port in &answer.ports {
+        table.row([
+            words::state(port.state),
+            port.port.as_str().into(),
+            words::machine(port.server_id.as_deref(), None),
+            class(port),
+            words::mode(port.mode).into(),
+            rate(port.rate_pps).into(),
+            rate(port.limit_pps).into(),
+            count(port.limit_burst).into(),
+            noticed(Tone::Warn, port.drop_rate_pps, rate(port.drop_rate_pps)),
+            count(port.packets).into(),
+            words::dropped(port.dropped, port.would_drop),
+            count(port.clients).into(),
+            noticed(Tone::Bad, port.rogue_server_packets, count(port.rogue_server_packets)),
+        ]);
+    }
+    table.render()
+}
+
+/// A class that is called something else and is trusted all the same says so.
+fn class(port: &PortReport) -> Cell {
+    if port.trusted && port.class != "trusted" {
+        return format!("{} (trusted)", port.class).into();
+    }
+    port.class.as_str().into()
+}
+
+/// Zero is not worth looking at.
+fn noticed(tone: Tone, value: u64, text: String) -> Cell {
+    Cell::new(if value == 0 { Tone::Dim } else { tone }, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::samples::*, *};
+    use crate::model::{Mode, State};
+
+    #[test]
+    fn a_port_has_its_limits_and_what_came_of_them() {
+        let flooded = PortReport {
+            port: "eth0.100".into(),
+            class: "relays".into(),
+            trusted: true,
+            mode: Mode::Monitor,
+            state: State::OverLimit,
+            rate_pps: 12_345,
+            drop_rate_pps: 12_295,
+            packets: 5_000_000,
+            dropped: 1,
+            would_drop: 4_900_000,
+            clients: 1500,
+            rogue_server_packets: 3,
+            server_id: Some("em-17".into()),
+            ..a_port()
+        };
+        let answer = Ports { as_of: now(), ports: vec![flooded, a_port()] };
+        assert_eq!(
+            ports(&answer, now(), PLAIN),
+            "\
+STATE       PORT      MACHINE  CLASS             MODE         RATE   LIMIT  BURST  DROP RATE  DHCP PACKETS               DROPPED  CLIENTS  ROGUE
+over limit  eth0.100  em-17    relays (trusted)  monitor  12.3 k/s  50 pps    250   12.2 k/s     5,000,000  1 (+4,900,000 would)    1,500      3
+normal      eth0      -        metal             enforce     1 pps  50 pps    250      0 pps         1,200                     0        2      0
+"
+        );
+    }
+
+    #[test]
+    fn none_says_why() {
+        let answer = Ports { as_of: before(2), ports: vec![] };
+        assert_eq!(ports(&answer, now(), PLAIN), "no ports: the agent guards no interface (as of 2 s ago)\n");
+    }
+}

@@ -1,0 +1,135 @@
+//! Answers for the tests of this module. Times are relative to [`now`].
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Style;
+use crate::model::*;
+
+pub(crate) const PLAIN: Style = Style { color: false };
+
+/// 17 January, 16:07:00 UTC.
+pub(crate) fn now() -> Timestamp {
+    "2025-01-17T16:07:00Z".parse().unwrap()
+}
+
+pub(crate) fn before(seconds: i64) -> Timestamp {
+    now() - SignedDuration::from_secs(seconds)
+}
+
+pub(crate) fn an_offender() -> Offender {
+    Offender {
+        kind: Kind::Client,
+        mac: Some("02:00:5e:10:00:01".into()),
+        interface: "eth0".into(),
+        port: "eth0.100".into(),
+        vlans: vec![100],
+        packets: 1_234_600,
+        dropped: 1_234_567,
+        would_drop: 0,
+        rate_pps: 4_190_000,
+        limit_pps: 2,
+        first_seen: before(200),
+        last_seen: before(0),
+        offender_since: before(190),
+        state: State::Offender,
+        reason: "client_limit".into(),
+        server_id: Some("em-17".into()),
+        server_name: Some("web-3".into()),
+    }
+}
+
+pub(crate) fn a_port() -> PortReport {
+    PortReport {
+        port: "eth0".into(),
+        interface: "eth0".into(),
+        vlans: vec![],
+        class: "metal".into(),
+        trusted: false,
+        mode: Mode::Enforce,
+        state: State::Normal,
+        packets: 1200,
+        dropped: 0,
+        would_drop: 0,
+        rate_pps: 1,
+        drop_rate_pps: 0,
+        limit_pps: 50,
+        limit_burst: 250,
+        clients: 2,
+        rogue_server_packets: 0,
+        server_id: None,
+        reasons: [("pass_stranger".to_owned(), 1200)].into(),
+        message_types: [("discover".to_owned(), 1200)].into(),
+    }
+}
+
+pub(crate) fn a_client() -> ClientReport {
+    ClientReport {
+        mac: "02:00:5e:10:00:02".into(),
+        interface: "eth0".into(),
+        port: "eth0".into(),
+        vlans: vec![],
+        known: true,
+        state: State::Normal,
+        packets: 12,
+        dropped: 0,
+        would_drop: 0,
+        rate_pps: 0,
+        first_seen: Some(before(7200)),
+        last_seen: Some(before(12)),
+        server_id: None,
+    }
+}
+
+pub(crate) fn an_interface() -> InterfaceStatus {
+    InterfaceStatus {
+        name: "eth0".into(),
+        ifindex: 2,
+        mode: AttachMode::Native,
+        packets: 99_000_000,
+        non_dhcp_packets: 86_650_000,
+        dhcp_packets: 12_350_000,
+        dropped: 12_345_678,
+        would_drop: 0,
+        rate_pps: 4_190_000,
+        drop_rate_pps: 4_180_000,
+        reasons: [
+            ("pass_known".to_owned(), 0),
+            ("pass_stranger".to_owned(), 4_322),
+            ("drop_client_limit".to_owned(), 12_345_678),
+        ]
+        .into(),
+        message_types: [("discover".to_owned(), 12_350_000)].into(),
+    }
+}
+
+pub(crate) fn a_status() -> Status {
+    Status {
+        version: "0.1.0".into(),
+        pid: 4711,
+        as_of: before(1),
+        started: before(200),
+        uptime_s: 200,
+        mode: Mode::Enforce,
+        config: Some("/etc/dhcp-guard/dhcp-guard.toml".into()),
+        interfaces: vec![an_interface()],
+        offenders: 1,
+        hold: false,
+        quarantined: 0,
+        troubles: Troubles::default(),
+        warnings: vec![],
+    }
+}
+
+pub(crate) fn an_event() -> Event {
+    Event {
+        seq: 7,
+        at: "2025-01-17T15:23:41Z".parse().unwrap(),
+        kind: EventKind::OffenderFound,
+        interface: Some("eth0".into()),
+        port: Some("eth0.100".into()),
+        vlans: vec![100],
+        mac: Some("02:00:5e:10:00:01".into()),
+        server_id: Some("em-17".into()),
+        message: "em-17 sends 4,000 DHCP packets a second".into(),
+    }
+}

@@ -1,0 +1,70 @@
+//! `run`: the configuration with what the command line adds, handed to the agent.
+
+use anyhow::{Context, bail};
+
+use super::{
+    Outcome,
+    args::{Global, RunArgs},
+    settings,
+};
+use crate::{
+    agent::{self, Options},
+    config::{Config, DEFAULT_FILE},
+};
+
+pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
+    let (config, config_path) = settings::config(global)?;
+    let options = Options { config_path, debug_kernel: args.debug_kernel };
+    let config = with_args(config, args)?;
+    for warning in config.warnings() {
+        log::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("cannot start the event loop")?.block_on(agent::run(config, options))?;
+    Ok(Outcome::Done)
+}
+
+/// The command line wins over the file.
+fn with_args(mut config: Config, args: RunArgs) -> anyhow::Result<Config> {
+    if !args.interfaces.is_empty() {
+        config.interfaces = args.interfaces;
+    }
+    if let Some(mode) = args.mode {
+        config.mode = mode.into();
+    }
+    if config.interfaces.is_empty() {
+        bail!("nothing to guard: name an interface with -i IF, or in `interfaces` of {DEFAULT_FILE}");
+    }
+    let problems = config.validate();
+    if !problems.is_empty() {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        bail!("cannot run with these options: {}", problems.join("; "));
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::args::ModeArg, model::Mode};
+
+    fn args(interfaces: &[&str]) -> RunArgs {
+        RunArgs { interfaces: interfaces.iter().map(ToString::to_string).collect(), ..RunArgs::default() }
+    }
+
+    #[test]
+    fn the_command_line_wins() {
+        let file = Config { interfaces: vec!["eth0".into()], ..Config::default() };
+        assert_eq!(with_args(file.clone(), RunArgs::default()).unwrap(), file);
+        let config = with_args(file, RunArgs { mode: Some(ModeArg::Monitor), ..args(&["tap1", "tap2"]) }).unwrap();
+        assert_eq!((config.interfaces, config.mode), (vec!["tap1".into(), "tap2".into()], Mode::Monitor));
+    }
+
+    #[test]
+    fn nothing_to_guard_and_nonsense_are_errors() {
+        let error = |args| with_args(Config::default(), args).unwrap_err().to_string();
+        assert!(error(args(&[])).starts_with("nothing to guard: name an interface with -i IF"));
+        assert!(error(args(&["eth0", "eth0"])).contains("`eth0` is listed twice"));
+        assert!(error(args(&["a b"])).contains("cannot be the name of an interface"));
+    }
+}
