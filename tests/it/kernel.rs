@@ -85,8 +85,8 @@ fn exact_counts() -> Result<()> {
     for round in 0..30 {
         for (mac, sent) in macs.iter().zip(&mut sent) {
             let times = 1 + (round * 7) % 11;
-            guard.repeat(&discover(*mac).bytes(), times)?;
-            *sent += u64::from(times);
+            guard.send_all(&vec![discover(*mac).bytes(); times])?;
+            *sent += times as u64;
         }
     }
     let snapshot = guard.snapshot()?;

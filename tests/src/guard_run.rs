@@ -84,6 +84,8 @@ impl GuardRun {
 
     /// Runs the program on the same frame `times` times: the last verdict, and the kernel's measurement of one run.
     ///
+    /// For large numbers: the kernel patches its XDP dispatcher before and after, which takes some 20 ms.
+    ///
     /// # Errors
     /// See [`GuardRun::send`].
     pub fn repeat(&mut self, frame: &[u8], times: u32) -> Result<(Fate, Duration)> {
