@@ -62,7 +62,11 @@ fn clients_get_leases(layout: Layout) -> Result<()> {
     let counts = lab.server.counts()?;
     for machine in &lab.machines {
         // DISCOVER, REQUEST and the renewal's REQUEST.
-        ensure!(counts.of(machine.mac) >= 3, "the server's interface saw {} frames of {machine:?}", counts.of(machine.mac));
+        ensure!(
+            counts.of(machine.mac) >= 3,
+            "the server's interface saw {} frames of {machine:?}",
+            counts.of(machine.mac)
+        );
     }
     Ok(())
 }
@@ -242,7 +246,9 @@ fn nothing_left_after_kill() -> Result<()> {
     for pid in grandchildren? {
         wait::until(&format!("the end of process {pid}"), Duration::from_secs(5), || Ok(!is_running(pid)))?;
     }
-    wait::until("the end of the killed lab's namespaces", Duration::from_secs(10), || Ok(outside.ifindex(WITNESS).is_err()))?;
+    wait::until("the end of the killed lab's namespaces", Duration::from_secs(10), || {
+        Ok(outside.ifindex(WITNESS).is_err())
+    })?;
     ensure!(Leftovers::now()? == before, "{before:?}, then {:?}", Leftovers::now()?);
     Ok(())
 }

@@ -14,6 +14,7 @@ pub mod client;
 pub mod control;
 pub mod flood;
 pub mod harness;
+mod interrupt;
 pub mod link;
 pub mod mac;
 pub mod netns;

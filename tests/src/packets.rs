@@ -179,7 +179,9 @@ impl Frame {
     }
 
     fn write_v4(&self, bytes: &mut Vec<u8>) {
-        let Network::V4 { source, destination, options, fragment_offset, more_fragments } = &self.network else { return };
+        let Network::V4 { source, destination, options, fragment_offset, more_fragments } = &self.network else {
+            return;
+        };
         let payload_len = u16::try_from(UdpHeader::LEN + self.payload.len()).expect("a payload of less than 64 KiB");
         let mut ip = Ipv4Header::new(payload_len, 64, IpNumber::UDP, source.octets(), destination.octets())
             .expect("a payload of less than 64 KiB");

@@ -72,10 +72,7 @@ impl Process {
     pub fn start(mut command: Command, on_line: impl FnMut(&str) + Send + 'static) -> Result<Self> {
         let name = describe(&command);
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-        command
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone().context("cannot duplicate a pipe")?)
-            .stderr(writer);
+        command.stdin(Stdio::null()).stdout(writer.try_clone().context("cannot duplicate a pipe")?).stderr(writer);
         let (answer, child) = mpsc::channel();
         let sent = SPAWNER.send((command, answer));
         let child = sent.ok().and_then(|()| child.recv().ok()).context("the spawner thread is gone")?;
@@ -181,7 +178,10 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "cat >&2; exit 3"]);
         let error = run(command, "the reason").unwrap_err().to_string();
-        assert!(error.contains("sh -c cat") && error.contains("exit status: 3") && error.contains("the reason"), "{error}");
+        assert!(
+            error.contains("sh -c cat") && error.contains("exit status: 3") && error.contains("the reason"),
+            "{error}"
+        );
     }
 
     #[test]
