@@ -242,7 +242,10 @@ fn supervise(
     let (netns, stopped) = (from.netns.clone(), Arc::clone(&stop));
     let send = move || -> Result<(Generator, Duration)> {
         // Sent also when this thread panics.
-        let _ended = OnDrop(|| drop(events.send(Event::Ended)));
+        let _ended = OnDrop(|| {
+            // Nobody listens when the supervisor has failed.
+            let _ = events.send(Event::Ended);
+        });
         netns.enter()?;
         stay_on_one_cpu()?;
         let elapsed = generator.send(&limits, &stopped)?;

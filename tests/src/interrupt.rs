@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 /// Proof that the signal has a handler: without one it would end the process.
 #[derive(Clone, Copy, Debug)]
-pub struct Interrupt {
+pub(crate) struct Interrupt {
     signal: libc::c_int,
 }
 
@@ -28,12 +28,12 @@ extern "C" fn do_nothing(_signal: libc::c_int) {}
 
 impl Interrupt {
     /// Makes sure that there is a handler.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         HANDLER.map_err(io::Error::from_raw_os_error).context("cannot install a signal handler")
     }
 
     /// Makes a system call that the thread is in fail with EINTR.
-    pub fn send<T>(self, thread: &JoinHandle<T>) {
+    pub(crate) fn send<T>(self, thread: &JoinHandle<T>) {
         // SAFETY: a thread that has not been joined has a valid id, and the signal has a handler. Fails only for a
         // thread that has ended, which needs no interrupting.
         unsafe { libc::pthread_kill(thread.as_pthread_t(), self.signal) };
