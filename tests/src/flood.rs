@@ -107,7 +107,8 @@ pub struct Limits {
     pub max_packets: u64,
     /// No longer than this.
     pub max_time: Duration,
-    /// Frames per second; as fast as possible if not given.
+    /// Frames per second; as fast as possible if not given. Up to 25,000 each frame is sent when it is due; above, they
+    /// come in bursts, ten a second, and the last one may be cut off by the time limit.
     pub rate_pps: Option<u64>,
 }
 
