@@ -21,7 +21,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-// XDP needs no GPL-only helper, but bpf_redirect's and bpf_map_*'s users are expected to say what they are.
+// What the kernel lets GPL programs do, and what everybody may do with the source.
 #[cfg(target_arch = "bpf")]
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

@@ -8,12 +8,18 @@
 //! the peer's driver received, and per MAC the counts are exact when nothing was lost. Losses are rare by construction:
 //! batches are a quarter of the ring, the sending thread stays on one CPU, and the kernel lets the receiver run on that
 //! CPU after every batch. They can happen when another CPU is already busy receiving on the same interface.
+//!
+//! **Why one system call for a whole flood.** A call for more than one frame costs 24 ms before it sends anything (the
+//! kernel changes its XDP dispatcher and waits for all CPUs to notice), whatever the number of frames: a flood in
+//! small calls is one with pauses that real clients slip through. So it is one call, ended by a signal when its time is
+//! over. A call for one frame has no such cost (13 µs in all), which is how a flood with a rate is paced.
 
 use std::{
     io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -27,7 +33,9 @@ use aya::{
 };
 
 use crate::{
-    control, link,
+    control,
+    interrupt::Interrupt,
+    link,
     mac::Mac,
     packets::{self, Tag},
     topology::Injection,
@@ -35,10 +43,15 @@ use crate::{
 
 /// Frames between two chances for the receiver, a quarter of a veth's ring of 256.
 const BATCH: u32 = 64;
-/// Frames per system call at full speed: some milliseconds, after which limits and stop are looked at.
-const CHUNK: u64 = 4096;
-/// How often a flood with a rate sends what is due.
+/// Most frames of one system call; the kernel counts them in 32 bits.
+const CHUNK: u64 = 1 << 31;
+/// Up to this rate frames are sent one by one when they are due; a call takes 13 µs. Above, they come in bursts.
+const SMOOTH_RATE: u64 = 25_000;
+/// How often a flood with a rate sends what is due: one by one, or in bursts, long against the cost of a burst.
 const TICK: Duration = Duration::from_millis(1);
+const BURST_TICK: Duration = Duration::from_millis(100);
+/// How often the sender is told to stop until it does.
+const STOP_PERIOD: Duration = Duration::from_millis(2);
 /// Most MACs of a round robin; the program's table has one counter for each.
 pub const MAX_MACS: u32 = 1 << 16;
 /// Link-layer header of the template in 16-bit words, as the program has it.
@@ -94,7 +107,8 @@ pub struct Limits {
     pub max_packets: u64,
     /// No longer than this.
     pub max_time: Duration,
-    /// Frames per second; as fast as possible if not given.
+    /// Frames per second; as fast as possible if not given. Up to 25,000 each frame is sent when it is due; above, they
+    /// come in bursts, ten a second, and the last one may be cut off by the time limit.
     pub rate_pps: Option<u64>,
 }
 
@@ -151,34 +165,36 @@ impl Report {
 /// A running flood; it ends when a limit is reached, when it is stopped, and when it is dropped.
 #[derive(Debug)]
 pub struct Flood {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<Report>>>,
+    events: mpsc::Sender<Event>,
+    supervisor: Option<JoinHandle<Result<Report>>>,
+}
+
+/// What the supervisor of a flood waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    /// Somebody wants it to stop.
+    Stop,
+    /// The sender has ended.
+    Ended,
 }
 
 impl Flood {
-    /// Starts to send. When this returns, the program is loaded and the first frames are on their way.
+    /// Starts to send. When this returns, the program is loaded and the sender about to start.
     pub fn start(from: &Injection, traffic: impl Into<Traffic>, limits: Limits) -> Result<Self> {
         let traffic = traffic.into();
-        let mut generator = Generator::load(from, &traffic)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (from, stopped) = (from.clone(), Arc::clone(&stop));
-        let send = move || -> Result<Report> {
-            from.netns.enter()?;
-            stay_on_one_cpu()?;
-            let lost_before = link::redirects_lost(&from.netns, &from.interface)?;
-            let elapsed = generator.send(&limits, &stopped)?;
-            let lost_after = link::redirects_lost(&from.netns, &from.interface)?;
-            let lost = lost_before.zip(lost_after).map(|(before, after)| after - before);
-            generator.report(&traffic.mode, lost, elapsed)
-        };
-        let thread = thread::Builder::new().name("flood".into()).spawn(send).context("cannot start a thread")?;
-        Ok(Self { stop, thread: Some(thread) })
+        let generator = Generator::load(from, &traffic)?;
+        let (events, inbox) = mpsc::channel();
+        let (from, sender_events) = (from.clone(), events.clone());
+        let supervise = move || supervise(generator, &from, &traffic.mode, limits, sender_events, &inbox);
+        let supervisor =
+            thread::Builder::new().name("flood".into()).spawn(supervise).context("cannot start a thread")?;
+        Ok(Self { events, supervisor: Some(supervisor) })
     }
 
     /// Whether a limit was reached.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.supervisor.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Stops now.
@@ -193,25 +209,70 @@ impl Flood {
     }
 
     fn request_stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = &self.thread {
-            thread.thread().unpark();
-        }
+        // Nobody listens when it has ended already.
+        let _ = self.events.send(Event::Stop);
     }
 
     fn join(&mut self) -> Result<Report> {
-        let thread = self.thread.take().context("the flood has been joined already")?;
-        thread.join().map_err(|_panic| anyhow!("the flood's thread panicked"))?
+        let supervisor = self.supervisor.take().context("the flood has been joined already")?;
+        supervisor.join().map_err(|_panic| anyhow!("the flood's thread panicked"))?
     }
 }
 
 impl Drop for Flood {
     fn drop(&mut self) {
         self.request_stop();
-        if self.thread.is_some() {
+        if self.supervisor.is_some() {
             // Nobody is left to read the report.
             let _ = self.join();
         }
+    }
+}
+
+/// Runs the sender on a thread of its own, sees to it that it ends in time, and writes the report.
+fn supervise(
+    mut generator: Generator,
+    from: &Injection,
+    mode: &Mode,
+    limits: Limits,
+    events: mpsc::Sender<Event>,
+    inbox: &mpsc::Receiver<Event>,
+) -> Result<Report> {
+    let lost_before = link::redirects_lost(&from.netns, &from.interface)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (netns, stopped) = (from.netns.clone(), Arc::clone(&stop));
+    let send = move || -> Result<(Generator, Duration)> {
+        // Sent also when this thread panics.
+        let _ended = OnDrop(|| {
+            // Nobody listens when the supervisor has failed.
+            let _ = events.send(Event::Ended);
+        });
+        netns.enter()?;
+        stay_on_one_cpu()?;
+        let elapsed = generator.send(&limits, &stopped)?;
+        Ok((generator, elapsed))
+    };
+    let interrupt = Interrupt::new()?;
+    let sender = thread::Builder::new().name("flood-sender".into()).spawn(send).context("cannot start a thread")?;
+    let mut event = inbox.recv_timeout(limits.max_time);
+    stop.store(true, Ordering::Relaxed);
+    // Again and again: a signal that comes just before the system call does not interrupt it.
+    while !matches!(event, Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected)) {
+        interrupt.send(&sender);
+        event = inbox.recv_timeout(STOP_PERIOD);
+    }
+    let (generator, elapsed) = sender.join().map_err(|_panic| anyhow!("the flood's sender panicked"))??;
+    let lost_after = link::redirects_lost(&from.netns, &from.interface)?;
+    let lost = lost_before.zip(lost_after).map(|(before, after)| after - before);
+    generator.report(mode, lost, elapsed)
+}
+
+/// Does something when dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 
@@ -264,16 +325,20 @@ impl Generator {
         let program: &Xdp = self.object.program("flood").context("no program `flood`")?.try_into()?;
         let start = Instant::now();
         let mut sent = 0;
-        while sent < limits.max_packets && !stop.load(Ordering::Relaxed) && start.elapsed() < limits.max_time {
-            let allowed = limits.rate_pps.map_or(u64::MAX, |rate| due(start.elapsed(), rate));
-            let chunk = allowed.min(limits.max_packets).saturating_sub(sent).min(CHUNK);
-            if chunk == 0 {
-                // Ended early by a stop.
-                thread::park_timeout(TICK);
+        while sent < limits.max_packets && !stop.load(Ordering::Relaxed) {
+            let Some(rate) = limits.rate_pps else {
+                run(program, &self.template, (limits.max_packets - sent).min(CHUNK))?;
+                sent = self.state()?[0];
                 continue;
+            };
+            let chunk = due(start.elapsed(), rate).min(limits.max_packets).saturating_sub(sent).min(CHUNK);
+            let call = if rate <= SMOOTH_RATE { 1 } else { chunk };
+            for _ in 0..chunk.checked_div(call).unwrap_or(0) {
+                run(program, &self.template, call)?;
             }
-            run(program, &self.template, u32::try_from(chunk)?)?;
             sent = self.state()?[0];
+            // Ended early by the signal that comes with `stop`.
+            thread::park_timeout(if rate <= SMOOTH_RATE { TICK } else { BURST_TICK });
         }
         Ok(start.elapsed())
     }
@@ -299,10 +364,10 @@ impl Generator {
 }
 
 /// Sends some frames. A signal may end it early: the program's own count is the true one.
-fn run(program: &Xdp, template: &[u8], frames: u32) -> Result<()> {
+fn run(program: &Xdp, template: &[u8], frames: u64) -> Result<()> {
     let options = TestRunOptions {
         data_in: Some(template),
-        repeat: frames,
+        repeat: u32::try_from(frames).context("more frames than one call can send")?,
         attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
         ..TestRunOptions::default()
     };

@@ -18,6 +18,7 @@ pub mod fixtures;
 pub mod flood;
 pub mod guard_run;
 pub mod harness;
+mod interrupt;
 pub mod link;
 pub mod mac;
 pub mod netns;

@@ -13,8 +13,9 @@ pub struct Received {
     /// Frames the driver took from its peer, before XDP has a say: on a veth whose receiver is polled (native XDP or
     /// GRO), what XDP drops is in here too.
     pub frames: u64,
-    /// Frames lost on the way in; on a veth, those for which its ring of 256 had no room.
-    pub lost: u64,
+    /// Frames that came to nothing: on a veth, those for which its ring of 256 had no room (not in `frames`), and those
+    /// that the stack had no taker for, such as VLAN-tagged ones outside a bridge (also in `frames`).
+    pub dropped: u64,
 }
 
 /// What `interface` has received.
@@ -30,8 +31,8 @@ fn parse_received(table: &str, interface: &str) -> Option<Received> {
     let columns = table.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
     let mut columns = columns.split_whitespace().map(str::parse::<u64>);
     let frames = columns.nth(1)?.ok()?;
-    let lost = columns.nth(1)?.ok()?;
-    Some(Received { frames, lost })
+    let dropped = columns.nth(1)?.ok()?;
+    Some(Received { frames, dropped })
 }
 
 /// Frames redirected to a veth by XDP that its peer's ring had no room for, since the link was made; `None` for other
@@ -76,8 +77,8 @@ mod tests {
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
     em: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0
    em1: 100 20 0 3 0 0 0 0 5 6 7 8 0 0 0 0\n";
-        assert_eq!(parse_received(table, "em1"), Some(Received { frames: 20, lost: 3 }));
-        assert_eq!(parse_received(table, "em"), Some(Received { frames: 2, lost: 4 }));
+        assert_eq!(parse_received(table, "em1"), Some(Received { frames: 20, dropped: 3 }));
+        assert_eq!(parse_received(table, "em"), Some(Received { frames: 2, dropped: 4 }));
         assert_eq!(parse_received(table, "e"), None);
     }
 }
