@@ -1,6 +1,7 @@
 //! The integration tests: real servers, real clients, real floods.
 
 mod fixtures;
+mod guard;
 mod kernel;
 mod lab;
 
@@ -10,6 +11,6 @@ fn main() -> ExitCode {
     if std::env::var_os(lab::VICTIM).is_some() {
         return lab::victim();
     }
-    let trials = [fixtures::trials(), kernel::trials(), lab::trials()];
+    let trials = [fixtures::trials(), kernel::trials(), lab::trials(), guard::trials()];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

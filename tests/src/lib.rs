@@ -5,6 +5,7 @@
 //! * [`server`], [`client`]: dnsmasq and dhclient.
 //! * [`packets`], [`flood`], [`control`]: frames, a generator for millions of them, and the programs that every figure
 //!   is a ratio against.
+//! * [`agent`]: the guard itself, as a process on the lab's host.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
 //!   interface.
 //! * [`harness`]: how a test says what it needs.
@@ -12,6 +13,7 @@
 //! Nothing the lab makes has a name outside this process: namespaces are file descriptors, files are memory, children
 //! are killed by the kernel when we go. So a panic, Ctrl-C or SIGKILL cleans up as well as a success does.
 
+pub mod agent;
 pub mod client;
 pub mod control;
 pub mod fixtures;

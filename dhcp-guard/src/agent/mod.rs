@@ -27,7 +27,7 @@ pub mod report;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use jiff::Timestamp;
 use log::{info, warn};
 use tokio::{
@@ -91,16 +91,11 @@ impl Context {
 /// Guards until SIGINT or SIGTERM, then takes the program off the interfaces and removes the socket.
 ///
 /// # Errors
-/// Whatever keeps the agent from starting: no interface named, one of them unusable, the kernel refuses the program, the
+/// Whatever keeps the agent from starting: an interface that is unusable, the kernel refuses the program, the
 /// socket is taken. Nothing stays attached then.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    if config.interfaces.is_empty() {
-        return Err(anyhow!(
-            "there is no interface to guard: name one with `-i IF`, or in `interfaces` of the configuration file"
-        ));
-    }
-    let mut warnings = Vec::new();
+    let mut warnings = config.warnings();
     let inventory = load_inventory(&config, &mut warnings)?;
     let listener = api::bind(&config.socket).await?;
     let epoch = Instant::now();

@@ -74,7 +74,7 @@ pub struct RunArgs {
     /// What happens to packets over a limit, instead of what the configuration says
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
-    /// Log what the program in the kernel does, packet by packet; slow
+    /// Also log from inside the kernel's program: each state change it sees
     #[arg(long)]
     pub debug_kernel: bool,
 }

@@ -16,9 +16,6 @@ pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     let (config, config_path) = settings::config(global)?;
     let options = Options { config_path, debug_kernel: args.debug_kernel };
     let config = with_args(config, args)?;
-    for warning in config.warnings() {
-        log::warn!("{warning}");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context("cannot start the event loop")?.block_on(agent::run(config, options))?;
     Ok(Outcome::Done)

@@ -1,0 +1,343 @@
+//! The main job, end to end: a real agent, real clients and servers, floods at the generator's full rate.
+
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use tests::{
+    agent::Agent,
+    client::leases,
+    flood::{Flood, Limits, Mode, Report, Traffic},
+    harness::{Need, trial},
+    mac::Mac,
+    packets::Tag,
+    topology::{Lab, Layout},
+    wait,
+};
+
+const FLOODER: Mac = Mac([2, 0xf1, 0, 0, 0, 1]);
+const LEASE_DEADLINE: Duration = Duration::from_secs(20);
+/// Design §9: an offender is reported at most this long after its first packet.
+const REPORT_DEADLINE: Duration = Duration::from_secs(4);
+/// The default client limit: packets a second, and packets in a burst.
+const CLIENT_LIMIT: (u64, u64) = (2, 20);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("guard: a flood that makes clients fail leaves them alone behind the guard", Need::LAB, flood_is_stopped),
+        trial("guard: the flooder is named within 4 s, with its machine, and nobody else", Need::LAB, flooder_is_named),
+        trial("guard: counts of 1, 2 and 100 MACs at full rate are exact", Need::LAB, counts_are_exact),
+        trial("guard: with an interface per machine, the interface is the port", Need::LAB, per_machine),
+        trial("guard: a VLAN with a port of its own is policed apart, another is reported", Need::LAB, vlans),
+        trial("guard: random MACs are the port's offence, known clients keep their leases", Need::LAB, random_macs),
+        trial("guard: monitor mode drops nothing and says what it would drop", Need::LAB, monitor),
+        trial("guard: SIGINT and SIGTERM take it off and leave nothing", Need::LAB, stops_cleanly),
+        trial("guard: events can be followed", Need::LAB, events_are_followed),
+    ]
+}
+
+fn full_rate(time: Duration) -> Limits {
+    Limits::time(time)
+}
+
+/// Frames of one MAC that may pass a limiter in some time: one more for a tick at either end.
+fn allowed(elapsed: Duration) -> u64 {
+    let (rate, burst) = CLIENT_LIMIT;
+    burst + (elapsed.as_secs_f64() * rate as f64).ceil() as u64 + 1
+}
+
+/// One source MAC, a new client hardware address in every packet: the flood of one machine that hurts a server most.
+fn one_machine() -> Mode {
+    Mode::RandomChaddr { source: FLOODER, seed: 1 }
+}
+
+fn flood_is_stopped() -> Result<()> {
+    const CLIENTS: usize = 20;
+    // Without the guard. It is a matter of luck who gets through: mostly none or one of them do.
+    let lab = Lab::new(Layout::Uplink, CLIENTS)?;
+    let flood = Flood::start(&lab.injection(0), one_machine(), full_rate(Duration::from_secs(60)))?;
+    wait::until("5,000 offers of the server", Duration::from_secs(20), || Ok(lab.server.logged().offer > 5000))?;
+    let without = leases(&lab.get_leases(0..CLIENTS, Duration::from_secs(8))?).len();
+    let report = flood.stop()?;
+    ensure!(without <= CLIENTS / 2, "{without} of {CLIENTS} got leases without the guard: {report:?}");
+    drop(lab);
+
+    // The same flood with it.
+    let lab = Lab::new(Layout::Uplink, CLIENTS)?;
+    let agent = Agent::start(&lab.host, &lab.guarded(), "")?;
+    let start = Instant::now();
+    let flood = Flood::start(&lab.injection(0), one_machine(), full_rate(Duration::from_secs(60)))?;
+    let outcomes = lab.get_leases(0..CLIENTS, LEASE_DEADLINE)?;
+    let report = flood.stop()?;
+    let elapsed = start.elapsed();
+    let bound = leases(&outcomes).len();
+    ensure!(bound == CLIENTS, "{bound} of {CLIENTS} got leases behind the guard: {outcomes:?}\n{}", agent.log());
+    let passed = lab.server.counts()?.of(FLOODER);
+    ensure!(
+        passed <= allowed(elapsed),
+        "{passed} packets of the flood reached the server, {} may in {elapsed:?}",
+        allowed(elapsed)
+    );
+    ensure!(passed >= CLIENT_LIMIT.1, "{passed} packets reached the server: fewer than its limit admits");
+    println!("{:.1} M/s sent, {passed} reached the server", report.rate_pps() / 1e6);
+    Ok(())
+}
+
+fn flooder_is_named() -> Result<()> {
+    const CLIENTS: usize = 5;
+    let lab = Lab::new(Layout::Uplink, CLIENTS)?;
+    let inventory = tests::agent::Folder::new()?;
+    let path = inventory.write("inventory.csv", &format!("server_id,name,mac\nem-0042,rack 7 unit 3,{FLOODER}\n"))?;
+    let agent = Agent::start(&lab.host, &lab.guarded(), &format!("inventory = {:?}\n", path.display().to_string()))?;
+    let outcomes = lab.get_leases(0..CLIENTS, LEASE_DEADLINE)?;
+    ensure!(leases(&outcomes).len() == CLIENTS, "{outcomes:?}");
+
+    let start = Instant::now();
+    let flood = Flood::start(&lab.injection(0), Mode::One(FLOODER), full_rate(Duration::from_secs(30)))?;
+    wait::until("the flooder among the offenders", Duration::from_secs(10), || Ok(!agent.offenders()?.is_empty()))?;
+    let after = start.elapsed();
+    // Legitimate clients ask again in the middle of it.
+    let renewed = leases(&lab.get_leases(0..CLIENTS, LEASE_DEADLINE)?).len();
+    flood.stop()?;
+    let offenders = agent.offenders()?;
+    ensure!(after <= REPORT_DEADLINE, "named after {after:?}");
+    ensure!(renewed == CLIENTS, "{renewed} of {CLIENTS} leases");
+    ensure!(offenders.len() == 1, "not the flooder alone: {offenders:?}");
+    let named = &offenders[0];
+    for (key, expected) in [
+        ("mac", Value::from(FLOODER.to_string())),
+        ("interface", "uplink0".into()),
+        ("port", "uplink0".into()),
+        ("vlans", Value::Array(vec![])),
+        ("state", "offender".into()),
+        ("reason", "client_limit".into()),
+        ("server_id", "em-0042".into()),
+        ("server_name", "rack 7 unit 3".into()),
+    ] {
+        ensure!(named[key] == expected, "{key} is {}, not {expected}", named[key]);
+    }
+    ensure!(named["rate_pps"].as_u64().is_some_and(|rate| rate > 10_000), "{named}");
+    let (first, last) = (time(named, "first_seen")?, time(named, "last_seen")?);
+    ensure!(first < last, "first seen {first}, last seen {last}");
+    let text = agent.text(&["offenders"])?;
+    ensure!(text.contains("em-0042") && text.contains(&FLOODER.to_string()), "{text}");
+    println!("named after {:.1} s", after.as_secs_f64());
+    Ok(())
+}
+
+fn time(value: &Value, key: &str) -> Result<String> {
+    Ok(value[key].as_str().with_context(|| format!("{key} is no time"))?.to_owned())
+}
+
+fn counts_are_exact() -> Result<()> {
+    for macs in [1u32, 2, 100] {
+        exact_with(macs).with_context(|| format!("{macs} MACs"))?;
+    }
+    Ok(())
+}
+
+fn exact_with(macs: u32) -> Result<()> {
+    let lab = Lab::new(Layout::Uplink, 3)?;
+    let agent = Agent::start(&lab.host, &lab.guarded(), "")?;
+    let received_before = lab.received("uplink0")?.frames;
+    let seen_before = interface(&agent)?["packets"].as_u64().context("no packets")?;
+    let base = Mac([2, 0xf1, 0, 0, 0, 0]);
+    let outcomes = lab.get_leases(0..3, LEASE_DEADLINE)?;
+    ensure!(leases(&outcomes).len() == 3, "{outcomes:?}");
+    // Long enough for every one of them to be reported.
+    let mode = Mode::Macs { base, count: macs };
+    let report = Flood::start(&lab.injection(0), mode, full_rate(Duration::from_secs(5)))?.wait()?;
+    ensure!(report.lost == Some(0), "the ring in front of the guard lost frames, so nothing can be exact: {report:?}");
+
+    // The agent reads its maps once a second.
+    let mut status = Value::Null;
+    wait::until("all frames in the agent's counts", Duration::from_secs(5), || {
+        let received = lab.received("uplink0")?.frames - received_before;
+        status = interface(&agent)?;
+        Ok(status["packets"].as_u64() == Some(received + seen_before))
+    })
+    .with_context(|| format!("received {:?}, status {status}", lab.received("uplink0")))?;
+    let number = |key: &str| status[key].as_u64().with_context(|| format!("no {key}"));
+    let reasons: u64 = status["reasons"].as_object().context("no reasons")?.values().filter_map(Value::as_u64).sum();
+    ensure!(number("packets")? == number("non_dhcp_packets")? + reasons, "reasons do not add up: {status}");
+    ensure!(number("dhcp_packets")? == reasons, "{status}");
+    check_macs(&lab, &agent, base, &report)
+}
+
+/// Each MAC's packets are what was delivered of it, its drops what did not reach the server.
+fn check_macs(lab: &Lab, agent: &Agent, base: Mac, report: &Report) -> Result<()> {
+    let offenders = agent.offenders()?;
+    let at_server = lab.server.counts()?;
+    for (index, delivered) in report.per_mac.iter().enumerate() {
+        let mac = base.with_index(u16::try_from(index)?);
+        let named = offenders.iter().find(|offender| offender["mac"] == mac.to_string().as_str());
+        let named = named.with_context(|| format!("{mac} is not among the offenders"))?;
+        let (packets, dropped) = (named["packets"].as_u64(), named["dropped"].as_u64());
+        ensure!(packets == Some(*delivered), "{mac}: {packets:?} packets, {delivered} delivered");
+        let lost = delivered - at_server.of(mac);
+        ensure!(dropped == Some(lost), "{mac}: {dropped:?} dropped, {lost} did not reach the server");
+    }
+    let flooders = offenders.iter().filter(|offender| offender["kind"] == "client").count();
+    ensure!(flooders == report.per_mac.len(), "{flooders} clients are offenders, {} flooded", report.per_mac.len());
+    Ok(())
+}
+
+/// The only interface of `status`.
+fn interface(agent: &Agent) -> Result<Value> {
+    let status = agent.json(&["status"])?;
+    status["interfaces"].get(0).cloned().with_context(|| format!("no interface in {status}"))
+}
+
+fn per_machine() -> Result<()> {
+    const CLIENTS: usize = 8;
+    let lab = Lab::new(Layout::PerMachine, CLIENTS)?;
+    let agent = Agent::start(&lab.host, &lab.guarded(), "")?;
+    let machine = &lab.machines[0];
+    let flood = Flood::start(&lab.injection(0), Mode::One(machine.mac), full_rate(Duration::from_secs(30)))?;
+    let outcomes = lab.get_leases(1..CLIENTS, LEASE_DEADLINE)?;
+    wait::until("the flooder among the offenders", Duration::from_secs(10), || Ok(!agent.offenders()?.is_empty()))?;
+    flood.stop()?;
+    ensure!(leases(&outcomes).len() == CLIENTS - 1, "{outcomes:?}");
+    let offenders = agent.offenders()?;
+    let named: Vec<_> = offenders.iter().map(|o| (o["port"].as_str(), o["mac"].as_str())).collect();
+    ensure!(named == [(Some("em0"), Some(machine.mac.to_string().as_str()))], "{named:?}");
+    let ports = agent.json(&["ports"])?;
+    let ports = ports["ports"].as_array().context("no ports")?;
+    ensure!(ports.len() == CLIENTS, "a port for each interface: {}", ports.len());
+    ensure!(ports[0]["port"] == "em0", "what is wrong comes first: {}", ports[0]);
+    Ok(())
+}
+
+fn vlans() -> Result<()> {
+    let lab = Lab::new(Layout::Uplink, 2)?;
+    let config = "[[port]]\ninterface = \"uplink0\"\nvlans = [100, 20]\nclass = \"vm\"\n";
+    let agent = Agent::start(&lab.host, &lab.guarded(), config)?;
+    let flood = |tags: Vec<Tag>, packets| -> Result<Report> {
+        let traffic = Traffic { mode: Mode::One(FLOODER), tags };
+        Flood::start(&lab.injection(0), traffic, Limits::packets(packets).at(20_000))?.wait()
+    };
+    flood(vec![Tag::s(100), Tag::c(20)], 5000)?;
+    flood(vec![Tag::c(7)], 3000)?;
+    let outcomes = lab.get_leases(0..2, LEASE_DEADLINE)?;
+    ensure!(leases(&outcomes).len() == 2, "{outcomes:?}");
+    let packets = |ports: &Value, name: &str| {
+        let list = ports["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().find(|port| port["port"] == name).map(|port| (port["packets"].as_u64(), port["class"].clone()))
+    };
+    wait::until("both floods on their ports", Duration::from_secs(5), || {
+        let ports = agent.json(&["ports"])?;
+        let tagged = packets(&ports, "uplink0.100.20") == Some((Some(5000), "vm".into()));
+        let untagged = packets(&ports, "uplink0").is_some_and(|(packets, _)| packets >= Some(3000 + 4));
+        Ok(tagged && untagged)
+    })?;
+    let events = agent.json(&["events"])?;
+    let unknown: Vec<_> = list(&events, "events").filter(|event| event["kind"] == "unknown_vlan").collect();
+    ensure!(unknown.len() == 1 && unknown[0]["vlans"] == Value::from(vec![7]), "{unknown:?}");
+    Ok(())
+}
+
+fn list<'a>(document: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    document[key].as_array().into_iter().flatten()
+}
+
+fn random_macs() -> Result<()> {
+    const CLIENTS: usize = 10;
+    let lab = Lab::new(Layout::Uplink, CLIENTS)?;
+    let known: String = lab
+        .machines
+        .iter()
+        .map(|machine| format!("[[known_client]]\ninterface = \"uplink0\"\nmac = \"{}\"\n", machine.mac))
+        .collect();
+    let agent = Agent::start(&lab.host, &lab.guarded(), &known)?;
+    let flood = Flood::start(&lab.injection(0), Mode::Random { seed: 3 }, full_rate(Duration::from_secs(60)))?;
+    let outcomes = lab.get_leases(0..CLIENTS, LEASE_DEADLINE)?;
+    wait::until("the port among the offenders", Duration::from_secs(10), || Ok(!agent.offenders()?.is_empty()))?;
+    let report = flood.stop()?;
+    ensure!(leases(&outcomes).len() == CLIENTS, "{outcomes:?}");
+    let kinds: BTreeSet<_> = agent.offenders()?.iter().map(|o| o["kind"].to_string()).collect();
+    ensure!(kinds == BTreeSet::from(["\"port\"".to_owned()]), "only the port is to blame: {kinds:?}");
+    // 25 pps and 125 at once for strangers; the clients' own packets come on top.
+    let bound = 125 + (report.elapsed.as_secs_f64() * 25.0).ceil() as u64 + 1;
+    let counts = lab.server.counts()?;
+    let clients: u64 = lab.machines.iter().map(|machine| counts.of(machine.mac)).sum();
+    ensure!(
+        counts.requests - clients <= bound,
+        "{} forged packets at the server, {bound} may",
+        counts.requests - clients
+    );
+    Ok(())
+}
+
+fn monitor() -> Result<()> {
+    const FRAMES: u64 = 2000;
+    let lab = Lab::new(Layout::Uplink, 1)?;
+    let agent = Agent::start_with(&lab.host, &lab.guarded(), "", &["--mode", "monitor"])?;
+    Flood::start(&lab.injection(0), Mode::One(FLOODER), Limits::packets(FRAMES).at(5000))?.wait()?;
+    wait::until("all frames at the server", Duration::from_secs(5), || Ok(lab.server.counts()?.of(FLOODER) == FRAMES))?;
+    let mut status = Value::Null;
+    wait::until("all frames counted", Duration::from_secs(5), || {
+        status = interface(&agent)?;
+        Ok(status["dhcp_packets"].as_u64() >= Some(FRAMES))
+    })?;
+    ensure!(status["dropped"] == 0, "{status}");
+    ensure!(status["would_drop"].as_u64() >= Some(FRAMES - 25), "{status}");
+    Ok(())
+}
+
+fn stops_cleanly() -> Result<()> {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let lab = Lab::new(Layout::Uplink, 1)?;
+        let mut agent = Agent::start(&lab.host, &lab.guarded(), "")?;
+        ensure!(xdp(&lab)?.contains("xdp"), "not attached: {}", xdp(&lab)?);
+        // A follower must not keep it from stopping.
+        let mut follower = agent.command(&["events", "--follow"])?.stdout(std::process::Stdio::null()).spawn()?;
+        let status = agent.stop(signal);
+        let socket = agent.socket().exists();
+        let _ = follower.kill();
+        follower.wait()?;
+        let status = status?;
+        ensure!(status.success(), "signal {signal}: {status}\n{}", agent.log());
+        ensure!(!xdp(&lab)?.contains("xdp"), "still attached: {}", xdp(&lab)?);
+        ensure!(!socket, "the socket is still there");
+    }
+    Ok(())
+}
+
+/// What `ip` says about the guarded interface.
+fn xdp(lab: &Lab) -> Result<String> {
+    lab.host.exec(&["ip", "link", "show", "uplink0"])
+}
+
+fn events_are_followed() -> Result<()> {
+    let lab = Lab::new(Layout::Uplink, 1)?;
+    let agent = Agent::start(&lab.host, &lab.guarded(), "")?;
+    let mut command = agent.command(&["events", "--follow", "--json"])?;
+    let mut follower = command.stdout(std::process::Stdio::piped()).spawn()?;
+    let output = follower.stdout.take().context("no output")?;
+    let lines = thread::spawn(move || {
+        use std::io::BufRead as _;
+        let wanted = ["agent_started", "client_over_limit", "offender_found"];
+        let mut kinds = Vec::new();
+        for line in std::io::BufReader::new(output).lines().map_while(Result::ok) {
+            let event: Value = serde_json::from_str(&line).unwrap_or_default();
+            kinds.push(event["kind"].as_str().unwrap_or("?").to_owned());
+            if kinds.len() == wanted.len() {
+                break;
+            }
+        }
+        (kinds == wanted, kinds)
+    });
+    let flood = Flood::start(&lab.injection(0), Mode::One(FLOODER), full_rate(Duration::from_secs(20)))?;
+    wait::until("three events", Duration::from_secs(15), || Ok(lines.is_finished()))?;
+    flood.stop()?;
+    follower.kill()?;
+    follower.wait()?;
+    let (right, kinds) = lines.join().map_err(|_| anyhow::anyhow!("the reader failed"))?;
+    ensure!(right, "{kinds:?}");
+    Ok(())
+}
