@@ -11,6 +11,10 @@ fn main() -> ExitCode {
     if std::env::var_os(lab::VICTIM).is_some() {
         return lab::victim();
     }
+    if let Err(error) = tests::cleanup::on_signals() {
+        eprintln!("cannot prepare for Ctrl-C: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let trials = [fixtures::trials(), kernel::trials(), lab::trials(), guard::trials()];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

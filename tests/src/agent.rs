@@ -1,9 +1,9 @@
 //! The guard itself: the real binary as a process in the lab, asked through its real command line.
 
 use std::{
-    env, fs,
+    env,
     os::unix::process::ExitStatusExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitStatus, Output, Stdio},
     sync::mpsc,
     time::Duration,
@@ -11,9 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::{netns::Netns, process::Process, wait};
+use crate::{cleanup::Folder, netns::Netns, process::Process, wait};
 
 /// Names the binary to test; set by `cargo xtask`.
 pub const BINARY: &str = "DHCP_GUARD_BIN";
@@ -29,39 +28,6 @@ pub fn binary() -> Result<PathBuf> {
     let own = env::current_exe().context("where am I")?;
     let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("dhcp-guard")).find(|path| path.is_file());
     beside.with_context(|| format!("no dhcp-guard binary: build it with `cargo xtask build`, or name it in {BINARY}"))
-}
-
-/// A folder for an agent's socket and configuration; removed on drop.
-#[derive(Debug)]
-pub struct Folder(TempDir);
-
-impl Folder {
-    /// Makes one, and removes those of processes that were killed before they could.
-    pub fn new() -> Result<Self> {
-        const PREFIX: &str = "dhcp-guard-lab-";
-        for entry in fs::read_dir(env::temp_dir())?.filter_map(Result::ok) {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-                let _ = fs::remove_dir_all(entry.path());
-            }
-        }
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        Ok(Self(tempfile::Builder::new().prefix(&prefix).tempdir().context("no temporary folder")?))
-    }
-
-    /// A path in it.
-    #[must_use]
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Writes a file in it.
-    pub fn write(&self, name: &str, content: &str) -> Result<PathBuf> {
-        let path = self.path(name);
-        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path)
-    }
 }
 
 /// A running agent; killed on drop.

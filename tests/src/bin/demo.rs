@@ -1,0 +1,177 @@
+//! The main job in a minute: `cargo xtask demo`.
+//!
+//! The incident this product was made for, on a network inside this machine: one misconfigured machine floods the DHCP
+//! server. First without the guard, then with it. Real dnsmasq, real dhclients, live frames; the server's side is
+//! counted by nftables, not by us.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use tests::{
+    agent::Agent,
+    cleanup::{self, Folder},
+    client::{self, leases},
+    flood::{Flood, Limits, Mode, Report},
+    harness::Need,
+    mac::Mac,
+    topology::{Lab, Layout},
+    wait,
+};
+
+const CLIENTS: usize = 20;
+const FLOODER: Mac = Mac([2, 0xf1, 0, 0, 0, 0x42]);
+/// How long clients may try while the flood runs.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// The flood goes on for at least this long.
+const FLOOD_TIME: Duration = Duration::from_secs(6);
+/// The client limit the guard starts with: packets a second, and at once.
+const LIMIT: (u64, u64) = (2, 20);
+
+fn main() -> ExitCode {
+    match cleanup::on_signals().and_then(|()| demo()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What one half of the demo showed.
+struct Half {
+    report: Report,
+    /// Packets of the flood that reached the server.
+    at_server: u64,
+    /// Clients with a lease.
+    served: usize,
+}
+
+fn demo() -> Result<bool> {
+    let missing: Vec<String> = Need::LAB.iter().filter_map(|need| need.missing()).collect();
+    anyhow::ensure!(missing.is_empty(), "cannot build the lab: it {}", missing.join(", "));
+    let story = Story { start: Instant::now() };
+    story.tell("A network inside this machine: 20 bare-metal machines behind one uplink, a host, a DHCP server.");
+    let without = without_guard(&story)?;
+    println!();
+    let with = with_guard(&story)?;
+    println!();
+    Ok(story.verdict(&without, &with))
+}
+
+fn without_guard(story: &Story) -> Result<Half> {
+    let lab = Lab::new(Layout::Uplink, CLIENTS)?;
+    story.tell("WITHOUT the guard");
+    baseline(story, &lab)?;
+    let flood = flood(story, &lab)?;
+    // Once it has answered so many, the server is where the incident's was when the first alert came.
+    wait::until("answers of the server to the flood", PATIENCE, || Ok(lab.server.logged().offer > 50_000))?;
+    let served = leases(&lab.get_leases(0..CLIENTS, PATIENCE)?).len();
+    story.tell(&format!("{served} of {CLIENTS} machines that ask for a lease during the flood get one"));
+    end(story, &lab, flood, served)
+}
+
+fn with_guard(story: &Story) -> Result<Half> {
+    let lab = Lab::new(Layout::Uplink, CLIENTS)?;
+    story.tell("WITH the guard: dhcp-guard run -i uplink0");
+    let folder = Folder::new()?;
+    let rows = format!("server_id,name,mac\nem-0042,rack 7 unit 3,{FLOODER}\n");
+    let inventory = folder.write("inventory.csv", &rows)?;
+    let agent = Agent::start(&lab.host, &lab.guarded(), &format!("inventory = \"{}\"\n", inventory.display()))?;
+    let mut clients = baseline(story, &lab)?;
+    let flood_start = Instant::now();
+    let flood = flood(story, &lab)?;
+    wait::until("the flooder among the offenders", PATIENCE, || Ok(!agent.offenders()?.is_empty()))?;
+    story.tell(&format!("named {:.1} s after its first packet; dhcp-guard offenders:", seconds(flood_start.elapsed())));
+    story.quote(&agent.text(&["offenders"])?);
+    let renewed = leases(&client::run_all(&mut clients, PATIENCE)?).len();
+    story.tell(&format!("{renewed} of {CLIENTS} machines renew their leases during the flood"));
+    wait::until("the flood's time", FLOOD_TIME, || Ok(flood_start.elapsed() >= FLOOD_TIME))?;
+    let half = end(story, &lab, flood, renewed)?;
+    // The agent reads the kernel's counters once a second; the last reading is the whole flood.
+    let next = agent.json(&["status"])?["as_of"].clone();
+    wait::until("the next reading", PATIENCE, || Ok(agent.json(&["status"])?["as_of"] != next))?;
+    story.tell("dhcp-guard status:");
+    story.quote(&agent.text(&["status"])?);
+    Ok(half)
+}
+
+/// Every machine gets its lease in peace.
+fn baseline(story: &Story, lab: &Lab) -> Result<Vec<client::Client>> {
+    let mut clients = lab.clients(0..CLIENTS)?;
+    let bound = leases(&client::run_all(&mut clients, PATIENCE)?);
+    let slowest = bound.iter().map(|lease| lease.elapsed).max().unwrap_or_default();
+    story.tell(&format!(
+        "{} of {CLIENTS} real dhclients get a lease, the slowest in {:.2} s",
+        bound.len(),
+        seconds(slowest)
+    ));
+    Ok(clients)
+}
+
+fn flood(story: &Story, lab: &Lab) -> Result<Flood> {
+    story.tell(&format!("{FLOODER} starts to flood: DISCOVERs with ever new client hardware addresses"));
+    let mode = Mode::RandomChaddr { source: FLOODER, seed: 1 };
+    Flood::start(&lab.injection(0), mode, Limits::time(Duration::from_secs(40)))
+}
+
+fn end(story: &Story, lab: &Lab, flood: Flood, served: usize) -> Result<Half> {
+    let report = flood.stop()?;
+    let at_server = lab.server.counts().context("cannot count at the server")?.of(FLOODER);
+    story.tell(&format!(
+        "the flood ends: {} packets in {:.1} s ({}/s); at the server arrived {} of them ({}/s)",
+        thousands(report.delivered()),
+        seconds(report.elapsed),
+        thousands(report.rate_pps() as u64),
+        thousands(at_server),
+        thousands((at_server as f64 / seconds(report.elapsed)) as u64),
+    ));
+    Ok(Half { report, at_server, served })
+}
+
+/// The narrator.
+struct Story {
+    start: Instant,
+}
+
+impl Story {
+    fn tell(&self, sentence: &str) {
+        println!("{:5.1} s  {sentence}", seconds(self.start.elapsed()));
+    }
+
+    fn quote(&self, text: &str) {
+        text.lines().for_each(|line| println!("         | {line}"));
+    }
+
+    fn verdict(&self, without: &Half, with: &Half) -> bool {
+        let allowed = LIMIT.1 + (seconds(with.report.elapsed) * LIMIT.0 as f64).ceil() as u64 + 1;
+        let harmed = without.served < CLIENTS;
+        let held = with.at_server <= allowed;
+        let served = with.served == CLIENTS;
+        self.tell(&format!(
+            "machines served during the flood: {} of {CLIENTS} without, {} of {CLIENTS} with the guard; packets of the \
+             flood at the server: {} without, {} with (limit {} pps, burst {}: {allowed} allowed)",
+            without.served,
+            with.served,
+            thousands(without.at_server),
+            with.at_server,
+            LIMIT.0,
+            LIMIT.1,
+        ));
+        let passed = harmed && held && served;
+        println!("verdict: {}", if passed { "PASS" } else { "FAIL" });
+        passed
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+/// `1234567` as `1,234,567`.
+fn thousands(number: u64) -> String {
+    dhcp_guard::human::count(number)
+}

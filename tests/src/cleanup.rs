@@ -1,0 +1,87 @@
+//! The one thing of the lab that has a name on disk: temporary folders, for sockets and configuration files.
+//!
+//! Everything else vanishes with the process, however it ends. Folders are removed on drop, on SIGINT and SIGTERM, and
+//! after a SIGKILL by the next process that makes one.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use tempfile::TempDir;
+
+const PREFIX: &str = "dhcp-guard-lab-";
+
+/// The folders of this process that exist now.
+static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// A temporary folder; removed on drop.
+#[derive(Debug)]
+pub struct Folder(TempDir);
+
+impl Folder {
+    /// Makes one, and removes those of processes that were killed before they could.
+    pub fn new() -> Result<Self> {
+        sweep();
+        let prefix = format!("{PREFIX}{}-", process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().context("cannot make a temporary folder")?;
+        folders().push(folder.path().to_owned());
+        Ok(Self(folder))
+    }
+
+    /// A path in it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file in it.
+    pub fn write(&self, name: &str, content: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        folders().retain(|path| path != self.0.path());
+    }
+}
+
+/// From now on SIGINT and SIGTERM remove the folders and end the process, with the shell's exit code for the signal.
+pub fn on_signals() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            folders().iter().for_each(|path| drop(fs::remove_dir_all(path)));
+            process::exit(128 + signal);
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(wait).context("cannot start a thread for signals")?;
+    Ok(())
+}
+
+/// Removes the folders of processes that are no more.
+fn sweep() {
+    let entries = fs::read_dir(env::temp_dir()).into_iter().flatten().filter_map(Result::ok);
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn folders() -> MutexGuard<'static, Vec<PathBuf>> {
+    FOLDERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
