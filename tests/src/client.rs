@@ -22,9 +22,8 @@ use crate::{process::Process, topology::Machine};
 /// Where Debian puts it; /usr/sbin is not in everyone's PATH.
 pub const DHCLIENT: &str = "/usr/sbin/dhclient";
 
-/// Retransmits like RFC 2131 but faster: after 1, then at most every 4 s (the RFC starts with 4), so that a lost packet
-/// does not cost a test half a minute; and takes the first offer at once.
-const CONFIGURATION: &str = "initial-delay 0; initial-interval 1; backoff-cutoff 4; select-timeout 0;\n\
+/// Retransmits as RFC 2131 (section 4.1) recommends, after about 4, 8 and 16 s, and takes the first offer at once.
+const CONFIGURATION: &str = "initial-delay 0; initial-interval 4; backoff-cutoff 16; select-timeout 0;\n\
                              reboot 10; timeout 600; retry 1;\n\
                              request subnet-mask, broadcast-address, routers;\n";
 

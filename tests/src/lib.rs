@@ -3,7 +3,7 @@
 //! * [`netns`], [`process`], [`link`]: network namespaces without names, children that die with us, links.
 //! * [`topology`]: machines, fabric, guarded host, server.
 //! * [`server`], [`client`]: dnsmasq and dhclient.
-//! * [`packets`], [`flood`], [`control`]: frames, a generator for millions of them, and the programs that every figure
+//! * [`packets`], [`flood`], [`trickle`], [`control`]: frames, a generator for millions of them, its companion, and the programs that every figure
 //!   is a ratio against.
 //! * [`agent`]: the guard itself, as a process on the lab's host.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
@@ -30,4 +30,5 @@ pub mod process;
 pub mod server;
 pub mod tally;
 pub mod topology;
+pub mod trickle;
 pub mod wait;
