@@ -38,6 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("guard: counts of 1, 2 and 100 MACs at full rate are exact", Need::LAB, counts_are_exact),
         trial("guard: with an interface per machine, the interface is the port", Need::LAB, per_machine),
         trial("guard: a VLAN with a port of its own is policed apart, another is reported", Need::LAB, vlans),
+        trial("guard: an interface that takes VLAN tags off is warned about", Need::LAB, vlan_offload),
         trial("guard: random MACs are the port's offence, known clients keep their leases", Need::LAB, random_macs),
         trial("guard: monitor mode drops nothing and says what it would drop", Need::LAB, monitor),
         trial("guard: SIGINT and SIGTERM take it off and leave nothing", Need::LAB, stops_cleanly),
@@ -260,6 +261,17 @@ fn vlans() -> Result<()> {
     let events = agent.json(&["events"])?;
     let unknown: Vec<_> = list(&events, "events").filter(|event| event["kind"] == "unknown_vlan").collect();
     ensure!(unknown.len() == 1 && unknown[0]["vlans"] == Value::from(vec![7]), "{unknown:?}");
+    Ok(())
+}
+
+fn vlan_offload() -> Result<()> {
+    let lab = Lab::new(Layout::PerMachine, 2)?;
+    lab.host.exec(&["ethtool", "-K", "em1", "rxvlan", "on"])?;
+    let agent = Agent::start(&lab.host, &lab.guarded(), "")?;
+    let status = agent.json(&["status"])?;
+    let warnings: Vec<_> = list(&status, "warnings").filter_map(Value::as_str).collect();
+    let [warning] = warnings[..] else { anyhow::bail!("not one warning: {warnings:?}") };
+    ensure!(warning.contains("em1") && warning.contains("ethtool -K em1 rxvlan off"), "{warning}");
     Ok(())
 }
 

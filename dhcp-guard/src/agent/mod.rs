@@ -101,6 +101,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let epoch = Instant::now();
     let (mut plane, plan, attachments) = start_data_plane(&config, options.debug_kernel).await?;
     warnings.extend(attachments.iter().filter_map(generic_warning));
+    warnings.extend(attachments.iter().filter_map(vlan_warning));
     warnings.iter().for_each(|warning| warn!("{warning}"));
     let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(plane.ebpf())).transpose()?;
     let kernel_events = kernel_events::open(&mut plane)?;
@@ -165,6 +166,16 @@ fn generic_warning(attachment: &Attachment) -> Option<String> {
          several times as much CPU there",
         attachment.interface.name
     ))
+}
+
+fn vlan_warning(attachment: &Attachment) -> Option<String> {
+    let name = &attachment.interface.name;
+    interface::strips_vlan_tags(name).then(|| {
+        format!(
+            "interface {name} takes VLAN tags off before the guard sees them (rx-vlan-offload): all its VLANs count as \
+             its untagged port; switch that off with `ethtool -K {name} rxvlan off`"
+        )
+    })
 }
 
 fn started(context: &Context) -> Draft<'_> {

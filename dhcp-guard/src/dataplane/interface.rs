@@ -1,5 +1,7 @@
 //! What netlink knows of an interface.
 
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
 
@@ -66,6 +68,36 @@ pub fn index_of(name: &str) -> Option<u32> {
         0 => None,
         index => Some(index),
     }
+}
+
+/// Whether the interface takes VLAN tags out of the frame before XDP sees it (`rx-vlan-offload`). Unknown counts as no.
+#[must_use]
+pub fn strips_vlan_tags(name: &str) -> bool {
+    // include/uapi/linux/ethtool.h
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+    #[repr(C)]
+    struct EthtoolValue {
+        command: u32,
+        data: u32,
+    }
+    let mut value = EthtoolValue { command: ETHTOOL_GFLAGS, data: 0 };
+    // SAFETY: no memory involved.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 || name.len() >= libc::IFNAMSIZ {
+        return false;
+    }
+    // SAFETY: just opened, and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: all zeros is a valid request without a name and without data; both follow.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: a terminated name, and a place for the answer of the size that the command has; both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    result == 0 && value.data & ETH_FLAG_RXVLAN != 0
 }
 
 /// The name the kernel knows a program by, or "of unknown name".
