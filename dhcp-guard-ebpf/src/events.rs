@@ -27,7 +27,8 @@ pub(crate) fn mark(mark: Shared, now: Now) -> bool {
         return false;
     }
     mark.store(now.ticks);
-    now.ticks - before > QUIET_S * clock::ticks_per_s()
+    // Another CPU may have a later tick already; that is no news.
+    now.ticks.saturating_sub(before) > QUIET_S * clock::ticks_per_s()
 }
 
 /// Sends an event. Not inlined: it is rare, and would stand in the program five times.

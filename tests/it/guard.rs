@@ -39,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("guard: with an interface per machine, the interface is the port", Need::LAB, per_machine),
         trial("guard: a VLAN with a port of its own is policed apart, another is reported", Need::LAB, vlans),
         trial("guard: an interface that takes VLAN tags off is warned about", Need::LAB, vlan_offload),
+        trial("guard: the kernel's debug log appears when it is asked for", Need::LAB, debug_log),
         trial("guard: random MACs are the port's offence, known clients keep their leases", Need::LAB, random_macs),
         trial("guard: monitor mode drops nothing and says what it would drop", Need::LAB, monitor),
         trial("guard: SIGINT and SIGTERM take it off and leave nothing", Need::LAB, stops_cleanly),
@@ -272,6 +273,21 @@ fn vlan_offload() -> Result<()> {
     let warnings: Vec<_> = list(&status, "warnings").filter_map(Value::as_str).collect();
     let [warning] = warnings[..] else { anyhow::bail!("not one warning: {warnings:?}") };
     ensure!(warning.contains("em1") && warning.contains("ethtool -K em1 rxvlan off"), "{warning}");
+    Ok(())
+}
+
+fn debug_log() -> Result<()> {
+    for (arguments, expected) in [(&["--debug-kernel"][..], true), (&[][..], false)] {
+        let lab = Lab::new(Layout::Uplink, 1)?;
+        let agent = Agent::start_with(&lab.host, &lab.guarded(), "", arguments)?;
+        Flood::start(&lab.injection(0), Mode::One(FLOODER), Limits::packets(100).at(1000))?.wait()?;
+        let in_kernel = || agent.log().contains("event 1: ifindex");
+        wait::until("the flooder's first drop in the log", Duration::from_secs(5), || {
+            Ok(agent.log().contains("is over its limit") && (in_kernel() || !expected))
+        })
+        .with_context(|| agent.log())?;
+        ensure!(in_kernel() == expected, "with {arguments:?}:\n{}", agent.log());
+    }
     Ok(())
 }
 

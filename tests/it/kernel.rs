@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use dhcp_guard::dataplane::{PortSpec, Snapshot, clock, load::slot_of};
+use dhcp_guard::dataplane::{PortSpec, Snapshot, Spec, clock, load::slot_of};
 use dhcp_guard_common::{
     layout::{
         ClientKey, EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, EVENT_ROGUE_SERVER, EVENT_UNKNOWN_VLAN, NO_PORT_SLOT,
@@ -39,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("kernel: events are told once, not for every packet", KERNEL, events_once),
         trial("kernel: a storm of state changes stays within the events' budget", KERNEL, event_budget),
         trial("kernel: the clock ticks as user space believes", KERNEL, ticks),
+        trial("kernel: the debug log is free when it is off", KERNEL, debug_log_is_free),
         trial("kernel: the program is far from the verifier's limits", KERNEL, verifier_margin),
     ]
 }
@@ -263,6 +264,17 @@ fn ticks() -> Result<()> {
     let ticked = (second.ticks - first.ticks) as f64 / f64::from(clock::ticks_per_s());
     let tick = 1.0 / f64::from(clock::ticks_per_s());
     ensure!((elapsed - ticked).abs() <= 2.5 * tick, "{elapsed:.4} s by the clock, {ticked:.4} s by the ticks");
+    Ok(())
+}
+
+/// Off, the log is not a branch that is never taken: the verifier has removed it.
+fn debug_log_is_free() -> Result<()> {
+    let size = |debug_kernel| -> Result<u32> {
+        let mut guard = GuardRun::new(&Spec { debug_kernel, ..spec(vec![port(0, 0)]) })?;
+        Ok(guard.plane().program()?.info()?.size_translated().unwrap_or(0))
+    };
+    let (off, on) = (size(false)?, size(true)?);
+    ensure!(off > 0 && off < on, "{off} bytes without the log, {on} with it");
     Ok(())
 }
 

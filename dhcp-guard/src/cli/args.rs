@@ -74,6 +74,12 @@ pub struct RunArgs {
     /// What happens to packets over a limit, instead of what the configuration says
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
+    /// Folder for what must survive a restart; this version keeps nothing
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Folder on a bpffs for pinned maps and links; this version pins nothing
+    #[arg(long, value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
     /// Also log from inside the kernel's program: each state change it sees
     #[arg(long)]
     pub debug_kernel: bool,

@@ -54,7 +54,12 @@ pub fn main() -> ExitCode {
 
 fn dispatch(args: Args) -> anyhow::Result<Outcome> {
     let Args { global, command } = args;
-    start_logging(if matches!(command, Command::Run(_)) { "info" } else { "warn" });
+    start_logging(match &command {
+        // The kernel's program logs under its own name.
+        Command::Run(run) if run.debug_kernel => "info,dhcp_guard_xdp=debug",
+        Command::Run(_) => "info",
+        _ => "warn",
+    });
     match command {
         Command::Run(args) => run::run(&global, args),
         Command::Config { command } => config::config(&global, &command, &mut Output::stdout()),
