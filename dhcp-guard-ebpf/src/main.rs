@@ -49,6 +49,7 @@ mod program {
     /// `frags`: interfaces with an MTU above one page only take programs that say they can live with a frame in pieces
     /// (kernel 5.18). All headers are in the first piece.
     #[xdp(frags)]
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that the xdp attribute wants")]
     fn dhcp_guard(ctx: XdpContext) -> u32 {
         let packet = Packet::of(&ctx);
         let ifindex = ctx.ingress_ifindex() as u32;

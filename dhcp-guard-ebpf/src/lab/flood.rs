@@ -75,6 +75,7 @@ static SENT: Array<u64> = Array::with_max_entries(MAX_MACS, 0);
 
 /// Finishes one frame and sends it.
 #[xdp]
+#[expect(clippy::needless_pass_by_value, reason = "the shape that the xdp attribute wants")]
 pub(crate) fn flood(ctx: XdpContext) -> u32 {
     let Some(state) = STATE.get_ptr_mut(0) else { return xdp_action::XDP_DROP };
     // SAFETY: the map's only entry, which nothing else uses while this program runs.
