@@ -14,9 +14,10 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Context,
     journal::{Draft, Journal},
-    plan::{Port, port_name},
+    plan::Port,
 };
 use crate::{
+    config::port_name,
     dataplane::{Snapshot, clock::Moment},
     engine::{Change, Engine, Observation, Report, Rules, Standing, Subject, Totals, Window},
     mac::Mac,

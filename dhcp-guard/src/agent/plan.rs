@@ -3,7 +3,7 @@
 use dhcp_guard_common::{layout::PortKey, parse::Vlans};
 
 use crate::{
-    config::Config,
+    config::{Config, port_name},
     dataplane::{PortSpec, Spec, interface::Interface, load::slot_of},
     model::Mode,
 };
@@ -104,12 +104,6 @@ fn add_port(ports: &mut Vec<Port>, config: &Config, interface: &Interface, vlans
         rate_pps: class.rate_pps,
         burst: class.burst,
     });
-}
-
-/// `eth0`, `eth0.100`, `eth0.100.20`.
-#[must_use]
-pub fn port_name(interface: &str, vlans: &[u16]) -> String {
-    vlans.iter().fold(interface.to_owned(), |name, vlan| format!("{name}.{vlan}"))
 }
 
 fn port_spec(config: &Config, port: &Port) -> PortSpec {
