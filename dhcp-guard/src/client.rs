@@ -364,6 +364,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_agent_that_ends_before_it_has_answered_is_said_to_have_ended() {
+        for text in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"] {
+            let (_dir, client) = say(text);
+            let error = client.get::<Value>("/v1/status").await.unwrap_err();
+            assert!(matches!(error, ClientError::Ended { .. }), "{text:?}: {error:?}");
+            assert!(error.to_string().ends_with("has ended: ask again once it runs"), "{error}");
+        }
+    }
+
+    #[tokio::test]
     async fn an_agent_that_is_killed_ends_the_stream() {
         let (_dir, client) = say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{\"se\r\n");
         assert_eq!(client.follow().await.unwrap().next().await.unwrap(), None);

@@ -84,7 +84,10 @@ pub async fn bind(path: &Path) -> anyhow::Result<Listener> {
 fn remove_stale(path: &Path) -> anyhow::Result<()> {
     let kind = fs::metadata(path).map_err(|e| unusable("use", "socket", path, &e))?.file_type();
     if !kind.is_socket() {
-        bail!("cannot listen on {}: it is no socket, and is left alone; name another path with --socket", path.display());
+        bail!(
+            "cannot listen on {}: it is no socket, and is left alone; name another path with --socket",
+            path.display()
+        );
     }
     fs::remove_file(path).map_err(|e| unusable("remove", "stale socket", path, &e))
 }
