@@ -61,7 +61,13 @@ pub enum ClientError {
         /// The deadline.
         deadline: Duration,
     },
-    /// Whoever answers does not speak HTTP, or stopped in mid-sentence.
+    /// Whoever listened there went away before the answer was complete.
+    #[error("the agent on {} has ended: ask again once it runs", socket.display())]
+    Ended {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// Whoever answers does not speak HTTP.
     #[error("the answer to {path} on {} broke off: is it the agent's socket?", socket.display())]
     Http {
         /// The socket.
@@ -170,6 +176,9 @@ impl Client {
     }
 
     fn http(&self, path: &str, source: hyper::Error) -> ClientError {
+        if is_cut_off(&source) {
+            return ClientError::Ended { socket: self.socket.clone() };
+        }
         ClientError::Http { socket: self.socket.clone(), path: path.to_owned(), source }
     }
 
@@ -217,6 +226,7 @@ impl EventStream {
 fn is_cut_off(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
     error.is_incomplete_message()
+        || error.is_canceled()
         || matches!(
             cause,
             Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
@@ -351,6 +361,16 @@ mod tests {
         let (_dir, client) = say("220 mail.example ESMTP\r\n");
         let error = client.get::<Value>("/v1/status").await.unwrap_err();
         assert!(error.to_string().contains("is it the agent's socket?"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_ends_before_it_has_answered_is_said_to_have_ended() {
+        for text in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"] {
+            let (_dir, client) = say(text);
+            let error = client.get::<Value>("/v1/status").await.unwrap_err();
+            assert!(matches!(error, ClientError::Ended { .. }), "{text:?}: {error:?}");
+            assert!(error.to_string().ends_with("has ended: ask again once it runs"), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -40,12 +40,12 @@ pub struct Inventory {
 #[derive(Debug, thiserror::Error)]
 pub enum InventoryError {
     /// The file cannot be read.
-    #[error("cannot read the inventory {}", path.display())]
+    #[error("cannot read the inventory {}: {reason}; correct `inventory` in the configuration", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The header cannot be used.
     #[error("the header of the inventory {} is not valid: {problem}", path.display())]
@@ -132,7 +132,7 @@ impl Inventory {
     /// # Errors
     /// The file cannot be read, or its header does not say where the server ids are. Rows that are wrong are no error.
     pub fn load(path: &Path) -> Result<(Self, Vec<RowProblem>), InventoryError> {
-        let unreadable = |source| InventoryError::Unreadable { path: path.to_owned(), source };
+        let unreadable = |reason| InventoryError::Unreadable { path: path.to_owned(), reason };
         let mut text = Vec::new();
         File::open(path).and_then(|mut file| file.read_to_end(&mut text)).map_err(unreadable)?;
         Self::from_csv(&text).map_err(|problem| InventoryError::Header { path: path.to_owned(), problem })

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
-    agent::Agent,
+    agent::{Agent, errors},
     cleanup::Folder,
     client::leases,
     flood::{Flood, Limits, Mode, Report, Traffic},
@@ -345,15 +347,26 @@ fn stops_cleanly() -> Result<()> {
         let mut agent = Agent::start(&lab.host, &lab.guarded(), "")?;
         ensure!(xdp(&lab)?.contains("xdp"), "not attached: {}", xdp(&lab)?);
         // A follower must not keep it from stopping.
-        let mut follower = agent.command(&["events", "--follow"])?.stdout(std::process::Stdio::null()).spawn()?;
+        let mut command = agent.command(&["events", "--follow"]);
+        let mut follower = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut output = BufReader::new(follower.stdout.take().context("no output")?);
+        let mut line = String::new();
+        // It follows once it shows what was before: how the agent started.
+        output.read_line(&mut line)?;
         let status = agent.stop(signal);
         let socket = agent.socket().exists();
-        let _ = follower.kill();
-        follower.wait()?;
+        if status.is_err() {
+            let _ = follower.kill();
+        }
+        let end = follower.wait_with_output()?;
         let status = status?;
         ensure!(status.success(), "signal {signal}: {status}\n{}", agent.log());
         ensure!(!xdp(&lab)?.contains("xdp"), "still attached: {}", xdp(&lab)?);
         ensure!(!socket, "the socket is still there");
+        ensure!(line.contains("guarding uplink0"), "the follower showed {line:?}");
+        let sentence =
+            format!("dhcp-guard: the agent on {} has ended: ask again once it runs\n", agent.socket().display());
+        ensure!(errors(&end) == sentence && end.status.code() == Some(2), "the follower ended otherwise: {end:?}");
     }
     Ok(())
 }
@@ -366,14 +379,13 @@ fn xdp(lab: &Lab) -> Result<String> {
 fn events_are_followed() -> Result<()> {
     let lab = Lab::new(Layout::Uplink, 1)?;
     let agent = Agent::start(&lab.host, &lab.guarded(), "")?;
-    let mut command = agent.command(&["events", "--follow", "--json"])?;
-    let mut follower = command.stdout(std::process::Stdio::piped()).spawn()?;
+    let mut command = agent.command(&["events", "--follow", "--json"]);
+    let mut follower = command.stdout(Stdio::piped()).spawn()?;
     let output = follower.stdout.take().context("no output")?;
     let lines = thread::spawn(move || {
-        use std::io::BufRead as _;
         let wanted = ["agent_started", "client_over_limit", "offender_found"];
         let mut kinds = Vec::new();
-        for line in std::io::BufReader::new(output).lines().map_while(Result::ok) {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
             let event: Value = serde_json::from_str(&line).unwrap_or_default();
             kinds.push(event["kind"].as_str().unwrap_or("?").to_owned());
             if kinds.len() == wanted.len() {

@@ -1,5 +1,6 @@
 //! The integration tests: real servers, real clients, real floods.
 
+mod errors;
 mod fixtures;
 mod guard;
 mod kernel;
@@ -15,6 +16,6 @@ fn main() -> ExitCode {
         eprintln!("cannot prepare for Ctrl-C: {error:#}");
         return ExitCode::FAILURE;
     }
-    let trials = [fixtures::trials(), kernel::trials(), lab::trials(), guard::trials()];
+    let trials = [fixtures::trials(), kernel::trials(), lab::trials(), guard::trials(), errors::trials()];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

@@ -1,18 +1,23 @@
 //! The guard itself: the real binary as a process in the lab, asked through its real command line.
 
 use std::{
-    env,
+    env, fs,
     os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{cleanup::Folder, netns::Netns, process::Process, wait};
+use crate::{
+    cleanup::Folder,
+    netns::Netns,
+    process::{self, Process},
+    wait,
+};
 
 /// Names the binary to test; set by `cargo xtask`.
 pub const BINARY: &str = "DHCP_GUARD_BIN";
@@ -30,52 +35,156 @@ pub fn binary() -> Result<PathBuf> {
     beside.with_context(|| format!("no dhcp-guard binary: build it with `cargo xtask build`, or name it in {BINARY}"))
 }
 
-/// A running agent; killed on drop.
-#[derive(Debug)]
-pub struct Agent {
-    process: Process,
-    folder: Folder,
+/// How an agent is to be started: a folder of its own with an empty configuration, unless told otherwise.
+#[derive(Clone, Debug)]
+pub struct Launch {
     host: Netns,
+    folder: Arc<Folder>,
+    binary: PathBuf,
+    socket: PathBuf,
+    config: PathBuf,
+    wrapper: Vec<String>,
+    arguments: Vec<String>,
 }
 
-impl Agent {
-    /// Starts an agent on these interfaces of `host`, with a configuration file of this content, and waits until it
-    /// guards.
-    pub fn start(host: &Netns, interfaces: &[&str], config: &str) -> Result<Self> {
-        Self::start_with(host, interfaces, config, &[])
+impl Launch {
+    /// On these interfaces of `host`.
+    pub fn new(host: &Netns, interfaces: &[&str]) -> Result<Self> {
+        let folder = Folder::new()?;
+        let config = folder.write("dhcp-guard.toml", "")?;
+        let socket = folder.path("socket");
+        let arguments = interfaces.iter().flat_map(|interface| ["-i", interface]).map(str::to_owned).collect();
+        let (host, folder) = (host.clone(), Arc::new(folder));
+        Ok(Self { host, folder, binary: binary()?, socket, config, wrapper: Vec::new(), arguments })
     }
 
-    /// The same with further arguments of `run`.
-    pub fn start_with(host: &Netns, interfaces: &[&str], config: &str, arguments: &[&str]) -> Result<Self> {
-        let folder = Folder::new()?;
-        let config = folder.write("dhcp-guard.toml", config)?;
-        let mut command = host.command(binary()?);
-        command.arg("--config").arg(config).arg("--socket").arg(folder.path("socket")).arg("run").args(arguments);
-        command.args(interfaces.iter().flat_map(|interface| ["-i", interface])).env_remove("RUST_LOG");
+    /// With this in its configuration file.
+    pub fn config(self, content: &str) -> Result<Self> {
+        self.folder.write("dhcp-guard.toml", content)?;
+        Ok(self)
+    }
+
+    /// With another configuration file.
+    #[must_use]
+    pub fn config_file(self, config: PathBuf) -> Self {
+        Self { config, ..self }
+    }
+
+    /// With another socket than the folder's.
+    #[must_use]
+    pub fn socket(self, socket: PathBuf) -> Self {
+        Self { socket, ..self }
+    }
+
+    /// With further arguments of `run`.
+    #[must_use]
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Through a command that takes the agent's command line as its last arguments, and becomes it.
+    #[must_use]
+    pub fn through(self, wrapper: &[&str]) -> Self {
+        Self { wrapper: wrapper.iter().map(ToString::to_string).collect(), ..self }
+    }
+
+    /// With a copy of the binary, in a folder that every user may use.
+    pub fn for_everyone(self) -> Result<Self> {
+        let copy = self.folder.path("dhcp-guard");
+        fs::copy(&self.binary, &copy).with_context(|| format!("cannot copy {}", self.binary.display()))?;
+        self.folder.open_to_everyone()?;
+        Ok(Self { binary: copy, ..self })
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Path of its control socket.
+    #[must_use]
+    pub fn socket_path(&self) -> &Path {
+        &self.socket
+    }
+
+    /// A command of the CLI, through the same wrapper, for the agent on the same socket.
+    #[must_use]
+    pub fn cli(&self, words: &[&str]) -> Command {
+        let mut command = self.wrapped();
+        command.arg("--socket").arg(&self.socket).args(words).env("NO_COLOR", "1").stdin(Stdio::null());
+        command
+    }
+
+    /// Starts it and waits until it guards.
+    pub fn start(self) -> Result<Agent> {
         let (ready, guarding) = mpsc::channel();
         let on_line = move |line: &str| {
             if line.contains("; control API on ") {
                 let _ = ready.send(());
             }
         };
-        let process = Process::start(command, on_line)?;
+        let process = Process::start(self.run(), on_line)?;
         // The sender goes with the output: an agent that gives up ends the wait at once.
         if guarding.recv_timeout(START_DEADLINE).is_err() {
             bail!("the agent did not start:\n{}", process.last_lines());
         }
-        Ok(Self { process, folder, host: host.clone() })
+        Ok(Agent { process, launch: self })
+    }
+
+    /// Starts it and waits for its end, which must come by itself.
+    pub fn run_to_its_end(&self) -> Result<Output> {
+        process::output_within(self.run(), START_DEADLINE)
+    }
+
+    fn run(&self) -> Command {
+        let mut command = self.wrapped();
+        command.arg("--config").arg(&self.config).arg("--socket").arg(&self.socket).arg("run").args(&self.arguments);
+        command.env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+    }
+
+    fn wrapped(&self) -> Command {
+        match self.wrapper.split_first() {
+            None => self.host.command(&self.binary),
+            Some((wrapper, words)) => {
+                let mut command = self.host.command(wrapper);
+                command.args(words).arg(&self.binary);
+                command
+            }
+        }
+    }
+}
+
+/// A running agent; killed on drop.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    launch: Launch,
+}
+
+impl Agent {
+    /// Starts an agent on these interfaces of `host`, with a configuration file of this content, and waits until it
+    /// guards.
+    pub fn start(host: &Netns, interfaces: &[&str], config: &str) -> Result<Self> {
+        Launch::new(host, interfaces)?.config(config)?.start()
+    }
+
+    /// The same with further arguments of `run`.
+    pub fn start_with(host: &Netns, interfaces: &[&str], config: &str, arguments: &[&str]) -> Result<Self> {
+        Launch::new(host, interfaces)?.config(config)?.arguments(arguments).start()
     }
 
     /// A command of the CLI, sent to this agent.
-    pub fn command(&self, words: &[&str]) -> Result<Command> {
-        let mut command = self.host.command(binary()?);
-        command.arg("--socket").arg(self.socket()).args(words).env("NO_COLOR", "1").stdin(Stdio::null());
-        Ok(command)
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        self.launch.cli(words)
     }
 
     /// What the CLI prints for people.
     pub fn text(&self, words: &[&str]) -> Result<String> {
-        let output = self.command(words)?.output().context("cannot run the CLI")?;
+        let output = self.command(words).output().context("cannot run the CLI")?;
         ensure!(output.status.success(), "`dhcp-guard {}` failed: {}", words.join(" "), errors(&output));
         String::from_utf8(output.stdout).context("the CLI's output is not UTF-8")
     }
@@ -96,7 +205,7 @@ impl Agent {
     /// Path of the control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.folder.path("socket")
+        self.launch.socket.clone()
     }
 
     /// The last lines that it logged.

@@ -5,6 +5,7 @@
 
 use std::{
     env, fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -48,6 +49,12 @@ impl Folder {
         let path = self.path(name);
         fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
+    }
+
+    /// Lets every user read it and make files in it.
+    pub fn open_to_everyone(&self) -> Result<()> {
+        fs::set_permissions(self.0.path(), fs::Permissions::from_mode(0o777))
+            .context("cannot open a folder to everyone")
     }
 }
 

@@ -7,12 +7,15 @@ use std::{
     collections::VecDeque,
     io::{self, BufRead as _, BufReader, Read},
     os::unix::process::CommandExt as _,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::wait;
 
 /// How many lines of output are kept, to be shown when something fails.
 const LINES_KEPT: usize = 50;
@@ -134,6 +137,19 @@ fn drain(
         }
     };
     thread::Builder::new().name("drain".into()).spawn(read).map(drop)
+}
+
+/// Runs a command that says little and should end by itself; one that does not is killed, and that is an error.
+pub fn output_within(mut command: Command, deadline: Duration) -> Result<Output> {
+    let name = describe(&command);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot run `{name}`"))?;
+    let ended = wait::until(&format!("the end of `{name}`"), deadline, || Ok(child.try_wait()?.is_some()));
+    // Fails only where it has ended, and then it changes nothing.
+    let _ = child.kill();
+    let output = child.wait_with_output().with_context(|| format!("cannot read the output of `{name}`"))?;
+    ended.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    Ok(output)
 }
 
 /// Runs a short command to its end and answers its standard output; `input` goes to its standard input.

@@ -4,12 +4,12 @@
 use std::{
     convert::Infallible,
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
@@ -55,7 +55,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Takes the socket. A file that nobody answers on is left over from an agent that was killed, and is replaced.
+/// Takes the socket. A socket that nobody answers on is left over from an agent that was killed, and is replaced; a file
+/// of any other kind is somebody's, and stays.
 ///
 /// # Errors
 /// Another agent answers on it, or the path cannot be used.
@@ -67,23 +68,41 @@ pub async fn bind(path: &Path) -> anyhow::Result<Listener> {
             let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
             bail!("socket {shown} is in use by another agent{who}: stop that one, or name another with --socket");
         }
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {shown}"))?;
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            if let Some(parent) = parent {
-                fs::create_dir_all(parent).with_context(|| format!("cannot create the folder of socket {shown}"))?;
-            }
-        }
-        Err(e) => return Err(e).with_context(|| format!("cannot use socket {shown}: name another with --socket")),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => remove_stale(path)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => create_folder_of(path)?,
+        Err(e) => return Err(unusable("use", "socket", path, &e)),
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on socket {shown}"))?;
+    let listener = UnixListener::bind(path).map_err(|e| unusable("listen on", "socket", path, &e))?;
     let listener = Listener { listener, file: SocketFile(path.to_owned()) };
     // Owner and group may ask; nobody else.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))
-        .with_context(|| format!("cannot set the permissions of socket {shown}"))?;
+        .map_err(|e| unusable("set the permissions of", "socket", path, &e))?;
     Ok(listener)
+}
+
+/// The kernel refuses connections to files of any kind; only a socket may be left over from an agent.
+fn remove_stale(path: &Path) -> anyhow::Result<()> {
+    let kind = fs::metadata(path).map_err(|e| unusable("use", "socket", path, &e))?.file_type();
+    if !kind.is_socket() {
+        bail!(
+            "cannot listen on {}: it is no socket, and is left alone; name another path with --socket",
+            path.display()
+        );
+    }
+    fs::remove_file(path).map_err(|e| unusable("remove", "stale socket", path, &e))
+}
+
+fn create_folder_of(socket: &Path) -> anyhow::Result<()> {
+    match socket.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => {
+            fs::create_dir_all(folder).map_err(|e| unusable("create the folder of", "socket", socket, &e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unusable(attempt: &str, what: &str, path: &Path, error: &io::Error) -> anyhow::Error {
+    anyhow!("cannot {attempt} {what} {}: {error}; name another with --socket", path.display())
 }
 
 /// Serves until it is told to stop. Followers are cut off then, not waited for.

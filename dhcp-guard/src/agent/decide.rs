@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use dhcp_guard_common::{
     layout::{
-        ClientKey, EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, EVENT_ROGUE_SERVER, EVENT_TABLE_FULL,
+        ClientKey, ClientState, EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, EVENT_ROGUE_SERVER, EVENT_TABLE_FULL,
         EVENT_UNKNOWN_VLAN, Event as KernelEvent, NO_PORT_SLOT, PortCounters,
     },
     verdict::Reason,
@@ -133,17 +133,7 @@ impl Decider {
     }
 
     fn observe(&mut self, snapshot: &Snapshot) -> Observation {
-        let clients = snapshot.clients.iter().map(|client| {
-            let state = &client.state;
-            let totals = Totals {
-                generation: state.first_seen,
-                latest: state.last_seen,
-                packets: state.packets,
-                excess: state.excess,
-                own_excess: state.own_excess,
-            };
-            (Subject::Client(client.key), totals)
-        });
+        let clients = snapshot.clients.iter().map(|client| (Subject::Client(client.key), client_totals(&client.state)));
         let ports = snapshot.ports.iter().enumerate().map(|(slot, counters)| {
             let totals = port_totals(counters, snapshot.moment.ticks);
             (Subject::Port(slot as u32), totals)
@@ -235,6 +225,17 @@ pub fn count_where(counters: &PortCounters, condition: fn(Reason) -> bool) -> u6
     Reason::ALL.iter().filter(|reason| condition(**reason)).map(|reason| reason_count(counters, *reason)).sum()
 }
 
+/// A client is to blame for what exceeds its own limit, not for what it lost to the company on its port.
+fn client_totals(state: &ClientState) -> Totals {
+    Totals {
+        generation: state.first_seen,
+        latest: state.last_seen,
+        packets: state.packets,
+        excess: state.excess,
+        own_excess: state.own_excess,
+    }
+}
+
 /// A port is to blame for what exceeds its own limits, not for what its clients' limits stop.
 fn port_totals(counters: &PortCounters, ticks: u64) -> Totals {
     let own = |reason: Reason| {
@@ -289,4 +290,43 @@ fn describe(event: &KernelEvent, port: &Port, mac: Mac) -> Option<(EventKind, St
         ),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use dhcp_guard_common::verdict::MessageType;
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_to_blame_for_its_own_excess_alone() {
+        let state = ClientState {
+            limiter: 1,
+            packets: 100,
+            excess: 60,
+            own_excess: 7,
+            first_seen: 1000,
+            last_seen: 2000,
+            last_excess: 1500,
+        };
+        let expected = Totals { generation: 1000, latest: 2000, packets: 100, excess: 60, own_excess: 7 };
+        assert_eq!(client_totals(&state), expected);
+    }
+
+    #[test]
+    fn a_port_is_to_blame_for_its_own_limits_alone() {
+        let mut counters = PortCounters::ZERO;
+        for (place, reason) in Reason::ALL.iter().enumerate() {
+            counters.by[reason.index()][MessageType::Discover.index()] = 1 << place;
+        }
+        let bit = |reason: Reason| 1u64 << reason.index();
+        let totals = port_totals(&counters, 9);
+        assert_eq!((totals.latest, totals.packets), (9, (1 << Reason::COUNT) - 1));
+        let own = bit(Reason::DropStrangerShare)
+            | bit(Reason::DropPortLimit)
+            | bit(Reason::WouldDropStrangerShare)
+            | bit(Reason::WouldDropPortLimit);
+        assert_eq!(totals.own_excess, own);
+        assert_eq!(totals.excess, own | bit(Reason::DropClientLimit) | bit(Reason::WouldDropClientLimit));
+    }
 }

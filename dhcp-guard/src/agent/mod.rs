@@ -37,7 +37,7 @@ use tokio::{
 
 use crate::{
     config::Config,
-    dataplane::{DataPlane, attach::Attachment, interface},
+    dataplane::{self, DataPlane, attach::Attachment, interface},
     inventory::Inventory,
     model::{AttachMode, EventKind, Mode},
 };
@@ -94,6 +94,8 @@ impl Context {
 /// Whatever keeps the agent from starting: an interface that is unusable, the kernel refuses the program, the
 /// socket is taken. Nothing stays attached then.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
+    // First, so that whoever lacks the rights for everything hears of the rights, not of the first thing they are for.
+    dataplane::check_kernel()?;
     let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut warnings = config.warnings();
     let inventory = load_inventory(&config, &mut warnings)?;

@@ -152,4 +152,25 @@ mod tests {
         assert_eq!((vm.total, vm.strangers, vm.client), ((10, 50), (5, 25), (2, 20)));
         assert_eq!((vm.monitor, plan.spec.ports[0].monitor), (true, false));
     }
+
+    #[test]
+    fn trusted_ports_and_known_clients_reach_the_data_plane() {
+        let mut config = Config::default();
+        config.ports = vec![config::Port {
+            interface: "eth0".into(),
+            vlans: vec![100],
+            class: Some("trusted".into()),
+            mode: None,
+        }];
+        let client = |interface: &str, vlans: &[u16], last| config::KnownClient {
+            interface: interface.into(),
+            vlans: vlans.to_vec(),
+            mac: crate::mac::Mac([2, 0, 0, 0, 0, last]),
+        };
+        config.known_clients = vec![client("eth0", &[100], 1), client("elsewhere", &[], 2), client("eth1", &[], 3)];
+        let plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
+        let trusted: Vec<_> = plan.ports.iter().zip(&plan.spec.ports).map(|(p, s)| (p.trusted, s.trusted)).collect();
+        assert_eq!(trusted, [(false, false), (false, false), (true, true)]);
+        assert_eq!(plan.spec.known_clients, [(2, [2, 0, 0, 0, 0, 1]), (1, [2, 0, 0, 0, 0, 3])]);
+    }
 }

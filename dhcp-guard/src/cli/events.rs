@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::bail;
 use jiff::tz::TimeZone;
 
 use super::{args::EventsArgs, output::Output, render};
 use crate::{
-    client::Client,
+    client::{Client, ClientError},
     model::{Event, Events},
 };
 
@@ -35,7 +34,7 @@ pub(super) async fn events(socket: &Path, args: &EventsArgs, out: &mut Output) -
     while let Some(event) = stream.next().await? {
         shown.show(&event, out)?;
     }
-    bail!("the agent on {} has ended: ask again once it runs", socket.display())
+    Err(ClientError::Ended { socket: socket.to_owned() }.into())
 }
 
 /// Where a follower is.

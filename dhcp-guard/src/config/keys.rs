@@ -24,13 +24,15 @@ pub(super) fn nearest_key(unknown: &KeyPath) -> Option<String> {
         .or_else(|| elsewhere(name, &exemplar, &KeyPath::default()).map(|path| path.to_string()))
 }
 
-/// The candidate that is the fewest edits away from `name`, if it is like it at all.
+/// The candidate that is the fewest edits away from `name`, if it is like it at all; one that says more, such as the
+/// unit (`client_rate_pps` for `client_rate`), comes before any other.
 pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    let says_more = |candidate: &str| candidate.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'));
     candidates
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(edits, candidate)| *edits <= 1 + candidate.len() / 4)
-        .min_by_key(|(edits, _)| *edits)
-        .map(|(_, candidate)| candidate.to_owned())
+        .map(|candidate| (!says_more(candidate), strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(is_other, edits, candidate)| !is_other || *edits <= 1 + candidate.len() / 4)
+        .min_by_key(|(is_other, edits, _)| (*is_other, *edits))
+        .map(|(.., candidate)| candidate.to_owned())
 }
 
 /// One step into the exemplar. A name that it does not have is one that the user may choose (a class), so any member
@@ -65,6 +67,7 @@ mod tests {
             (KeyPath::from(["port"]).index(0).key("clas"), Some("class")),
             (KeyPath::from(["known_client"]).index(0).key("mca"), Some("mac")),
             (KeyPath::from(["class", "of-my-own", "brust"]), Some("burst")),
+            (KeyPath::from(["limits", "client_rate"]), Some("client_rate_pps")),
             (KeyPath::from(["zzz"]), None),
         ];
         for (path, nearest) in cases {

@@ -13,12 +13,12 @@ use super::KeyPath;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}", path.display())]
+    #[error("cannot read the configuration {}: {reason}; name a file with --config", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The file can be read, and is wrong.
     #[error("the configuration {} is not valid: {}", path.display(), sentences(problems))]

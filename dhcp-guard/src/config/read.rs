@@ -16,7 +16,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or is not valid; then with everything that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason })?;
         let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
         match String::from_utf8(bytes) {
             Ok(text) => Self::from_toml(&text).map_err(invalid),

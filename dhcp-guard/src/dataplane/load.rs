@@ -19,6 +19,9 @@ use super::{
     interface::Interface,
 };
 
+/// Name of the XDP program, in the object and in the kernel.
+pub(super) const PROGRAM: &str = "dhcp_guard";
+
 /// What the data plane is to enforce, and how large its tables are.
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
@@ -110,7 +113,7 @@ impl DataPlane {
             .override_global("INTERFACE_MASK", &interface_mask, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true);
         let mut ebpf = loader.load(OBJECT).map_err(Error::load("loading its maps"))?;
-        for name in ["dhcp_guard", "read_clock"] {
+        for name in [PROGRAM, "read_clock"] {
             program_mut(&mut ebpf, name)?.load().map_err(Error::program("verifying it"))?;
         }
         let mut plane = Self { ebpf, ticks_per_s, interface_mask };
@@ -123,7 +126,7 @@ impl DataPlane {
     /// # Errors
     /// See [`attach::attach`].
     pub fn attach(&mut self, interface: Interface) -> Result<Attachment, Error> {
-        attach::attach(program_mut(&mut self.ebpf, "dhcp_guard")?, interface)
+        attach::attach(program_mut(&mut self.ebpf, PROGRAM)?, interface)
     }
 
     /// The program, for running it on test packets.
@@ -131,7 +134,7 @@ impl DataPlane {
     /// # Errors
     /// [`Error::Load`] if the object has no such program.
     pub fn program(&mut self) -> Result<&mut Xdp, Error> {
-        program_mut(&mut self.ebpf, "dhcp_guard")
+        program_mut(&mut self.ebpf, PROGRAM)
     }
 
     /// The kernel's events. None if somebody has taken them before.
@@ -192,7 +195,10 @@ fn interface_mask(ifindexes: impl Iterator<Item = u32>) -> u32 {
 }
 
 /// Says in one sentence what is missing, before the kernel says it in a page.
-fn check_kernel() -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Capabilities`], [`Error::NoBtf`], [`Error::NoProgram`].
+pub fn check_kernel() -> Result<(), Error> {
     use caps::{CapSet, Capability};
     let missing: Vec<_> = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON]
         .into_iter()

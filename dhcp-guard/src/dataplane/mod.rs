@@ -14,7 +14,7 @@ pub mod interface;
 pub mod load;
 pub mod snapshot;
 
-pub use load::{DataPlane, PortSpec, Spec};
+pub use load::{DataPlane, PortSpec, Spec, check_kernel};
 pub use snapshot::Snapshot;
 
 /// The compiled BPF program; empty if this build has none.
@@ -28,8 +28,8 @@ pub enum Error {
     NoProgram,
     /// Missing capabilities.
     #[error(
-        "cannot load the BPF program without {missing}: run dhcp-guard as root, or give it these capabilities \
-         (setcap, or AmbientCapabilities= in a systemd unit)"
+        "cannot load the BPF program without {missing}: run dhcp-guard as root with all its rights, or give it what is \
+         missing (with setcap, or AmbientCapabilities= in a systemd unit)"
     )]
     Capabilities {
         /// Their names, joined by commas.
@@ -55,8 +55,9 @@ pub enum Error {
     },
     /// Another XDP program is there.
     #[error(
-        "interface {name} already runs the XDP program {program} (id {id}), which dhcp-guard will not displace: take \
-         it off with `ip link set {name} xdp off` or its own tool, or guard another interface"
+        "interface {name} already runs the XDP program {program} (id {id}), which dhcp-guard will not displace: {}, or \
+         guard another interface",
+        how_to_free(program, *id)
     )]
     Occupied {
         /// Interface name.
@@ -102,6 +103,15 @@ pub enum Error {
         /// The kernel's word.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// A program of our own comes off with its agent. For any other, only whoever attached it knows how: what holds it by a
+/// BPF link cannot be taken off with `ip`.
+fn how_to_free(program: &str, id: u32) -> String {
+    if program == load::PROGRAM {
+        return "stop the agent that runs it".to_owned();
+    }
+    format!("take it off with the tool that put it there (`bpftool prog show id {id}` may name it)")
 }
 
 impl Error {
