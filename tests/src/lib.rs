@@ -12,6 +12,7 @@
 //! Nothing the lab makes has a name outside this process: namespaces are file descriptors, files are memory, children
 //! are killed by the kernel when we go. So a panic, Ctrl-C or SIGKILL cleans up as well as a success does.
 
+pub mod bench;
 pub mod client;
 pub mod control;
 pub mod fixtures;
