@@ -24,7 +24,7 @@ use dhcp_guard_common::{
 };
 
 use super::{
-    Effort,
+    Effort, Only,
     branches::{self, Branch, Expected},
     frames,
     machine::Cpus,
@@ -66,16 +66,16 @@ impl FrameFigure {
 ///
 /// # Errors
 /// The kernel's; a branch that is not the one measured.
-pub fn measure(effort: Effort, progress: &mut impl FnMut(&str)) -> Result<Vec<FrameFigure>> {
+pub fn measure(effort: Effort, only: &Only, progress: &mut impl FnMut(&str)) -> Result<Vec<FrameFigure>> {
     let cpus = Cpus::current()?;
     // The memos and most counters are the CPU's own.
     cpus.last().keep_to()?;
-    let figures = measure_all(effort, progress);
+    let figures = measure_all(effort, only, progress);
     cpus.keep_to()?;
     figures
 }
 
-fn measure_all(effort: Effort, progress: &mut impl FnMut(&str)) -> Result<Vec<FrameFigure>> {
+fn measure_all(effort: Effort, only: &Only, progress: &mut impl FnMut(&str)) -> Result<Vec<FrameFigure>> {
     let mut controls = Controls::load()?;
     let overhead = controls.call_overhead_ns()?;
     let meter = Meter { effort, overhead_ns: overhead };
@@ -84,13 +84,16 @@ fn measure_all(effort: Effort, progress: &mut impl FnMut(&str)) -> Result<Vec<Fr
         ("noise_pass", "noise: empty XDP_PASS against itself", Verdict::Pass),
         ("noise_drop", "noise: empty XDP_DROP against itself", Verdict::Drop),
     ] {
+        if !only.includes(name) {
+            continue;
+        }
         progress(text);
         let (control, itself) = (Controls::load()?, Controls::load()?);
         let [a, b] = [control.program(verdict)?, itself.program(verdict)?];
         let pairs = meter.pairs(&frames::tcp_v4(), a, b, verdict)?;
         figures.push(figure(&pairs, (name, text), verdict, (None, None))?);
     }
-    for branch in branches::all() {
+    for branch in branches::all().into_iter().filter(|branch| only.includes(branch.name)) {
         progress(branch.text);
         figures.push(meter.branch(&branch, &controls).with_context(|| format!("`{}`", branch.name))?);
     }

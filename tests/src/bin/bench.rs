@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Parser;
 use tests::{
-    bench::{self, Effort, report},
+    bench::{self, Effort, Only, report},
     harness::Need,
 };
 
@@ -22,6 +22,8 @@ struct Arguments {
     /// Few repetitions: a first look, not for quoting
     #[arg(long)]
     quick: bool,
+    /// Measure only frames and floods with one of these words in their (JSON) name
+    only: Vec<String>,
 }
 
 const NEEDS: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("ethtool")];
@@ -44,7 +46,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         bail!("cannot measure: {}", missing.join(", "));
     }
     let effort = if arguments.quick { Effort::QUICK } else { Effort::FULL };
-    let figures = bench::measure(effort, |next| eprintln!("measuring: {next}"))?;
+    let figures = bench::measure(effort, &Only(arguments.only.clone()), |next| eprintln!("measuring: {next}"))?;
     if arguments.json {
         println!("{:#}", report::json(&figures));
     } else {
