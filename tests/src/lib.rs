@@ -14,6 +14,7 @@
 //! are killed by the kernel when we go. So a panic, Ctrl-C or SIGKILL cleans up as well as a success does.
 
 pub mod agent;
+pub mod bench;
 pub mod cleanup;
 pub mod client;
 pub mod control;

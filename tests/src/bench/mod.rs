@@ -1,0 +1,117 @@
+//! What the guard costs, always against a control measured in the same run.
+//!
+//! * [`per_frame`]: nanoseconds for each kind of frame ([`branches`]), over an empty program with the same verdict.
+//! * [`line_rate`]: how much of a flood over a veth is dropped each second, against an empty XDP_DROP.
+//! * [`footprint`]: what the verifier had to do, and the memory of the maps.
+//! * [`report`]: all of it as a table and as JSON; [`spread`], [`machine`] and [`contention`] are what makes the figures
+//!   honest.
+//!
+//! Machines are noisy, shared and of changing speed. So guard and control take turns, every figure is the median of many
+//! such pairs and shown with its extremes, and the control is also measured against itself: what comes out of that is
+//! noise, and no smaller difference means anything.
+
+pub mod branches;
+pub mod contention;
+pub mod footprint;
+pub mod frames;
+pub mod line_rate;
+pub mod machine;
+pub mod per_frame;
+pub mod report;
+pub mod spread;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use self::{footprint::Footprint, line_rate::FloodFigure, machine::Machine, per_frame::FrameFigure};
+
+/// How thoroughly to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// Pairs of guard and control for each kind of frame.
+    pub frame_pairs: usize,
+    /// Runs of the program in each of them.
+    pub frame_runs: u32,
+    /// Pairs of guard and control for each kind of flood.
+    pub flood_pairs: usize,
+    /// How long each flood is measured.
+    pub flood_time: Duration,
+    /// How often the program is loaded.
+    pub loads: usize,
+}
+
+impl Effort {
+    /// Figures to be quoted; takes about two minutes.
+    pub const FULL: Self = Self {
+        frame_pairs: 15,
+        frame_runs: 1_000_000,
+        flood_pairs: 15,
+        flood_time: Duration::from_millis(400),
+        loads: 11,
+    };
+    /// A first look; takes some 20 seconds.
+    pub const QUICK: Self =
+        Self { frame_pairs: 5, frame_runs: 300_000, flood_pairs: 3, flood_time: Duration::from_millis(200), loads: 3 };
+}
+
+/// Which figures are wanted: those with one of these words in their name, or all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Only(pub Vec<String>);
+
+impl Only {
+    /// Whether the figure of this name is wanted.
+    #[must_use]
+    pub fn includes(&self, name: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|word| name.contains(word.as_str()))
+    }
+}
+
+/// Everything that was measured.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// Where.
+    pub machine: Machine,
+    /// How thoroughly.
+    pub effort: Effort,
+    /// One for each kind of frame.
+    pub frames: Vec<FrameFigure>,
+    /// One for each kind of flood.
+    pub floods: Vec<FloodFigure>,
+    /// Verifier and memory.
+    pub footprint: Footprint,
+}
+
+impl Figures {
+    /// The figures that are over a budget which this version promises, by name.
+    #[must_use]
+    pub fn over_budget(&self) -> Vec<&'static str> {
+        self.frames.iter().filter(|figure| figure.is_over_budget()).map(|figure| figure.name).collect()
+    }
+}
+
+/// Measures what is wanted, and loading in any case. `progress` is told what comes next.
+///
+/// # Errors
+/// If something cannot be measured, or if the program's own counters say that it did not do what was to be measured.
+pub fn measure(effort: Effort, only: &Only, mut progress: impl FnMut(&str)) -> Result<Figures> {
+    let machine = Machine::describe();
+    progress("verifier and memory");
+    let footprint = footprint::measure(effort.loads).context("verifier and memory")?;
+    let frames = per_frame::measure(effort, only, &mut progress).context("nanoseconds per frame")?;
+    let floods = line_rate::measure(effort, only, &mut progress).context("floods over a veth")?;
+    Ok(Figures { machine, effort, frames, floods, footprint })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_some_or_all() {
+        let some = Only(vec!["tcp".into(), "flood".into()]);
+        assert!(some.includes("tcp_ipv4") && some.includes("noise_flood"));
+        assert!(!some.includes("arp"));
+        assert!(Only::default().includes("arp"));
+    }
+}

@@ -1,0 +1,361 @@
+//! Nanoseconds for one frame, by BPF_PROG_TEST_RUN: the program and nothing around it.
+//!
+//! **The clock.** The kernel reports whole nanoseconds for one run, too coarse for figures around 1. So it is the CPU
+//! time of the calling thread over the whole system call that counts, less what a call costs that runs the program
+//! twice: that is what it takes to change the kernel's XDP dispatcher, and most of it is waiting, which takes no CPU time.
+//! Resolution: about 0.1 ns with 1,000,000 runs.
+//!
+//! **What it is not.** The same frame a million times: caches are warm and branches are predicted. It says what the
+//! program adds at best; [`super::line_rate`] has the whole path.
+
+use std::io;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, PerCpuArray, PerCpuValues},
+    programs::{TestRun as _, TestRunOptions, Xdp},
+    util::nr_cpus,
+};
+use dhcp_guard::dataplane::{Spec, load::slot_of};
+use dhcp_guard_common::{
+    layout::{MEMOS, Memo, PortPolicy},
+    verdict::Reason,
+};
+
+use super::{
+    Effort, Only,
+    branches::{self, Branch, Expected},
+    frames,
+    machine::Cpus,
+    spread::Spread,
+};
+use crate::{
+    control::{self, Verdict},
+    guard_run::{self, GuardRun, IFINDEX},
+};
+
+/// What one kind of frame costs.
+#[derive(Clone, Debug)]
+pub struct FrameFigure {
+    /// Stable name.
+    pub name: &'static str,
+    /// The same for people.
+    pub text: &'static str,
+    /// Pass or drop.
+    pub verdict: Verdict,
+    /// The empty program.
+    pub control_ns: Spread,
+    /// The guard, less the control that ran next to it.
+    pub over_control_ns: Spread,
+    /// Promised.
+    pub budget_ns: Option<f64>,
+    /// Aimed at.
+    pub goal_ns: Option<f64>,
+}
+
+impl FrameFigure {
+    /// Whether it breaks a promise.
+    #[must_use]
+    pub fn is_over_budget(&self) -> bool {
+        self.budget_ns.is_some_and(|budget| self.over_control_ns.median > budget)
+    }
+}
+
+/// Measures all branches, and first the control against itself.
+///
+/// # Errors
+/// The kernel's; a branch that is not the one measured.
+pub fn measure(effort: Effort, only: &Only, progress: &mut impl FnMut(&str)) -> Result<Vec<FrameFigure>> {
+    let cpus = Cpus::current()?;
+    // The memos and most counters are the CPU's own.
+    cpus.last().keep_to()?;
+    let figures = measure_all(effort, only, progress);
+    cpus.keep_to()?;
+    figures
+}
+
+fn measure_all(effort: Effort, only: &Only, progress: &mut impl FnMut(&str)) -> Result<Vec<FrameFigure>> {
+    let mut controls = Controls::load()?;
+    let overhead = controls.call_overhead_ns()?;
+    let meter = Meter { effort, overhead_ns: overhead };
+    let mut figures = Vec::new();
+    for (name, text, verdict) in [
+        ("noise_pass", "noise: empty XDP_PASS against itself", Verdict::Pass),
+        ("noise_drop", "noise: empty XDP_DROP against itself", Verdict::Drop),
+    ] {
+        if !only.includes(name) {
+            continue;
+        }
+        progress(text);
+        let (control, itself) = (Controls::load()?, Controls::load()?);
+        let [a, b] = [control.program(verdict)?, itself.program(verdict)?];
+        let pairs = meter.pairs(&frames::tcp_v4(), a, b, verdict)?;
+        figures.push(figure(&pairs, (name, text), verdict, (None, None))?);
+    }
+    for branch in branches::all().into_iter().filter(|branch| only.includes(branch.name)) {
+        progress(branch.text);
+        figures.push(meter.branch(&branch, &controls).with_context(|| format!("`{}`", branch.name))?);
+    }
+    Ok(figures)
+}
+
+fn figure(
+    pairs: &[Pair],
+    (name, text): (&'static str, &'static str),
+    verdict: Verdict,
+    (budget_ns, goal_ns): (Option<f64>, Option<f64>),
+) -> Result<FrameFigure> {
+    let control: Vec<_> = pairs.iter().map(|pair| pair.control_ns).collect();
+    let over: Vec<_> = pairs.iter().map(|pair| pair.guard_ns - pair.control_ns).collect();
+    let (control_ns, over_control_ns) = (Spread::of(&control)?, Spread::of(&over)?);
+    Ok(FrameFigure { name, text, verdict, control_ns, over_control_ns, budget_ns, goal_ns })
+}
+
+/// Measured next to each other.
+struct Pair {
+    control_ns: f64,
+    guard_ns: f64,
+}
+
+/// How to measure.
+struct Meter {
+    effort: Effort,
+    overhead_ns: f64,
+}
+
+impl Meter {
+    fn branch(&self, branch: &Branch, controls: &Controls) -> Result<FrameFigure> {
+        let mut guard = prepare(branch)?;
+        let before = Counters::read(&mut guard)?;
+        let control = controls.program(branch.verdict)?;
+        let pairs = self.pairs(&branch.frame, control, guard.plane().program()?, branch.verdict)?;
+        let runs = u64::from(self.effort.frame_runs) * (pairs.len() as u64 + WARM_UP_PAIRS);
+        let counted = Counters::read(&mut guard)?.since(&before);
+        let expected = Counters::expected(branch.expected, runs);
+        ensure!(
+            counted == expected,
+            "this is not the branch that was to be measured: the counters should have moved by {expected:?}, and \
+             moved by {counted:?}"
+        );
+        figure(&pairs, (branch.name, branch.text), branch.verdict, (branch.budget_ns, branch.goal_ns))
+    }
+
+    /// Guard and control in turns; who comes first changes, so that what changes slowly favours neither.
+    fn pairs(&self, frame: &[u8], control: &Xdp, guard: &Xdp, verdict: Verdict) -> Result<Vec<Pair>> {
+        let mut pairs = Vec::new();
+        for round in 0..self.effort.frame_pairs as u64 + WARM_UP_PAIRS {
+            let (control_ns, guard_ns);
+            if round % 2 == 0 {
+                control_ns = self.nanoseconds(control, frame, verdict)?;
+                guard_ns = self.nanoseconds(guard, frame, verdict)?;
+            } else {
+                guard_ns = self.nanoseconds(guard, frame, verdict)?;
+                control_ns = self.nanoseconds(control, frame, verdict)?;
+            }
+            if round >= WARM_UP_PAIRS {
+                pairs.push(Pair { control_ns, guard_ns });
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// CPU time of one run, on average over all of a call.
+    fn nanoseconds(&self, program: &Xdp, frame: &[u8], verdict: Verdict) -> Result<f64> {
+        let runs = self.effort.frame_runs;
+        let total = cpu_time_ns(program, frame, runs, verdict)?;
+        Ok((total - self.overhead_ns) / f64::from(runs))
+    }
+}
+
+/// Pairs that do not count: the first run pays for cold caches and a sleeping CPU.
+const WARM_UP_PAIRS: u64 = 1;
+
+/// CPU time of one system call that runs `program` on `frame` so many times.
+fn cpu_time_ns(program: &Xdp, frame: &[u8], runs: u32, verdict: Verdict) -> Result<f64> {
+    let options = TestRunOptions { data_in: Some(frame), repeat: runs, ..TestRunOptions::default() };
+    let start = thread_cpu_time_ns()?;
+    let answer = program.test_run(options)?.return_value;
+    let end = thread_cpu_time_ns()?;
+    // `xdp_action` of include/uapi/linux/bpf.h.
+    let expected = match verdict {
+        Verdict::Drop => 1,
+        Verdict::Pass => 2,
+    };
+    ensure!(answer == expected, "the program answered {answer}, not {expected} ({verdict:?})");
+    Ok((end - start) as f64)
+}
+
+fn thread_cpu_time_ns() -> Result<i64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid clock id and a valid place for the result.
+    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0 {
+        return Err(io::Error::last_os_error()).context("cannot read the thread's CPU time");
+    }
+    Ok(time.tv_sec * 1_000_000_000 + time.tv_nsec)
+}
+
+/// The empty programs.
+struct Controls {
+    pass: Ebpf,
+    drop: Ebpf,
+}
+
+impl Controls {
+    fn load() -> Result<Self> {
+        let load = |name| -> Result<Ebpf> {
+            let mut object = control::load_with(&mut EbpfLoader::new())?;
+            control::program(&mut object, name)?;
+            Ok(object)
+        };
+        Ok(Self { pass: load("pass")?, drop: load("drop")? })
+    }
+
+    fn program(&self, verdict: Verdict) -> Result<&Xdp> {
+        let (object, name) = match verdict {
+            Verdict::Pass => (&self.pass, "pass"),
+            Verdict::Drop => (&self.drop, "drop"),
+        };
+        Ok(object.program(name).with_context(|| format!("no control program `{name}`"))?.try_into()?)
+    }
+
+    /// CPU time of a call that does next to nothing, but changes the dispatcher as a long one does.
+    fn call_overhead_ns(&mut self) -> Result<f64> {
+        const CALLS: usize = 11;
+        let program = self.program(Verdict::Pass)?;
+        let frame = frames::tcp_v4();
+        let times = (0..CALLS).map(|_| cpu_time_ns(program, &frame, 2, Verdict::Pass)).collect::<Result<Vec<_>>>()?;
+        Ok(Spread::of(&times)?.median)
+    }
+}
+
+/// The guard in the state that the branch needs.
+fn prepare(branch: &Branch) -> Result<GuardRun> {
+    let known_clients = branch.known.iter().map(|mac| (0, mac.0)).collect();
+    let spec = Spec { known_clients, ..guard_run::spec(branch.ports.clone()) };
+    let mut guard = GuardRun::new(&spec)?;
+    set_limits(&mut guard, branch)?;
+    if branch.memos_taken {
+        take_memos(&mut guard)?;
+    }
+    // One by one, on this thread: the memos are those of its CPU.
+    for frame in &branch.before {
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        guard.plane().program()?.test_run(options)?;
+    }
+    Ok(guard)
+}
+
+/// Limits that no configuration can express; see [`branches`].
+fn set_limits(guard: &mut GuardRun, branch: &Branch) -> Result<()> {
+    let map = guard.plane().ebpf().map_mut("POLICIES").context("no map `POLICIES`")?;
+    let mut policies: Array<_, PortPolicy> = map.try_into()?;
+    for place in 0..branch.ports.len() {
+        let slot = slot_of(place);
+        let flags = policies.get(&slot, 0)?.flags;
+        let branches::Limits { total, strangers, new_clients, client } = branch.limits;
+        policies.set(slot, PortPolicy { total, strangers, new_clients, client, flags }, 0)?;
+    }
+    Ok(())
+}
+
+/// Gives every memo to a client that never appears, as many clients over their limit at the same time would.
+fn take_memos(guard: &mut GuardRun) -> Result<()> {
+    let map = guard.plane().ebpf().map_mut("MEMOS").context("no map `MEMOS`")?;
+    let mut memos: PerCpuArray<_, Memo> = map.try_into()?;
+    let cpus = nr_cpus().map_err(|(what, error)| anyhow::Error::from(error).context(what))?;
+    let taken = Memo { port: u64::from(IFINDEX), mac: u64::MAX, until: u64::MAX, ..Memo::default() };
+    for place in 0..MEMOS {
+        memos.set(place, PerCpuValues::try_from(vec![taken; cpus])?, 0)?;
+    }
+    Ok(())
+}
+
+/// The program's own counts, as far as they tell the branches apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counters {
+    not_dhcp: u64,
+    /// Reasons with their counts, without those of 0.
+    reasons: Vec<(Reason, u64)>,
+    by_memo: u64,
+    untracked: u64,
+}
+
+impl Counters {
+    fn read(guard: &mut GuardRun) -> Result<Self> {
+        let snapshot = guard.snapshot()?;
+        let count =
+            |reason: Reason| (0..snapshot.ports.len()).map(|slot| guard_run::count(&snapshot, slot, reason)).sum();
+        Ok(Self {
+            not_dhcp: snapshot.non_dhcp(IFINDEX),
+            reasons: Reason::ALL.iter().map(|reason| (*reason, count(*reason))).collect(),
+            by_memo: pending(guard)?,
+            untracked: snapshot.troubles.untracked,
+        })
+    }
+
+    /// What came to it since an earlier reading.
+    fn since(&self, before: &Self) -> Self {
+        let reasons = self.reasons.iter().zip(&before.reasons);
+        Self {
+            not_dhcp: self.not_dhcp - before.not_dhcp,
+            reasons: reasons.map(|(now, then)| (now.0, now.1 - then.1)).filter(|(_, count)| *count > 0).collect(),
+            by_memo: self.by_memo - before.by_memo,
+            untracked: self.untracked - before.untracked,
+        }
+    }
+
+    /// What so many frames of one branch must come to.
+    fn expected(branch: Expected, frames: u64) -> Self {
+        let reasons = |reason| vec![(reason, frames)];
+        match branch {
+            Expected::NotDhcp => Self { not_dhcp: frames, ..Self::default() },
+            Expected::Reason(reason) => Self { reasons: reasons(reason), ..Self::default() },
+            Expected::Memo(reason) => Self { reasons: reasons(reason), by_memo: frames, ..Self::default() },
+            Expected::Untracked(reason) => Self { reasons: reasons(reason), untracked: frames, ..Self::default() },
+        }
+    }
+}
+
+/// Frames that the memos have answered and not handed over.
+fn pending(guard: &mut GuardRun) -> Result<u64> {
+    let Some(map) = guard.plane().ebpf().map("MEMOS") else { bail!("no map `MEMOS`") };
+    let memos: PerCpuArray<_, Memo> = map.try_into()?;
+    let mut sum = 0;
+    for place in 0..MEMOS {
+        sum += memos.get(&place, 0)?.iter().map(|memo| memo.pending).sum::<u64>();
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_tell_the_branches_apart() {
+        let before = Counters {
+            not_dhcp: 3,
+            reasons: vec![(Reason::PassKnown, 5), (Reason::DropClientLimit, 7)],
+            by_memo: 1,
+            untracked: 2,
+        };
+        let mut after = before.clone();
+        after.reasons[1].1 += 10;
+        after.by_memo += 10;
+        let counted = after.since(&before);
+        assert_eq!(counted, Counters::expected(Expected::Memo(Reason::DropClientLimit), 10));
+        assert_ne!(counted, Counters::expected(Expected::Reason(Reason::DropClientLimit), 10));
+        assert_ne!(counted, Counters::expected(Expected::Memo(Reason::DropClientLimit), 11));
+    }
+
+    #[test]
+    fn a_budget_is_held_against_the_median() {
+        let pairs = |over: f64| (0..3).map(|_| Pair { control_ns: 25.0, guard_ns: 25.0 + over }).collect::<Vec<_>>();
+        let over =
+            |over, budget| figure(&pairs(over), ("a", "b"), Verdict::Pass, (budget, None)).unwrap().is_over_budget();
+        assert!(!over(5.0, Some(5.0)));
+        assert!(over(5.5, Some(5.0)));
+        assert!(!over(500.0, None), "what is not promised cannot be broken");
+    }
+}
