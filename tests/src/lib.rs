@@ -3,15 +3,17 @@
 //! * [`netns`], [`process`], [`link`]: network namespaces without names, children that die with us, links.
 //! * [`topology`]: machines, fabric, guarded host, server.
 //! * [`server`], [`client`]: dnsmasq and dhclient.
-//! * [`packets`], [`flood`], [`trickle`], [`control`]: frames, a generator for millions of them, its companion, and the programs that every figure
-//!   is a ratio against.
+//! * [`packets`], [`flood`], [`trickle`], [`control`]: frames, a generator for millions of them, its companion, and the
+//!   programs that every figure is a ratio against.
 //! * [`agent`]: the guard itself, as a process on the lab's host.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
 //!   interface.
+//! * [`bench`]: what the guard costs.
 //! * [`harness`]: how a test says what it needs.
 //!
-//! Nothing the lab makes has a name outside this process: namespaces are file descriptors, files are memory, children
-//! are killed by the kernel when we go. So a panic, Ctrl-C or SIGKILL cleans up as well as a success does.
+//! Nothing the lab makes has a name outside this process: namespaces are file descriptors, the clients' files are
+//! memory, children are killed by the kernel when we go. So a panic, Ctrl-C or SIGKILL cleans up as well as a success
+//! does. The one exception is temporary folders for the agent's socket and files: see [`cleanup`].
 
 pub mod agent;
 pub mod bench;
