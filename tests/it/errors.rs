@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::FileTypeExt as _,
     path::Path,
     process::{Command, Output, Stdio},
     time::Duration,
@@ -92,7 +93,7 @@ impl Host {
     /// change, and there is no socket.
     fn refuses(&self, launch: &Launch, parts: &[&str]) -> Result<()> {
         self.refuses_beside_socket(launch, parts)?;
-        ensure!(!launch.socket_path().is_socket(), "a socket is left at {}", launch.socket_path().display());
+        ensure!(!is_socket(launch.socket_path()), "a socket is left at {}", launch.socket_path().display());
         Ok(())
     }
 
@@ -106,15 +107,9 @@ impl Host {
     }
 }
 
-trait IsSocket {
-    fn is_socket(&self) -> bool;
-}
-
-impl IsSocket for Path {
-    fn is_socket(&self) -> bool {
-        use std::os::unix::fs::FileTypeExt as _;
-        fs::symlink_metadata(self).is_ok_and(|file| file.file_type().is_socket())
-    }
+/// Whether there is a socket at this path, listened on or not.
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 /// Interfaces with an XDP program: name, mode as `ip` names it (1 native, 2 generic), the program's id.
@@ -254,7 +249,7 @@ fn stale_socket() -> Result<()> {
     let launch = host.launch(&["up0"])?;
     let mut killed = launch.clone().start()?;
     killed.stop(libc::SIGKILL)?;
-    ensure!(launch.socket_path().is_socket(), "an agent that was killed leaves its socket");
+    ensure!(is_socket(launch.socket_path()), "an agent that was killed leaves its socket");
     // The kernel takes the program off when the last descriptor of the link goes, which may be a moment later.
     wait::until("the end of the killed agent's program", SEEN_DEADLINE, || Ok(attached(&host.0)?.is_empty()))?;
     let next = launch.clone().start()?;
@@ -368,8 +363,7 @@ fn closed_output() -> Result<()> {
         drop(reader);
         let mut command = agent.command(query);
         command.stdout(writer).stderr(Stdio::piped());
-        let child = command.spawn()?;
-        let output = child.wait_with_output()?;
+        let output = process::end_within(command.spawn()?, &query.join(" "), QUERY_DEADLINE)?;
         ensure!(output.status.success() && output.stderr.is_empty(), "{query:?}: {output:?}");
     }
     Ok(())

@@ -19,6 +19,7 @@ use tests::{
     harness::{Need, trial},
     mac::Mac,
     packets::Tag,
+    process,
     topology::{Lab, Layout},
     trickle::Trickle,
     wait,
@@ -355,11 +356,8 @@ fn stops_cleanly() -> Result<()> {
         output.read_line(&mut line)?;
         let status = agent.stop(signal);
         let socket = agent.socket().exists();
-        if status.is_err() {
-            let _ = follower.kill();
-        }
-        let end = follower.wait_with_output()?;
-        let status = status?;
+        let end = process::end_within(follower, "events --follow", Duration::from_secs(5));
+        let (status, end) = (status?, end?);
         ensure!(status.success(), "signal {signal}: {status}\n{}", agent.log());
         ensure!(!xdp(&lab)?.contains("xdp"), "still attached: {}", xdp(&lab)?);
         ensure!(!socket, "the socket is still there");

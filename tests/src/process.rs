@@ -139,11 +139,17 @@ fn drain(
     thread::Builder::new().name("drain".into()).spawn(read).map(drop)
 }
 
-/// Runs a command that says little and should end by itself; one that does not is killed, and that is an error.
+/// Runs a command that says little and should end by itself: its output.
 pub fn output_within(mut command: Command, deadline: Duration) -> Result<Output> {
     let name = describe(&command);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("cannot run `{name}`"))?;
+    let child = command.spawn().with_context(|| format!("cannot run `{name}`"))?;
+    end_within(child, &name, deadline)
+}
+
+/// Waits for the end of a child that should end by itself, and answers what its pipes hold, which must be little. One
+/// that does not end is killed, and that is an error.
+pub fn end_within(mut child: Child, name: &str, deadline: Duration) -> Result<Output> {
     let ended = wait::until(&format!("the end of `{name}`"), deadline, || Ok(child.try_wait()?.is_some()));
     // Fails only where it has ended, and then it changes nothing.
     let _ = child.kill();
