@@ -61,20 +61,29 @@ fn stranger_of(snapshot: &Snapshot, place: usize, mac: Mac) -> Option<(u64, u64,
 }
 
 fn client_limit() -> Result<()> {
-    let start = Instant::now();
+    // A machine that is busy with something else may take longer for the burst than the limit takes to refill.
+    let quickly = (0..10).find_map(|_| client_limit_within(Duration::from_millis(400)).transpose());
+    quickly.unwrap_or_else(|| anyhow::bail!("20 packets took more than 400 ms, ten times: this machine is too busy"))
+}
+
+/// None: sending the burst took longer than this, so nothing can be said.
+fn client_limit_within(bound: Duration) -> Result<Option<()>> {
     let mut guard = GuardRun::new(&spec(vec![PortSpec { client: (2, 20), ..port(0, 0) }]))?;
     let frame = discover(Mac::machine(0)).bytes();
-    for packet in 1..=20 {
-        ensure!(guard.send(&frame)? == Fate::Passed, "packet {packet} of the burst");
+    let start = Instant::now();
+    let burst = guard.send_all(&vec![frame.clone(); 20])?;
+    let next = guard.send(&frame)?;
+    if start.elapsed() > bound {
+        return Ok(None);
     }
-    ensure!(start.elapsed() < Duration::from_millis(500), "this machine is too slow for the test");
-    ensure!(guard.send(&frame)? == Fate::Dropped, "the 21st packet at once");
+    ensure!(burst == 20, "{burst} of the burst of 20 passed");
+    ensure!(next == Fate::Dropped, "the 21st packet at once");
     // The limiter says when the next one is due: half a second after the first. Wait for that event, bounded.
     while guard.send(&frame)? == Fate::Dropped {
-        ensure!(start.elapsed() < Duration::from_secs(3), "no packet in 3 s, though 2 a second may pass");
+        ensure!(start.elapsed() < Duration::from_secs(10), "no packet in 10 s, though 2 a second may pass");
     }
     ensure!(start.elapsed() >= Duration::from_millis(490), "the next packet came too early: {:?}", start.elapsed());
-    Ok(())
+    Ok(Some(()))
 }
 
 fn exact_counts() -> Result<()> {
