@@ -99,7 +99,7 @@ pub fn all() -> Vec<Branch> {
 
 impl Branch {
     /// A branch on one untagged port without limits.
-    fn new((name, text): (&'static str, &'static str), verdict: Verdict, expected: Expected, frame: Vec<u8>) -> Self {
+    fn new((name, text): Names, verdict: Verdict, expected: Expected, frame: Vec<u8>) -> Self {
         Self {
             name,
             text,
@@ -116,7 +116,7 @@ impl Branch {
         }
     }
 
-    fn dropped(names: (&'static str, &'static str), expected: Expected, frame: Vec<u8>) -> Self {
+    fn dropped(names: Names, expected: Expected, frame: Vec<u8>) -> Self {
         Self::new(names, Verdict::Drop, expected, frame)
     }
 
@@ -127,8 +127,11 @@ impl Branch {
     }
 }
 
+/// Stable name, and the same for people.
+type Names = (&'static str, &'static str);
+
 fn not_dhcp() -> Vec<Branch> {
-    let branches: [((_, _), fn() -> Vec<u8>); 8] = [
+    let branches: [(Names, fn() -> Vec<u8>); 8] = [
         (("tcp_ipv4", "TCP over IPv4"), frames::tcp_v4),
         (("tcp_ipv6", "TCP over IPv6"), frames::tcp_v6),
         (("tcp_vlan", "TCP over IPv4, one VLAN tag"), frames::tcp_v4_tagged),
@@ -138,7 +141,7 @@ fn not_dhcp() -> Vec<Branch> {
         (("udp_dns", "UDP over IPv4 to port 53"), frames::udp_v4),
         (("udp_ipv6", "UDP over IPv6 to port 443"), frames::udp_v6),
     ];
-    let branch = |(names, frame): ((_, _), fn() -> Vec<u8>)| Branch {
+    let branch = |(names, frame): (Names, fn() -> Vec<u8>)| Branch {
         budget_ns: Some(PASS_BUDGET_NS),
         goal_ns: Some(PASS_GOAL_NS),
         ..Branch::new(names, Verdict::Pass, Expected::NotDhcp, frame())

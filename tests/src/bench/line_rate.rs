@@ -46,8 +46,11 @@ pub struct FloodFigure {
     pub ratio: Spread,
     /// Aimed at.
     pub goal_ratio: Option<f64>,
-    /// Pairs that were taken again, because others used the CPU. If there were too many, some are in the figures.
-    pub disturbed_pairs: usize,
+    /// Pairs that were taken again, because others used the CPU.
+    pub pairs_repeated: usize,
+    /// Pairs that are in the figures although others used the CPU, because too many had been taken again already. Not 0:
+    /// the machine was too busy for this figure.
+    pub pairs_disturbed: usize,
 }
 
 /// A flood to measure.
@@ -91,7 +94,8 @@ fn measure_kind(kind: &Kind, effort: Effort) -> Result<FloodFigure> {
     let bed = TestBed::new()?;
     let _control = Control::attach(&bed.receiver, CONTROL.receiver, Verdict::Drop, XdpMode::Driver)?;
     let mut second = if kind.guarded { Second::guard(&bed)? } else { Second::control(&bed)? };
-    let (mut control_pps, mut ratio, mut disturbed_pairs) = (Vec::new(), Vec::new(), 0);
+    let (mut control_pps, mut ratio) = (Vec::new(), Vec::new());
+    let (mut pairs_repeated, mut pairs_disturbed) = (0, 0);
     // The first pair warms up and does not count.
     for pair in 0.. {
         let (control, guard);
@@ -105,9 +109,12 @@ fn measure_kind(kind: &Kind, effort: Effort) -> Result<FloodFigure> {
         if pair == 0 {
             continue;
         }
-        if (control.is_disturbed() || guard.is_disturbed()) && disturbed_pairs < MOST_AGAIN * effort.flood_pairs {
-            disturbed_pairs += 1;
-            continue;
+        if control.is_disturbed() || guard.is_disturbed() {
+            if pairs_repeated < MOST_AGAIN * effort.flood_pairs {
+                pairs_repeated += 1;
+                continue;
+            }
+            pairs_disturbed += 1;
         }
         control_pps.push(control.pps);
         ratio.push(guard.pps / control.pps);
@@ -121,7 +128,8 @@ fn measure_kind(kind: &Kind, effort: Effort) -> Result<FloodFigure> {
         control_pps: Spread::of(&control_pps)?,
         ratio: Spread::of(&ratio)?,
         goal_ratio: kind.goal_ratio,
-        disturbed_pairs,
+        pairs_repeated,
+        pairs_disturbed,
     })
 }
 

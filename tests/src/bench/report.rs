@@ -83,7 +83,7 @@ fn section(figure: &FrameFigure) -> &'static str {
 }
 
 fn flood_rows(figures: &[FloodFigure]) -> Vec<Row> {
-    let mut rows = vec![row(&["section", "flood", "control Mpps", "ratio", "goal", "", "taken again"])];
+    let mut rows = vec![row(&["section", "flood", "control Mpps", "ratio", "goal", "", "repeated", "disturbed"])];
     for figure in figures {
         let noise = figure.name.starts_with("noise");
         rows.push(vec![
@@ -93,7 +93,8 @@ fn flood_rows(figures: &[FloodFigure]) -> Vec<Row> {
             spread(&figure.ratio, 2),
             limit("≥", figure.goal_ratio),
             judged(None, figure.goal_ratio.map(|goal| figure.ratio.median >= goal)).into(),
-            figure.disturbed_pairs.to_string(),
+            figure.pairs_repeated.to_string(),
+            figure.pairs_disturbed.to_string(),
         ]);
     }
     rows
@@ -206,7 +207,7 @@ fn frame_json(figure: &FrameFigure) -> Value {
 fn flood_json(figure: &FloodFigure) -> Value {
     json!({
         "name": figure.name, "control_pps": spread_json(&figure.control_pps),
-        "ratio": spread_json(&figure.ratio), "goal_ratio": figure.goal_ratio, "disturbed_pairs": figure.disturbed_pairs,
+        "ratio": spread_json(&figure.ratio), "goal_ratio": figure.goal_ratio, "pairs_repeated": figure.pairs_repeated, "pairs_disturbed": figure.pairs_disturbed,
     })
 }
 
@@ -275,7 +276,8 @@ mod tests {
                 control_pps: spread_of(&[4.5e6]),
                 ratio: spread_of(&[0.9, 0.91, 0.89]),
                 goal_ratio: Some(0.88),
-                disturbed_pairs: 2,
+                pairs_repeated: 2,
+                pairs_disturbed: 1,
             }],
             footprint: Footprint {
                 verified_instructions: Some(1234),
@@ -294,7 +296,7 @@ mod tests {
         assert!(line("missed").ends_with("misses goal"), "{text}");
         assert!(line("broken").ends_with("OVER BUDGET"), "{text}");
         assert!(line("noise_pass").ends_with("0.0 [-0.3..0.2]"), "{text}");
-        assert!(line("one MAC").ends_with("4.50          0.90 [0.89..0.91]  ≥ 0.88  ok  2"), "{text}");
+        assert!(line("one MAC").ends_with("4.50          0.90 [0.89..0.91]  ≥ 0.88  ok  2         1"), "{text}");
         assert!(line("maps, default").contains("4.0 MiB (KNOWN 3.0, PORTS 1.0)"), "{text}");
         assert!(text.ends_with("Over budget: broken\n"), "{text}");
     }
