@@ -129,9 +129,11 @@ impl Branch {
 
 /// Stable name, and the same for people.
 type Names = (&'static str, &'static str);
+/// Makes a frame.
+type Build = fn() -> Vec<u8>;
 
 fn not_dhcp() -> Vec<Branch> {
-    let branches: [(Names, fn() -> Vec<u8>); 8] = [
+    let branches: [(Names, Build); 8] = [
         (("tcp_ipv4", "TCP over IPv4"), frames::tcp_v4),
         (("tcp_ipv6", "TCP over IPv6"), frames::tcp_v6),
         (("tcp_vlan", "TCP over IPv4, one VLAN tag"), frames::tcp_v4_tagged),
@@ -141,7 +143,7 @@ fn not_dhcp() -> Vec<Branch> {
         (("udp_dns", "UDP over IPv4 to port 53"), frames::udp_v4),
         (("udp_ipv6", "UDP over IPv6 to port 443"), frames::udp_v6),
     ];
-    let branch = |(names, frame): (Names, fn() -> Vec<u8>)| Branch {
+    let branch = |(names, frame): (Names, Build)| Branch {
         budget_ns: Some(PASS_BUDGET_NS),
         goal_ns: Some(PASS_GOAL_NS),
         ..Branch::new(names, Verdict::Pass, Expected::NotDhcp, frame())
