@@ -1,8 +1,8 @@
 //! The XDP program of dhcp-guard.
 //!
 //! Thin on purpose: the frame walk, the limiter arithmetic and the map layout are in `dhcp-guard-common`, which also
-//! runs in user space. Here is what needs a kernel: packet memory ([`packet`]), the clock ([`clock`]), atomics
-//! ([`atomic`]), maps ([`maps`]), events ([`events`]), and the order in which a packet meets them ([`judge`]).
+//! runs in user space. Here is what needs a kernel: packet memory (`packet`), the clock (`clock`), atomics
+//! (`atomic`), maps (`maps`), events (`events`), and the order in which a packet meets them (`judge`).
 //!
 //! What is never here: allocation, loops without a small constant bound, a helper call or a log line for a frame that
 //! is not DHCP, XDP_ABORTED.

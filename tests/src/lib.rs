@@ -8,7 +8,7 @@
 //! * [`agent`]: the guard itself, as a process on the lab's host.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
 //!   interface.
-//! * [`bench`]: what the guard costs.
+//! * [`mod@bench`]: what the guard costs.
 //! * [`harness`]: how a test says what it needs.
 //!
 //! Nothing the lab makes has a name outside this process: namespaces are file descriptors, the clients' files are
