@@ -161,8 +161,9 @@ struct Measured {
 /// More than this of its time taken from a flood makes it worthless.
 const MOST_TAKEN: f64 = 0.02;
 
-/// How often at most pairs are taken again, as a multiple of the pairs asked for.
-const MOST_AGAIN: usize = 4;
+/// How often at most pairs are taken again, as a multiple of the pairs asked for: where neighbours are busy all the
+/// time, more patience only takes longer.
+const MOST_AGAIN: usize = 1;
 
 impl Measured {
     fn is_disturbed(&self) -> bool {

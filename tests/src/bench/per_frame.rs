@@ -76,9 +76,7 @@ pub fn measure(effort: Effort, only: &Only, progress: &mut impl FnMut(&str)) -> 
 }
 
 fn measure_all(effort: Effort, only: &Only, progress: &mut impl FnMut(&str)) -> Result<Vec<FrameFigure>> {
-    let mut controls = Controls::load()?;
-    let overhead = controls.call_overhead_ns()?;
-    let meter = Meter { effort, overhead_ns: overhead };
+    let meter = Meter { effort, overhead_ns: Controls::load()?.call_overhead_ns()? };
     let mut figures = Vec::new();
     for (name, text, verdict) in [
         ("noise_pass", "noise: empty XDP_PASS against itself", Verdict::Pass),
@@ -88,14 +86,15 @@ fn measure_all(effort: Effort, only: &Only, progress: &mut impl FnMut(&str)) -> 
             continue;
         }
         progress(text);
-        let (control, itself) = (Controls::load()?, Controls::load()?);
-        let [a, b] = [control.program(verdict)?, itself.program(verdict)?];
-        let pairs = meter.pairs(&frames::tcp_v4(), a, b, verdict)?;
+        let pairs = meter.loads(|| {
+            let (control, itself) = (Controls::load()?, Controls::load()?);
+            meter.pairs(&frames::tcp_v4(), control.program(verdict)?, itself.program(verdict)?, verdict)
+        })?;
         figures.push(figure(&pairs, (name, text), verdict, (None, None))?);
     }
     for branch in branches::all().into_iter().filter(|branch| only.includes(branch.name)) {
         progress(branch.text);
-        figures.push(meter.branch(&branch, &controls).with_context(|| format!("`{}`", branch.name))?);
+        figures.push(meter.branch(&branch).with_context(|| format!("`{}`", branch.name))?);
     }
     Ok(figures)
 }
@@ -125,10 +124,26 @@ struct Meter {
 }
 
 impl Meter {
-    fn branch(&self, branch: &Branch, controls: &Controls) -> Result<FrameFigure> {
+    fn branch(&self, branch: &Branch) -> Result<FrameFigure> {
+        let pairs = self.loads(|| self.load(branch))?;
+        figure(&pairs, (branch.name, branch.text), branch.verdict, (branch.budget_ns, branch.goal_ns))
+    }
+
+    /// The pairs of all loads; see [`Effort::frame_loads`].
+    fn loads(&self, mut load: impl FnMut() -> Result<Vec<Pair>>) -> Result<Vec<Pair>> {
+        let mut pairs = Vec::new();
+        for _ in 0..self.effort.frame_loads {
+            pairs.extend(load()?);
+        }
+        Ok(pairs)
+    }
+
+    /// Loads guard and control, measures, and checks that it was the branch that was to be measured.
+    fn load(&self, branch: &Branch) -> Result<Vec<Pair>> {
+        let controls = Controls::load()?;
+        let control = controls.program(branch.verdict)?;
         let mut guard = prepare(branch)?;
         let before = Counters::read(&mut guard)?;
-        let control = controls.program(branch.verdict)?;
         let pairs = self.pairs(&branch.frame, control, guard.plane().program()?, branch.verdict)?;
         let runs = u64::from(self.effort.frame_runs) * (pairs.len() as u64 + WARM_UP_PAIRS);
         let counted = Counters::read(&mut guard)?.since(&before);
@@ -138,7 +153,7 @@ impl Meter {
             "this is not the branch that was to be measured: the counters should have moved by {expected:?}, and \
              moved by {counted:?}"
         );
-        figure(&pairs, (branch.name, branch.text), branch.verdict, (branch.budget_ns, branch.goal_ns))
+        Ok(pairs)
     }
 
     /// Guard and control in turns; who comes first changes, so that what changes slowly favours neither.
@@ -220,7 +235,7 @@ impl Controls {
     }
 
     /// CPU time of a call that does next to nothing, but changes the dispatcher as a long one does.
-    fn call_overhead_ns(&mut self) -> Result<f64> {
+    fn call_overhead_ns(&self) -> Result<f64> {
         const CALLS: usize = 11;
         let program = self.program(Verdict::Pass)?;
         let frame = frames::tcp_v4();

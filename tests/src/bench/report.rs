@@ -33,11 +33,11 @@ fn heading(machine: &Machine, effort: Effort) -> String {
     let Machine { architecture, kernel, cpu, cpus, virtual_machine, jit } = machine;
     let kind = if *virtual_machine { "virtual machine" } else { "bare metal" };
     let jit = if *jit { "on" } else { "OFF: the figures mean nothing" };
-    let Effort { frame_pairs, frame_runs, flood_pairs, flood_time, .. } = effort;
+    let Effort { frame_loads, frame_pairs, frame_runs, flood_pairs, flood_time, .. } = effort;
     format!(
         "{cpu}, {cpus} CPUs, {architecture}, {kind}; Linux {kernel}; BPF JIT {jit}\n\
-         guard and control in turns: {frame_pairs} pairs of {frame_runs} runs for each kind of frame, {flood_pairs} \
-         pairs of {flood_time:?} for each flood\n"
+         guard and control in turns: {frame_loads} loads with {frame_pairs} pairs of {frame_runs} runs for each kind of \
+         frame, {flood_pairs} pairs of {flood_time:?} for each flood\n"
     )
 }
 
@@ -182,7 +182,7 @@ pub fn json(figures: &Figures) -> Value {
             "virtual_machine": virtual_machine, "bpf_jit": jit,
         },
         "effort": {
-            "frame_pairs": effort.frame_pairs, "frame_runs": effort.frame_runs, "flood_pairs": effort.flood_pairs,
+            "frame_loads": effort.frame_loads, "frame_pairs": effort.frame_pairs, "frame_runs": effort.frame_runs, "flood_pairs": effort.flood_pairs,
             "flood_time_ms": effort.flood_time.as_millis() as u64, "loads": effort.loads,
         },
         "frames": figures.frames.iter().map(frame_json).collect::<Vec<_>>(),
