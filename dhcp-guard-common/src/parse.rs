@@ -97,7 +97,6 @@ const fn is_vlan_tag(ethertype: u16) -> bool {
 #[inline(always)]
 pub fn walk<F: Frame>(frame: &F) -> Option<Dhcp> {
     let eth: [u16; ETHERNET_WORDS] = frame.words(0)?;
-    let source = [eth[3], eth[4], eth[5]];
     let mut ethertype = eth[ETHERTYPE_WORD];
     let mut at = network_types::eth::EthHdr::LEN;
     let mut vlans = Vlans::default();
@@ -120,25 +119,28 @@ pub fn walk<F: Frame>(frame: &F) -> Option<Dhcp> {
         }
     }
     let (towards, payload) = walk_ipv4(frame, at)?;
-    Some(Dhcp { source, vlans, towards, payload })
+    Some(Dhcp { source: source(frame)?, vlans, towards, payload })
+}
+
+/// Read last: nearly all frames are not DHCP, and need no source address.
+#[inline(always)]
+fn source<F: Frame>(frame: &F) -> Option<MacWords> {
+    frame.words(size_of::<MacWords>())
 }
 
 /// IPv4 and UDP headers from byte `at`: whom it is for, and where the UDP payload starts.
+///
+/// The cheapest way to "no" comes first: protocol, then port. Whether the headers are sound is only asked of what looks
+/// like DHCP by then.
 #[inline(always)]
 fn walk_ipv4<F: Frame>(frame: &F, at: usize) -> Option<(Towards, usize)> {
     let ip: [u16; IPV4_WORDS] = frame.words(at)?;
-    let [ttl_and_protocol, fragment] = [ip[4], ip[3]];
-    if ttl_and_protocol.to_ne_bytes()[1] != IpProto::Udp as u8 || fragment & FRAGMENT_OFFSET != 0 {
+    let [total_len, fragment, ttl_and_protocol] = [ip[1], ip[3], ip[4]];
+    if ttl_and_protocol.to_ne_bytes()[1] != IpProto::Udp as u8 {
         return None;
     }
     let version_and_length = ip[0].to_ne_bytes()[0];
     let header_len = usize::from(version_and_length & 0x0f) * 4;
-    if version_and_length >> 4 != 4 || header_len < IPV4_MIN_LEN {
-        return None;
-    }
-    if usize::from(u16::from_be(ip[1])) < header_len + UdpHdr::LEN {
-        return None;
-    }
     let udp = at + header_len;
     let ports: [u16; 2] = frame.words(udp)?;
     let towards = match ports[1] {
@@ -146,7 +148,11 @@ fn walk_ipv4<F: Frame>(frame: &F, at: usize) -> Option<(Towards, usize)> {
         PORT_CLIENT => Towards::Client,
         _ => return None,
     };
-    Some((towards, udp + UdpHdr::LEN))
+    let sound = version_and_length >> 4 == 4
+        && header_len >= IPV4_MIN_LEN
+        && fragment & FRAGMENT_OFFSET == 0
+        && usize::from(u16::from_be(total_len)) >= header_len + UdpHdr::LEN;
+    if sound { Some((towards, udp + UdpHdr::LEN)) } else { None }
 }
 
 /// The fixed part of a BOOTP message, RFC 951 section 3.

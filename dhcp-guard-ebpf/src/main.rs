@@ -52,13 +52,16 @@ mod program {
     #[expect(clippy::needless_pass_by_value, reason = "the shape that the xdp attribute wants")]
     fn dhcp_guard(ctx: XdpContext) -> u32 {
         let packet = Packet::of(&ctx);
-        let ifindex = ctx.ingress_ifindex() as u32;
         let Some(dhcp) = parse::walk(&packet) else {
-            count::not_dhcp(ifindex);
+            count::not_dhcp(ctx.ingress_ifindex() as u32);
             return XDP_PASS;
         };
         let message = parse::message_type(&packet, dhcp.payload);
-        if judge::judge(ifindex, &dhcp, message, Now::read()).is_drop() { XDP_DROP } else { XDP_PASS }
+        if judge::judge(ctx.ingress_ifindex() as u32, &dhcp, message, Now::read()).is_drop() {
+            XDP_DROP
+        } else {
+            XDP_PASS
+        }
     }
 
     /// Tells user space how the kernel's ticks relate to its own clocks; run on demand, never attached.

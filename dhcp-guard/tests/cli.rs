@@ -66,7 +66,8 @@ fn every_error_is_one_sentence_and_exit_code_2() {
     }
     assert_eq!(
         error(&["config", "check", "--config", "/nowhere/a.toml"]),
-        "dhcp-guard: cannot read the configuration /nowhere/a.toml: No such file or directory (os error 2)"
+        "dhcp-guard: cannot read the configuration /nowhere/a.toml: No such file or directory (os error 2); name a \
+         file with --config"
     );
 }
 

@@ -18,6 +18,7 @@ use tests::{
     control::{Control, Verdict},
     flood::{Flood, Limits, Mode},
     harness::{Need, trial},
+    link,
     mac::Mac,
     netns::Netns,
     process,
@@ -82,6 +83,8 @@ impl Host {
         netns.ip("link add up0 type veth peer name peer0\nlink set up0 up\nlink set peer0 up\n\
              link add up1 type veth peer name peer1\nlink set up1 up\nlink set peer1 up\n\
              link add down0 type veth peer name peer2\n")?;
+        // As on a host that is set up for XDP; otherwise there is a warning, which has a test of its own.
+        UP.iter().try_for_each(|interface| link::keep_vlan_tags(&netns, interface))?;
         Ok(Self(netns))
     }
 

@@ -51,10 +51,14 @@ pub fn redirects_lost(netns: &Netns, interface: &str) -> Result<Option<u64>> {
 }
 
 /// Makes a veth take frames that are redirected to its peer, also while it runs no XDP program: with GRO on, its
-/// receiver is polled and has a ring to put them in. Otherwise the kernel drops them silently. VLAN tags stay in the
-/// frame, as on a host that is set up for XDP.
+/// receiver is polled and has a ring to put them in. Otherwise the kernel drops them silently.
 pub fn accept_redirects(netns: &Netns, veth: &str) -> Result<()> {
-    netns.exec(&["ethtool", "-K", veth, "gro", "on", "rxvlan", "off"]).map(drop)
+    netns.exec(&["ethtool", "-K", veth, "gro", "on"]).map(drop)
+}
+
+/// Leaves VLAN tags in the frame, as a host that is set up for XDP does.
+pub fn keep_vlan_tags(netns: &Netns, interface: &str) -> Result<()> {
+    netns.exec(&["ethtool", "-K", interface, "rxvlan", "off"]).map(drop)
 }
 
 /// Waits until all ports of the namespace's bridges forward. The kernel's link watch may take up to a second to notice

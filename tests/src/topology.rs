@@ -173,7 +173,7 @@ fn build_uplink(machines: &Netns, host: &Netns, count: usize) -> Result<Netns> {
         "link set fab-up master fabric0\n{}",
         for_each(count, |index| format!("link set fp{index} master fabric0\n"))
     ))?;
-    link::accept_redirects(host, "uplink0")?;
+    prepare_guarded(host, "uplink0")?;
     link::wait_for_ports(&fabric, count + 1)?;
     link::wait_for_ports(host, 2)?;
     Ok(fabric)
@@ -190,9 +190,15 @@ fn build_ports(machines: &Netns, host: &Netns, count: usize) -> Result<()> {
     machines.ip(&for_each(count, |index| format!("link set m{index} up\n")))?;
     host.ip(&for_each(count, |index| format!("link set em{index} master br0\n")))?;
     for index in 0..count {
-        link::accept_redirects(host, &format!("em{index}"))?;
+        prepare_guarded(host, &format!("em{index}"))?;
     }
     link::wait_for_ports(host, count + 1)
+}
+
+/// What an interface of the host needs for floods to arrive, and as they were sent.
+fn prepare_guarded(host: &Netns, interface: &str) -> Result<()> {
+    link::accept_redirects(host, interface)?;
+    link::keep_vlan_tags(host, interface)
 }
 
 /// Adds the lines that make `port` and the machine's end of the link, and bring `port` up.
