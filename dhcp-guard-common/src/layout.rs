@@ -58,6 +58,7 @@ impl ClientKey {
 
     /// The slot of the client's port.
     #[must_use]
+    #[inline(always)]
     pub const fn slot(self) -> u32 {
         (self.0 >> 48) as u32
     }
@@ -188,6 +189,13 @@ pub struct PortCounters {
 impl PortCounters {
     /// Nothing counted.
     pub const ZERO: Self = Self { by: [[0; MessageType::COUNT]; Reason::COUNT] };
+
+    /// Adds another CPU's, or another port's.
+    pub fn add(&mut self, other: &Self) {
+        for (into, from) in self.by.as_flattened_mut().iter_mut().zip(other.by.as_flattened()) {
+            *into += from;
+        }
+    }
 }
 
 /// What the program could not do, on one CPU.

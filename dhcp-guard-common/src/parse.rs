@@ -110,7 +110,13 @@ pub fn walk<F: Frame>(frame: &F) -> Option<Dhcp> {
         at += VlanHdr::LEN;
         if is_vlan_tag(ethertype) {
             let tag: [u16; 2] = frame.words(at)?;
-            vlans.inner = u16::from_be(tag[0]) & VLAN_ID_MASK;
+            let inner = u16::from_be(tag[0]) & VLAN_ID_MASK;
+            // A priority tag outside says nothing about the VLAN: the tag inside does.
+            if vlans.outer == 0 {
+                vlans.outer = inner
+            } else {
+                vlans.inner = inner
+            }
             ethertype = tag[1];
             at += VlanHdr::LEN;
         }

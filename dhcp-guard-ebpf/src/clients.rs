@@ -72,7 +72,7 @@ struct Words {
 impl Entry {
     #[inline(always)]
     fn words(self) -> Words {
-        // SAFETY: a lookup made the pointer, and the value stays valid for the run of the program.
+        // SAFETY: a lookup made the pointer, and the memory stays a map value for the run of the program.
         unsafe {
             Words {
                 limiter: Shared::new(&raw mut (*self.0).limiter),

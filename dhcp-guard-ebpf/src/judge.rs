@@ -134,8 +134,12 @@ impl<'a> Port<'a> {
         if clients::insert_stranger(client, limiter, excess, self.now) {
             return;
         }
-        // Another CPU may have been first.
+        // Another CPU was first, and its packet alone is in the entry's limiter. This one is charged, too; if the client
+        // is over its limit by now, its next packet is the one to feel it.
         if let Some(entry) = clients::stranger(client) {
+            if !excess {
+                let _ = entry.take(&self.policy.client, self.now);
+            }
             entry.count(excess, self.now);
             return;
         }

@@ -25,8 +25,9 @@ impl Place {
     #[inline(always)]
     pub(crate) fn of(port: PortKey, source: MacWords) -> Option<Self> {
         let mac = ClientKey::new(0, source).0;
-        // The last bytes differ most between machines; folding in the middle ones spreads vendors that count there.
-        let place = (u32::from(source[2].swap_bytes()) ^ u32::from(source[1])) & (MEMOS - 1);
+        // All of the last four bytes: vendors count in one of them, lab machines in another.
+        let folded = u32::from(source[1] ^ source[2]);
+        let place = (folded ^ folded >> 8) & (MEMOS - 1);
         let memo = maps::MEMOS.get_ptr_mut(place)?;
         let port = u64::from(port.ifindex) | u64::from(port.outer_vlan) << 32 | u64::from(port.inner_vlan) << 48;
         Some(Self { memo, port, mac })
@@ -42,7 +43,7 @@ impl Place {
         }
         memo.pending += 1;
         memo.last_seen = now.ticks;
-        Some(((memo.client >> 48) as u32, memo.monitor != 0))
+        Some((ClientKey(memo.client).slot(), memo.monitor != 0))
     }
 
     /// Remembers that `client` is over its limit until `until`, unless the place holds another certainty.
@@ -56,16 +57,14 @@ impl Place {
         if memo.pending > 0 {
             clients::hand_over(ClientKey(memo.client), memo.table == MEMO_KNOWN, memo.pending, memo.last_seen);
         }
-        *memo = Memo {
-            port: self.port,
-            mac: self.mac,
-            until,
-            client: client.0,
-            pending: 0,
-            last_seen: now.ticks,
-            table: if known { MEMO_KNOWN } else { MEMO_STRANGER },
-            monitor: monitor.into(),
-        };
+        // User space may copy the memo at any moment: it must never see the old client's count under the new client.
+        // SAFETY: as above; volatile, so that this store stays in front of the others.
+        unsafe { (&raw mut memo.pending).write_volatile(0) };
+        memo.client = client.0;
+        memo.last_seen = now.ticks;
+        memo.table = if known { MEMO_KNOWN } else { MEMO_STRANGER };
+        memo.monitor = monitor.into();
+        (memo.port, memo.mac, memo.until) = (self.port, self.mac, until);
     }
 }
 

@@ -172,6 +172,8 @@ pub struct Offender {
     pub server_id: Option<String>,
     /// From the inventory.
     pub server_name: Option<String>,
+    /// From the inventory: whose machine it is.
+    pub owner: Option<String>,
 }
 
 /// `GET /v1/ports`

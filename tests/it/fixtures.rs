@@ -1,6 +1,7 @@
 //! Every frame shape with its expected verdict, on the host and in the kernel.
 
 use anyhow::{Result, ensure};
+use dhcp_guard::dataplane::PortSpec;
 use dhcp_guard_common::{
     parse,
     verdict::{MessageType, Reason},
@@ -15,6 +16,11 @@ use tests::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("fixtures: the parser on the host", &[], on_the_host),
+        trial(
+            "fixtures: what is DHCP is dropped over a limit, and nothing else",
+            &[Need::Root, Need::BpfObject],
+            over_limit,
+        ),
         trial("fixtures: the program in the kernel", &[Need::Root, Need::BpfObject], in_the_kernel),
     ]
 }
@@ -28,6 +34,11 @@ fn on_the_host() -> Result<()> {
         })
         .collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // The kernel takes no frame without a link-layer header; the parser must live with one all the same.
+    for len in 0..14 {
+        let frame = &[0u8; 14][..len];
+        ensure!(parse::walk(&frame).is_none(), "{len} bytes are no DHCP");
+    }
     Ok(())
 }
 
@@ -73,6 +84,20 @@ fn in_the_kernel() -> Result<()> {
         before = after;
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// The client of all fixtures has spent its limit: to a server means dropped, everything else passes.
+fn over_limit() -> Result<()> {
+    let spent = PortSpec { client: (1, 1), ..guard_run::port(0, 0) };
+    let mut guard = GuardRun::new(&guard_run::spec(vec![spent]))?;
+    for fixture in fixtures::all() {
+        let to_server = matches!(fixture.expected, Expected::Dhcp { towards: parse::Towards::Server, .. });
+        // One a second may pass: whoever gets it has spent it.
+        let fates = [guard.send(&fixture.bytes)?, guard.send(&fixture.bytes)?];
+        let expected = if to_server { Fate::Dropped } else { Fate::Passed };
+        ensure!(fates[1] == expected, "{}: {fates:?}", fixture.name);
+    }
     Ok(())
 }
 

@@ -163,12 +163,20 @@ fn time(value: &Value, key: &str) -> Result<String> {
 
 fn counts_are_exact() -> Result<()> {
     for macs in [1u32, 2, 100] {
-        exact_with(macs).with_context(|| format!("{macs} MACs"))?;
+        // On a busy machine the ring in front of the guard may lose frames: then nothing can be exact, and it is tried
+        // again.
+        let mut attempts = (0..3).map(|_| exact_with(macs).with_context(|| format!("{macs} MACs")));
+        let exact = attempts.find(|result| !matches!(result, Ok(false)));
+        ensure!(
+            exact.transpose()?.is_some(),
+            "{macs} MACs: the ring lost frames three times, this machine is too busy"
+        );
     }
     Ok(())
 }
 
-fn exact_with(macs: u32) -> Result<()> {
+/// False: the ring in front of the guard lost frames.
+fn exact_with(macs: u32) -> Result<bool> {
     let lab = Lab::new(Layout::Uplink, 3)?;
     let agent = Agent::start(&lab.host, &lab.guarded(), "")?;
     let received_before = lab.received("uplink0")?.frames;
@@ -179,7 +187,9 @@ fn exact_with(macs: u32) -> Result<()> {
     // Long enough for every one of them to be reported.
     let mode = Mode::Macs { base, count: macs };
     let report = Flood::start(&lab.injection(0), mode, full_rate(Duration::from_secs(5)))?.wait()?;
-    ensure!(report.lost == Some(0), "the ring in front of the guard lost frames, so nothing can be exact: {report:?}");
+    if report.lost != Some(0) {
+        return Ok(false);
+    }
 
     // The agent reads its maps once a second.
     let mut status = Value::Null;
@@ -193,7 +203,8 @@ fn exact_with(macs: u32) -> Result<()> {
     let reasons: u64 = status["reasons"].as_object().context("no reasons")?.values().filter_map(Value::as_u64).sum();
     ensure!(number("packets")? == number("non_dhcp_packets")? + reasons, "reasons do not add up: {status}");
     ensure!(number("dhcp_packets")? == reasons, "{status}");
-    check_macs(&lab, &agent, base, &report)
+    check_macs(&lab, &agent, base, &report)?;
+    Ok(true)
 }
 
 /// Each MAC's packets are what was delivered of it, its drops what did not reach the server.

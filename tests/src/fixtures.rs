@@ -125,7 +125,7 @@ fn vlans() -> Vec<Fixture> {
         ("0x9100 and 802.1Q", &[old_qinq(100), Tag::c(20)], (100, 20)),
         ("the highest id", &[Tag::c(4094)], (4094, 0)),
         ("a priority tag", &[Tag::c(0)], (0, 0)),
-        ("a priority tag around a VLAN", &[Tag::s(0), Tag::c(20)], (0, 20)),
+        ("a priority tag around a VLAN", &[Tag::s(0), Tag::c(20)], (20, 0)),
     ];
     let mut fixtures: Vec<Fixture> = cases
         .into_iter()

@@ -20,9 +20,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
-    ("bpftool", "bpftool"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
+    ("mount", "mount"),
 ];
 
 /// Where the programs of an administrator are; not in everyone's PATH.

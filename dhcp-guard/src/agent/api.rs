@@ -1,10 +1,10 @@
 //! The control API: HTTP + JSON on a Unix socket. Queries only; they are answered from the latest picture and never
-//! touch the decision loop or the kernel.
+//! touch the decision loop or the maps.
 
 use std::{
     convert::Infallible,
     fs, io,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,7 +13,7 @@ use anyhow::{Context as _, anyhow, bail};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     http::StatusCode,
     response::IntoResponse,
     routing::get,
@@ -46,13 +46,29 @@ pub struct Listener {
     file: SocketFile,
 }
 
+/// The file, and what it was when it was made: another agent's, that took its place, is left alone.
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+struct SocketFile {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), identity: identity(path) }
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Takes the socket. A socket that nobody answers on is left over from an agent that was killed, and is replaced; a file
@@ -73,7 +89,7 @@ pub async fn bind(path: &Path) -> anyhow::Result<Listener> {
         Err(e) => return Err(unusable("use", "socket", path, &e)),
     }
     let listener = UnixListener::bind(path).map_err(|e| unusable("listen on", "socket", path, &e))?;
-    let listener = Listener { listener, file: SocketFile(path.to_owned()) };
+    let listener = Listener { listener, file: SocketFile::new(path) };
     // Owner and group may ask; nobody else.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))
         .map_err(|e| unusable("set the permissions of", "socket", path, &e))?;
@@ -119,6 +135,7 @@ pub async fn serve(listener: Listener, shared: Shared, mut stopped: watch::Recei
         .route("/v1/events", get(events))
         .route("/v1/events/follow", get(follow))
         .fallback(unknown)
+        .method_not_allowed_fallback(only_questions)
         .with_state(shared);
     tokio::select! {
         result = axum::serve(listener, router).into_future() => result.context("the control API's socket broke"),
@@ -147,8 +164,14 @@ struct Latest {
     limit: Option<usize>,
 }
 
-async fn events(State(shared): State<Shared>, Query(latest): Query<Latest>) -> Json<Events> {
-    Json(Events { events: shared.journal.latest(latest.limit.unwrap_or(100)) })
+async fn events(
+    State(shared): State<Shared>,
+    latest: Result<Query<Latest>, QueryRejection>,
+) -> Result<Json<Events>, (StatusCode, Json<ApiError>)> {
+    let Ok(Query(latest)) = latest else {
+        return Err(refusal(StatusCode::BAD_REQUEST, "limit must be a number of events: /v1/events?limit=100"));
+    };
+    Ok(Json(Events { events: shared.journal.latest(latest.limit.unwrap_or(100)) }))
 }
 
 /// New events, one JSON document a line, until the asker goes away.
@@ -171,10 +194,19 @@ async fn follow(State(shared): State<Shared>) -> impl IntoResponse {
 }
 
 async fn unknown() -> (StatusCode, Json<ApiError>) {
-    let error = "there is nothing here: ask for /v1/status, /v1/offenders, /v1/ports, /v1/clients, /v1/events or \
-                 /v1/events/follow"
-        .to_owned();
-    (StatusCode::NOT_FOUND, Json(ApiError { error }))
+    refusal(
+        StatusCode::NOT_FOUND,
+        "there is nothing here: ask for /v1/status, /v1/offenders, /v1/ports, /v1/clients, /v1/events or \
+         /v1/events/follow",
+    )
+}
+
+async fn only_questions() -> (StatusCode, Json<ApiError>) {
+    refusal(StatusCode::METHOD_NOT_ALLOWED, "this can only be asked (GET), not changed")
+}
+
+fn refusal(status: StatusCode, sentence: &str) -> (StatusCode, Json<ApiError>) {
+    (status, Json(ApiError { error: sentence.to_owned() }))
 }
 
 impl Shared {

@@ -177,11 +177,14 @@ impl Decider {
         };
         let Some(port) = self.context.plan.port(slot) else { return };
         let who = mac.map_or_else(|| "the port as a whole".to_owned(), |mac| mac.to_string());
-        let limit = if mac.is_some() { self.context.config.limits.client_rate_pps } else { port.rate_pps };
+        let limit = match mac {
+            Some(_) => format!("limit of {} pps", self.context.config.limits.client_rate_pps),
+            None => format!("limit of {} pps, or strangers over their {}", port.rate_pps, port.strangers_pps),
+        };
         let (kind, message) = match report.change {
             Change::Offends => {
                 let windows = self.context.config.detection.offender_windows;
-                let what = format!("has been over its limit of {limit} pps for {windows} s running");
+                let what = format!("has been over its {limit}, for {windows} s running");
                 (EventKind::OffenderFound, format!("{who} on port {} {what}", port.name))
             }
             Change::Recovers => {

@@ -6,8 +6,8 @@
 //!                                   engine (pure)
 //! ```
 //!
-//! All channels are bounded, and the decision loop waits for nobody: a full queue loses its item, and the loss is
-//! counted. Stopping is one word to everybody, and dropping the data plane takes the program off the interfaces.
+//! All channels are bounded, and the decision loop waits for nobody: a full queue loses its item, and the log says so.
+//! Stopping is one word to everybody, and dropping the data plane takes the program off the interfaces.
 //!
 //! * [`plan`]: configuration and interfaces become ports with slots and limits.
 //! * [`reader`]: reads the maps once a window, on a thread of its own.
@@ -27,7 +27,7 @@ pub mod report;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use log::{info, warn};
 use tokio::{
@@ -98,7 +98,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     dataplane::check_kernel()?;
     let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut warnings = config.warnings();
-    let inventory = load_inventory(&config, &mut warnings)?;
+    let inventory = load_inventory(&config, &mut warnings);
     let listener = api::bind(&config.socket).await?;
     let epoch = Instant::now();
     let (mut plane, plan, attachments) = start_data_plane(&config, options.debug_kernel).await?;
@@ -120,17 +120,19 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     journal.add(started(&context));
 
     let first = reader::read(&mut plane, &context.plan, epoch).context("cannot read the counters")?;
-    let (reader, snapshots) = Reader::start(plane, attachments, Arc::clone(&context), epoch)?;
+    let (mut reader, snapshots) = Reader::start(plane, attachments, Arc::clone(&context), epoch)?;
     let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), &first);
     let (stop, stopped) = watch::channel(false);
-    let decisions = tokio::spawn(decider.run(snapshots, kernel_events, stopped.clone()));
+    let mut decisions = tokio::spawn(decider.run(snapshots, kernel_events, stopped.clone()));
     let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
-    let server = tokio::spawn(api::serve(listener, api::Shared { context, journal, pictures }, stopped));
+    let mut server = tokio::spawn(api::serve(listener, api::Shared { context, journal, pictures }, stopped));
 
     let signal = tokio::select! {
         _ = signals.0.recv() => "SIGINT",
         _ = signals.1.recv() => "SIGTERM",
         error = reader.failed() => return Err(error),
+        ended = &mut decisions => return Err(anyhow!("the decision loop ended by itself ({ended:?}): please report it")),
+        ended = &mut server => return Err(anyhow!("the control API ended by itself ({ended:?}): please report it")),
     };
     info!("{signal}: taking the guard off and stopping");
     let _ = stop.send(true);
@@ -154,11 +156,19 @@ async fn start_data_plane(config: &Config, debug_kernel: bool) -> anyhow::Result
     Ok((plane, plan, attachments))
 }
 
-fn load_inventory(config: &Config, warnings: &mut Vec<String>) -> anyhow::Result<Inventory> {
-    let Some(path) = &config.inventory else { return Ok(Inventory::default()) };
-    let (inventory, problems) = Inventory::load(path)?;
-    warnings.extend(problems.iter().map(|problem| format!("inventory {}: {problem}", path.display())));
-    Ok(inventory)
+/// The inventory only names machines. Whatever is wrong with it, the guard works, and says so.
+fn load_inventory(config: &Config, warnings: &mut Vec<String>) -> Inventory {
+    let Some(path) = &config.inventory else { return Inventory::default() };
+    match Inventory::load(path) {
+        Ok((inventory, problems)) => {
+            warnings.extend(problems.iter().map(|problem| format!("inventory {}: {problem}", path.display())));
+            inventory
+        }
+        Err(error) => {
+            warnings.push(format!("{:#}", anyhow::Error::new(error)));
+            Inventory::default()
+        }
+    }
 }
 
 fn generic_warning(attachment: &Attachment) -> Option<String> {

@@ -31,6 +31,8 @@ pub struct Port {
     pub rate_pps: u32,
     /// Packets in a burst.
     pub burst: u32,
+    /// Packets a second of strangers together.
+    pub strangers_pps: u32,
 }
 
 /// Everything that is guarded.
@@ -103,17 +105,23 @@ fn add_port(ports: &mut Vec<Port>, config: &Config, interface: &Interface, vlans
         mode: config.mode_of(&interface.name, vlans),
         rate_pps: class.rate_pps,
         burst: class.burst,
+        strangers_pps: strangers_share(config, class.rate_pps),
     });
+}
+
+/// The strangers' part of a rate or a burst, rounded up: never nothing.
+fn strangers_share(config: &Config, whole: u32) -> u32 {
+    let share = u64::from(whole) * u64::from(config.limits.strangers_share_percent);
+    u32::try_from(share.div_ceil(100)).unwrap_or(whole)
 }
 
 fn port_spec(config: &Config, port: &Port) -> PortSpec {
     let limits = &config.limits;
-    let share = |whole: u32| (u64::from(whole) * u64::from(limits.strangers_share_percent)).div_ceil(100) as u32;
     let vlan = |place: usize| port.vlans.get(place).copied().unwrap_or(0);
     PortSpec {
         key: PortKey::new(port.ifindex, Vlans { outer: vlan(0), inner: vlan(1) }),
         total: (port.rate_pps, port.burst),
-        strangers: (share(port.rate_pps), share(port.burst)),
+        strangers: (port.strangers_pps, strangers_share(config, port.burst)),
         new_clients: (limits.new_clients_per_s, limits.new_clients_per_s),
         client: (limits.client_rate_pps, limits.client_burst),
         trusted: port.trusted,

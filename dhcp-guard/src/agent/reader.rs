@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use log::warn;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 
 use super::{Context, plan::Plan};
 use crate::dataplane::{self, DataPlane, Snapshot, attach::Attachment};
@@ -22,7 +25,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub struct Reader {
     thread: JoinHandle<()>,
     stop: std_mpsc::Sender<()>,
-    failed: tokio::sync::Mutex<oneshot::Receiver<dataplane::Error>>,
+    failed: oneshot::Receiver<dataplane::Error>,
 }
 
 /// Reads everything once.
@@ -55,11 +58,13 @@ impl Reader {
             {
                 next = (next + WINDOW).max(Instant::now());
                 match read(&mut plane, &context.plan, epoch) {
-                    Ok(snapshot) => {
-                        if snapshots.try_send(snapshot).is_err() {
+                    Ok(snapshot) => match snapshots.try_send(snapshot) {
+                        Ok(()) => {}
+                        Err(TrySendError::Full(_)) => {
                             warn!("the decision loop is late: one reading of the counters was skipped");
                         }
-                    }
+                        Err(TrySendError::Closed(_)) => break,
+                    },
                     Err(error) => {
                         let _ = failed.send(error);
                         break;
@@ -69,12 +74,12 @@ impl Reader {
             drop(attachments);
         };
         let thread = std::thread::Builder::new().name("map-reader".into()).spawn(body).context("no reader thread")?;
-        Ok((Self { thread, stop, failed: tokio::sync::Mutex::new(failure) }, receiver))
+        Ok((Self { thread, stop, failed: failure }, receiver))
     }
 
     /// Waits until reading fails, which is for ever if it does not.
-    pub async fn failed(&self) -> anyhow::Error {
-        match (&mut *self.failed.lock().await).await {
+    pub async fn failed(&mut self) -> anyhow::Error {
+        match (&mut self.failed).await {
             Ok(error) => anyhow!(error).context("cannot read the counters any more"),
             Err(_) => anyhow!("the map reader stopped: this is a bug, please report it with the log"),
         }

@@ -1,9 +1,9 @@
-//! From the decision loop's picture to the documents of the API. Pure functions.
+//! From the decision loop's picture to the documents of the API.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use dhcp_guard_common::{
-    layout::{ClientKey, NO_PORT_SLOT, PortCounters},
+    layout::{NO_PORT_SLOT, PortCounters},
     verdict::{MessageType, Reason},
 };
 use jiff::Timestamp;
@@ -70,7 +70,8 @@ fn interface(context: &Context, picture: &Picture, place: usize) -> InterfaceSta
         .filter(|port| port.ifindex == interface.ifindex)
         .filter_map(|port| picture.ports.get(port.slot as usize))
         .collect();
-    let sum = ports.iter().fold(PortCounters::ZERO, |sum, port| add(sum, &port.counters));
+    let mut sum = PortCounters::ZERO;
+    ports.iter().for_each(|port| sum.add(&port.counters));
     let non_dhcp_packets = picture.non_dhcp.get(place).copied().unwrap_or(0);
     let dhcp_packets = count_where(&sum, |_| true);
     InterfaceStatus {
@@ -136,6 +137,7 @@ fn client_offender(context: &Context, picture: &Picture, client: &ClientPicture)
         reason: "client_limit".to_owned(),
         server_id: machine.map(|m| m.server_id.clone()),
         server_name: machine.and_then(|m| m.name.clone()),
+        owner: machine.and_then(|m| m.owner.clone()),
     })
 }
 
@@ -146,6 +148,7 @@ fn port_offender(context: &Context, picture: &Picture, port: &Port) -> Option<Of
     let count = |enforced, monitored| reason_count(&seen.counters, enforced) + reason_count(&seen.counters, monitored);
     let strangers = count(Reason::DropStrangerShare, Reason::WouldDropStrangerShare);
     let total = count(Reason::DropPortLimit, Reason::WouldDropPortLimit);
+    let by_strangers = strangers >= total;
     Some(Offender {
         kind: Kind::Port,
         mac: None,
@@ -156,14 +159,15 @@ fn port_offender(context: &Context, picture: &Picture, port: &Port) -> Option<Of
         dropped: count_where(&seen.counters, Reason::is_drop),
         would_drop: count_where(&seen.counters, Reason::is_would_drop),
         rate_pps: seen.window.rate_pps(),
-        limit_pps: port.rate_pps.into(),
+        limit_pps: if by_strangers { port.strangers_pps } else { port.rate_pps }.into(),
         first_seen: picture.moment.wall_of(seen.excess_ticks.0),
         last_seen: picture.moment.wall_of(seen.excess_ticks.1),
         offender_since,
         state,
-        reason: if strangers >= total { "stranger_share" } else { "port_limit" }.to_owned(),
+        reason: if by_strangers { "stranger_share" } else { "port_limit" }.to_owned(),
         server_id: machine.map(|m| m.server_id.clone()),
         server_name: machine.and_then(|m| m.name.clone()),
+        owner: machine.and_then(|m| m.owner.clone()),
     })
 }
 
@@ -227,7 +231,7 @@ pub fn clients(context: &Context, picture: &Picture) -> Clients {
 
 fn client_report(context: &Context, picture: &Picture, client: &ClientPicture) -> Option<ClientReport> {
     let port = context.plan.port(client.key.slot())?;
-    let mac = mac(client.key);
+    let mac = Mac(client.key.mac());
     let machine = context.inventory.machine(&port.interface, &port.vlans, Some(mac));
     let (dropped, would_drop) = split(port.mode, client.totals.excess);
     let time = |ticks: u64| (client.totals.packets > 0).then(|| picture.moment.wall_of(ticks));
@@ -248,10 +252,6 @@ fn client_report(context: &Context, picture: &Picture, client: &ClientPicture) -
     })
 }
 
-fn mac(key: ClientKey) -> Mac {
-    Mac(key.mac())
-}
-
 /// Packets over a limit were dropped, or in `monitor` mode would have been.
 fn split(mode: Mode, excess: u64) -> (u64, u64) {
     match mode {
@@ -267,13 +267,6 @@ fn state(standing: &Standing) -> State {
         Standing::Offender { .. } => State::Offender,
         Standing::Recovered { .. } => State::Recovered,
     }
-}
-
-fn add(mut sum: PortCounters, more: &PortCounters) -> PortCounters {
-    for (into, from) in sum.by.as_flattened_mut().iter_mut().zip(more.by.as_flattened()) {
-        *into += from;
-    }
-    sum
 }
 
 fn reasons(counters: &PortCounters) -> BTreeMap<String, u64> {

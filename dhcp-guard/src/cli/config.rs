@@ -65,7 +65,7 @@ fn check(file: Option<&Path>) -> Result<Report, ConfigError> {
     })
 }
 
-/// The inventory only names people: whatever is wrong with it, the guard works.
+/// The inventory only names machines: whatever is wrong with it, the guard works.
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = config.warnings();
     if let Some(file) = &config.inventory {

@@ -9,7 +9,7 @@ use aya::{
 };
 use dhcp_guard_common::gcra::Limit;
 use dhcp_guard_common::layout::{
-    ClientKey, ClientState, MAX_PORTS, NO_PORT_SLOT, PORT_MONITOR, PORT_TRUSTED, PortKey, PortPolicy,
+    ClientKey, ClientState, NO_PORT_SLOT, PORT_MONITOR, PORT_TRUSTED, PortKey, PortPolicy,
 };
 
 use super::{
@@ -95,7 +95,8 @@ impl DataPlane {
         check_kernel()?;
         let ticks_per_s = clock::ticks_per_s();
         let interface_mask = interface_mask(spec.ports.iter().map(|p| p.key.ifindex));
-        let slots = (spec.port_capacity.max(slot_of(spec.ports.len()))).min(MAX_PORTS);
+        // One more than there are ports: slot 0 is nobody's.
+        let slots = slot_of(spec.ports.len().max(spec.port_capacity as usize));
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries("PORTS", slots)

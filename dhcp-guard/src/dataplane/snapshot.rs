@@ -90,11 +90,7 @@ impl DataPlane {
             .map(|slot| {
                 let cpus = counters.get(&slot, 0).map_err(Error::map("read", "PORT_COUNTERS"))?;
                 let mut sum = PortCounters::ZERO;
-                for cpu in cpus.iter() {
-                    for (into, from) in sum.by.as_flattened_mut().iter_mut().zip(cpu.by.as_flattened()) {
-                        *into += from;
-                    }
-                }
+                cpus.iter().for_each(|cpu| sum.add(cpu));
                 Ok(sum)
             })
             .collect()
@@ -124,8 +120,8 @@ impl DataPlane {
         }))
     }
 
-    /// The tables first, the memos after them: a memo that is handed over in between is then counted late, by one
-    /// reading, and never twice.
+    /// The tables first, the memos after them: what a memo hands over in between is missing from this reading and back
+    /// in the next; it is never counted twice.
     fn read_clients(&self) -> Result<Vec<ClientSample>, Error> {
         let mut clients = Vec::new();
         for (name, known) in [("KNOWN", true), ("STRANGERS", false)] {

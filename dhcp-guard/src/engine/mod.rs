@@ -46,8 +46,10 @@ pub struct Report {
 /// One client or port as the engine knows it.
 #[derive(Clone, Debug)]
 pub struct Tracked {
-    /// The latest counts.
+    /// All counts since the engine knows it.
     pub totals: Totals,
+    /// The latest reading of its entry.
+    reading: Totals,
     /// What the last window brought.
     pub window: Window,
     /// Where it stands.
@@ -82,7 +84,8 @@ impl Engine {
         for (subject, totals) in &observation.totals {
             let tracked = self.tracked.entry(*subject).or_insert_with(Tracked::new);
             tracked.seen = self.now;
-            tracked.window = tracked.totals.advance(*totals, elapsed);
+            tracked.window = tracked.reading.advance(*totals, elapsed);
+            tracked.totals.accumulate(tracked.window, totals);
             if let Some(change) = tracked.standing.observe(&self.rules, self.now, tracked.window) {
                 reports.push(Report { subject: *subject, change });
             }
@@ -115,7 +118,14 @@ impl Engine {
 
 impl Tracked {
     fn new() -> Self {
-        Self { totals: Totals::default(), window: Window::default(), standing: Standing::Normal, seen: Duration::ZERO }
+        let none = Totals::default();
+        Self {
+            totals: none,
+            reading: none,
+            window: Window::default(),
+            standing: Standing::Normal,
+            seen: Duration::ZERO,
+        }
     }
 }
 

@@ -147,6 +147,18 @@ fn counters_of_a_new_entry_count_from_zero_and_others_never_go_back() {
 }
 
 #[test]
+fn an_offender_whose_entry_was_evicted_keeps_its_counts() {
+    let mut scenario = Scenario::new();
+    for _ in 0..3 {
+        scenario.second(100, 90, 90);
+    }
+    scenario.client = Totals { generation: 77, ..Totals::default() };
+    scenario.second(50, 40, 40);
+    let totals = scenario.engine.tracked[&CLIENT].totals;
+    assert_eq!((totals.packets, totals.own_excess, totals.generation), (350, 310, 1), "and its first packet's time");
+}
+
+#[test]
 fn rates_are_per_second_whatever_the_window() {
     let window = Window { packets: 3, excess: 1, own_excess: 1, length: Duration::from_millis(1500) };
     assert_eq!((window.rate_pps(), window.excess_pps()), (2, 1));

@@ -52,6 +52,17 @@ impl Totals {
             length,
         }
     }
+
+    /// Adds what a window brought: counts go on over the end of an entry, for whoever is remembered.
+    pub(super) fn accumulate(&mut self, window: Window, reading: &Self) {
+        if self.packets == 0 {
+            self.generation = reading.generation;
+        }
+        self.latest = self.latest.max(reading.latest);
+        self.packets += window.packets;
+        self.excess += window.excess;
+        self.own_excess += window.own_excess;
+    }
 }
 
 impl Window {

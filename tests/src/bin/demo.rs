@@ -14,7 +14,7 @@ use tests::{
     agent::Agent,
     cleanup::{self, Folder},
     client::{self, leases},
-    flood::{Flood, Limits, Mode, Report},
+    flood::{Flood, Limits, Mode},
     harness::Need,
     mac::Mac,
     topology::{Lab, Layout},
@@ -46,11 +46,19 @@ fn main() -> ExitCode {
 
 /// What one half of the demo showed.
 struct Half {
-    report: Report,
+    /// How long the flood lasted.
+    elapsed: Duration,
     /// Packets of the flood that reached the server.
     at_server: u64,
     /// Clients with a lease.
     served: usize,
+}
+
+/// The flood with its companion.
+struct Running {
+    flood: Flood,
+    trickle: Trickle,
+    start: Instant,
 }
 
 fn demo() -> Result<bool> {
@@ -115,26 +123,28 @@ fn baseline(story: &Story, lab: &Lab) -> Result<Vec<client::Client>> {
     Ok(clients)
 }
 
-fn flood(story: &Story, lab: &Lab) -> Result<(Flood, Trickle)> {
+fn flood(story: &Story, lab: &Lab) -> Result<Running> {
     story.tell(&format!("{FLOODER} starts to flood: DISCOVERs with ever new client hardware addresses"));
     let mode = Mode::RandomChaddr { source: FLOODER, seed: 1 };
+    let start = Instant::now();
     let trickle = Trickle::start(&lab.injection(0), FLOODER, MAX_TIME)?;
-    Ok((Flood::start(&lab.injection(0), mode, Limits::time(MAX_TIME))?, trickle))
+    let flood = Flood::start(&lab.injection(0), mode, Limits::time(MAX_TIME))?;
+    Ok(Running { flood, trickle, start })
 }
 
-fn end(story: &Story, lab: &Lab, (flood, trickle): (Flood, Trickle), served: usize) -> Result<Half> {
-    let report = flood.stop()?;
-    let sent = report.delivered() + trickle.stop();
+fn end(story: &Story, lab: &Lab, running: Running, served: usize) -> Result<Half> {
+    let sent = running.flood.stop()?.delivered() + running.trickle.stop();
+    let elapsed = running.start.elapsed();
     let at_server = lab.server.counts().context("cannot count at the server")?.of(FLOODER);
     story.tell(&format!(
         "the flood ends: {} packets in {:.1} s ({}/s); at the server arrived {} of them ({}/s)",
         thousands(sent),
-        seconds(report.elapsed),
-        thousands((sent as f64 / seconds(report.elapsed)) as u64),
+        seconds(elapsed),
+        thousands((sent as f64 / seconds(elapsed)) as u64),
         thousands(at_server),
-        thousands((at_server as f64 / seconds(report.elapsed)) as u64),
+        thousands((at_server as f64 / seconds(elapsed)) as u64),
     ));
-    Ok(Half { report, at_server, served })
+    Ok(Half { elapsed, at_server, served })
 }
 
 /// The narrator.
@@ -152,7 +162,7 @@ impl Story {
     }
 
     fn verdict(&self, without: &Half, with: &Half) -> bool {
-        let allowed = LIMIT.1 + (seconds(with.report.elapsed) * LIMIT.0 as f64).ceil() as u64 + 1;
+        let allowed = LIMIT.1 + (seconds(with.elapsed) * LIMIT.0 as f64).ceil() as u64 + 1;
         let harmed = without.served < CLIENTS;
         let held = with.at_server <= allowed;
         let served = with.served == CLIENTS;

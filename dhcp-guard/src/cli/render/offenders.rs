@@ -89,6 +89,7 @@ mod tests {
             reason: "stranger_share".into(),
             server_id: None,
             server_name: None,
+            owner: None,
             ..an_offender()
         };
         let answer = Offenders { as_of: now(), offenders: vec![an_offender(), whole_port] };

@@ -35,6 +35,7 @@ pub(crate) fn an_offender() -> Offender {
         reason: "client_limit".into(),
         server_id: Some("em-17".into()),
         server_name: Some("web-3".into()),
+        owner: Some("acme".into()),
     }
 }
 
