@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    io::Write as _,
     io::{BufRead as _, BufReader},
+    os::fd::AsRawFd as _,
     process::Stdio,
     thread,
     time::{Duration, Instant},
@@ -12,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
-    agent::{Agent, errors},
+    agent::{self, Agent, errors},
     cleanup::Folder,
     client::leases,
     flood::{Flood, Limits, Mode, Report, Traffic},
@@ -46,6 +48,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("guard: random MACs are the port's offence, known clients keep their leases", Need::LAB, random_macs),
         trial("guard: monitor mode drops nothing and says what it would drop", Need::LAB, monitor),
         trial("guard: SIGINT and SIGTERM take it off and leave nothing", Need::LAB, stops_cleanly),
+        trial("guard: a log that nobody reads stops neither the guard nor its end", Need::LAB, log_is_stuck),
         trial("guard: events can be followed", Need::LAB, events_are_followed),
     ]
 }
@@ -383,6 +386,39 @@ fn stops_cleanly() -> Result<()> {
 /// What `ip` says about the guarded interface.
 fn xdp(lab: &Lab) -> Result<String> {
     lab.host.exec(&["ip", "link", "show", "uplink0"])
+}
+
+/// Standard error is a pipe that is full from the start: whoever writes to it waits for ever.
+fn log_is_stuck() -> Result<()> {
+    let lab = Lab::new(Layout::Uplink, 1)?;
+    let folder = Folder::new()?;
+    let (config, socket) = (folder.write("dhcp-guard.toml", "")?, folder.path("socket"));
+    let (_reader, mut writer) = std::io::pipe()?;
+    // SAFETY: no memory involved.
+    let size = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    ensure!(size > 0, "cannot set the size of a pipe");
+    writer.write_all(&vec![b'-'; usize::try_from(size)?])?;
+    let mut command = lab.host.command(agent::binary()?);
+    command.arg("--config").arg(&config).arg("--socket").arg(&socket).args(["run", "-i", "uplink0"]);
+    let mut process = command.stderr(writer).stdin(Stdio::null()).spawn()?;
+    let named = || -> Result<()> {
+        wait::until("the socket", Duration::from_secs(20), || Ok(socket.exists()))?;
+        let _flood = Flood::start(&lab.injection(0), Mode::One(FLOODER), full_rate(Duration::from_secs(20)))?;
+        wait::until("the flooder among the offenders", Duration::from_secs(10), || {
+            let mut query = lab.host.command(agent::binary()?);
+            let answer = query.arg("--socket").arg(&socket).args(["offenders", "--json"]).output()?;
+            Ok(String::from_utf8_lossy(&answer.stdout).contains(&FLOODER.to_string()))
+        })
+    }();
+    // SAFETY: no memory involved; the process is our child and has not been reaped.
+    unsafe { libc::kill(i32::try_from(process.id())?, libc::SIGTERM) };
+    let ended = wait::until("the end of the agent", Duration::from_secs(10), || Ok(process.try_wait()?.is_some()));
+    let _ = process.kill();
+    process.wait()?;
+    named?;
+    ended?;
+    ensure!(!xdp(&lab)?.contains("xdp"), "still attached: {}", xdp(&lab)?);
+    Ok(())
 }
 
 fn events_are_followed() -> Result<()> {

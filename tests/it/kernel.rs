@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("kernel: a client gets its burst and then its rate", KERNEL, client_limit),
         trial("kernel: counts of every MAC are exact", KERNEL, exact_counts),
+        trial("kernel: counts and limits hold when two CPUs see the same MACs", KERNEL, two_cpus),
         trial("kernel: strangers share a part of the port, known clients keep the rest", KERNEL, shares),
         trial("kernel: a loud stranger does not spend the port's budget", KERNEL, loud_stranger),
         trial("kernel: random MACs cannot fill the table", KERNEL, random_macs),
@@ -110,6 +111,29 @@ fn exact_counts() -> Result<()> {
     ensure!(dropped == count(&snapshot, 1, Reason::DropClientLimit), "drops by MAC and by port differ");
     let total: u64 = sent.iter().sum();
     ensure!(total == dropped + count(&snapshot, 1, Reason::PassStranger), "packets and verdicts differ");
+    Ok(())
+}
+
+/// Two threads, on CPUs of their own, send the same frames: one limit is one limit, and nothing is counted twice or lost.
+fn two_cpus() -> Result<()> {
+    const ROUNDS: usize = 2000;
+    const MACS: usize = 8;
+    let start = Instant::now();
+    let mut guard = GuardRun::new(&spec(vec![PortSpec { client: burst_only(20), ..port(0, 0) }]))?;
+    let frames: Vec<_> = (0..MACS * ROUNDS).map(|i| discover(Mac::machine(i % MACS)).bytes()).collect();
+    let passed: u64 = guard.send_from_cpus(2, &frames)?.into_iter().sum();
+    let snapshot = guard.snapshot()?;
+    let allowed = MACS as u64 * (20 + refill(start));
+    ensure!(passed <= allowed, "{passed} passed on two CPUs, {allowed} may");
+    ensure!(passed >= MACS as u64 * 19, "{passed} passed: many fewer than the limits admit");
+    for index in 0..MACS {
+        let (packets, excess, own) = stranger_of(&snapshot, 0, Mac::machine(index)).unwrap_or_default();
+        ensure!(packets == 2 * ROUNDS as u64, "machine {index}: {packets} of {} packets", 2 * ROUNDS);
+        ensure!(excess == own, "machine {index}: only its own limit can have dropped anything");
+    }
+    let dropped = count(&snapshot, 1, Reason::DropClientLimit);
+    ensure!(dropped + passed == (2 * ROUNDS * MACS) as u64, "{dropped} dropped and {passed} passed");
+    ensure!(snapshot.troubles.untracked == 0, "{:?}", snapshot.troubles);
     Ok(())
 }
 

@@ -3,7 +3,12 @@
 //! The kernel pretends that the frames arrive on the loopback interface of the caller's network namespace, so every
 //! [`GuardRun`] lives in a namespace of its own and its ports are on interface 1.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -11,7 +16,7 @@ use dhcp_guard::dataplane::{DataPlane, PortSpec, Snapshot, Spec};
 use dhcp_guard_common::{
     layout::{Event, PortKey},
     parse::Vlans,
-    verdict::{MessageType, Reason},
+    verdict::Reason,
 };
 
 use crate::netns::Netns;
@@ -119,6 +124,35 @@ impl GuardRun {
         })?
     }
 
+    /// Runs the program on each frame in turn on several CPUs at once, all of them on each: how many passed on each.
+    ///
+    /// # Errors
+    /// See [`GuardRun::send`]; a CPU that this process may not use.
+    pub fn send_from_cpus(&mut self, cpus: usize, frames: &[Vec<u8>]) -> Result<Vec<u64>> {
+        let program = self.plane.program()?;
+        let program = &*program;
+        let start = Barrier::new(cpus);
+        let run = |cpu: usize| -> Result<u64> {
+            let pinned = pin_to(cpu).with_context(|| format!("cannot run on CPU {cpu}"));
+            // Whoever fails must not keep the others waiting.
+            start.wait();
+            pinned?;
+            let mut passed = 0;
+            for frame in frames {
+                let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+                passed += u64::from(program.test_run(options)?.return_value == XDP_PASS);
+            }
+            Ok(passed)
+        };
+        self.netns.run(|| {
+            thread::scope(|scope| {
+                let threads: Vec<_> = (0..cpus).map(|cpu| scope.spawn(move || run(cpu))).collect();
+                let joined = threads.into_iter().map(|thread| thread.join());
+                joined.map(|result| result.unwrap_or_else(|_| anyhow::bail!("a sender panicked"))).collect()
+            })
+        })?
+    }
+
     /// Everything counted so far.
     ///
     /// # Errors
@@ -144,21 +178,16 @@ impl GuardRun {
     }
 }
 
-/// All non-zero counters of a snapshot as (slot, reason, type, count).
-#[must_use]
-pub fn counts(snapshot: &Snapshot) -> Vec<(usize, Reason, MessageType, u64)> {
-    let mut counts = Vec::new();
-    for (slot, counters) in snapshot.ports.iter().enumerate() {
-        for reason in Reason::ALL {
-            for message in MessageType::ALL {
-                let count = counters.by[reason.index()][message.index()];
-                if count > 0 {
-                    counts.push((slot, *reason, *message, count));
-                }
-            }
-        }
+fn pin_to(cpu: usize) -> io::Result<()> {
+    // SAFETY: all zeros is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: CPU_SET checks the bounds of the set.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: a set that lives through the call; 0 is the calling thread.
+    match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
-    counts
 }
 
 /// Packets of one reason on the port in `slot`.

@@ -5,6 +5,7 @@ mod config;
 mod events;
 #[cfg(test)]
 mod fake_agent;
+mod log;
 mod output;
 mod query;
 mod render;
@@ -54,7 +55,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(args: Args) -> anyhow::Result<Outcome> {
     let Args { global, command } = args;
-    start_logging(match &command {
+    let _log = log::start(match &command {
         // The kernel's program logs under its own name.
         Command::Run(run) if run.debug_kernel => "info,dhcp_guard_xdp=debug",
         Command::Run(_) => "info",
@@ -76,10 +77,6 @@ fn asking(query: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Out
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the event loop")?.block_on(query)?;
     Ok(Outcome::Done)
-}
-
-fn start_logging(default: &str) {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default)).init();
 }
 
 /// Help and version go to stdout; a command line that makes no sense is one sentence on stderr.
