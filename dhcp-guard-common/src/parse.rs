@@ -113,9 +113,9 @@ pub fn walk<F: Frame>(frame: &F) -> Option<Dhcp> {
             let inner = u16::from_be(tag[0]) & VLAN_ID_MASK;
             // A priority tag outside says nothing about the VLAN: the tag inside does.
             if vlans.outer == 0 {
-                vlans.outer = inner
+                vlans.outer = inner;
             } else {
-                vlans.inner = inner
+                vlans.inner = inner;
             }
             ethertype = tag[1];
             at += VlanHdr::LEN;

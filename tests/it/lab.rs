@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::XdpMode;
 use libtest_mimic::Trial;
 use tests::{
+    cleanup,
     client::{self, leases},
     control::{Control, Verdict},
     flood::{Flood, Limits, Mode, Traffic},
@@ -41,7 +42,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("lab: a flood keeps its rate and its limit", Need::LAB, rate_is_kept),
         trial("lab: flood without guard reaches the server and is counted there", Need::LAB, flood_reaches_the_server),
         trial("lab: nothing is left behind after success, failure and panic", Need::LAB, nothing_left_after_drop),
-        trial("lab: nothing is left behind after SIGKILL", Need::LAB, nothing_left_after_kill),
+        trial("lab: nothing is left behind after SIGKILL", Need::LAB, || nothing_left_after(libc::SIGKILL)),
+        trial("lab: nothing is left behind after Ctrl-C", Need::LAB, || nothing_left_after(libc::SIGINT)),
     ]
 }
 
@@ -192,7 +194,9 @@ const WITNESS: &str = "witness";
 /// Builds a lab with everything in it, says so, and waits to be killed.
 pub(crate) fn victim() -> ExitCode {
     let live = || -> Result<()> {
+        cleanup::on_signals()?;
         let outside = Netns::current()?;
+        let _folder = cleanup::Folder::new()?;
         let (lab, _control, _flood) = all_parts()?;
         lab.host.ip(&format!("link add inside type veth peer name {WITNESS} netns {}\n", outside.path()))?;
         thread::scope(|scope| {
@@ -217,7 +221,7 @@ pub(crate) fn victim() -> ExitCode {
     }
 }
 
-fn nothing_left_after_kill() -> Result<()> {
+fn nothing_left_after(signal: libc::c_int) -> Result<()> {
     let outside = Netns::new("witness")?;
     let before = Leftovers::now()?;
     let mut command = outside.command(env::current_exe()?);
@@ -226,8 +230,16 @@ fn nothing_left_after_kill() -> Result<()> {
     BufReader::new(victim.stdout.take().context("no output")?).read_line(&mut line)?;
     let grandchildren = children(victim.id());
     let witness = outside.ifindex(WITNESS);
-    victim.kill()?;
+    let folder = cleanup::folders_of(victim.id());
+    // SAFETY: no memory involved; the process is our child and has not been reaped.
+    unsafe { libc::kill(i32::try_from(victim.id())?, signal) };
     victim.wait()?;
+    ensure!(folder.len() == 1, "the second lab's folder: {folder:?}");
+    if signal == libc::SIGKILL {
+        // Nobody can remove a folder after that, but the next one who makes one does.
+        drop(cleanup::Folder::new()?);
+    }
+    ensure!(!folder[0].exists(), "{folder:?} is left");
     ensure!(line == "ready\n", "the second lab did not get ready: {line:?}");
     ensure!(grandchildren.as_ref().is_ok_and(|pids| pids.len() == 3), "{grandchildren:?}");
     witness?;

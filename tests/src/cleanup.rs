@@ -77,16 +77,28 @@ pub fn on_signals() -> Result<()> {
     Ok(())
 }
 
+/// The folders of a process that exist now.
+#[must_use]
+pub fn folders_of(pid: u32) -> Vec<PathBuf> {
+    all_folders().filter(|(owner, _)| *owner == pid).map(|(_, path)| path).collect()
+}
+
 /// Removes the folders of processes that are no more.
 fn sweep() {
-    let entries = fs::read_dir(env::temp_dir()).into_iter().flatten().filter_map(Result::ok);
-    for entry in entries {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
+    for (owner, path) in all_folders() {
+        if !Path::new("/proc").join(owner.to_string()).exists() {
+            let _ = fs::remove_dir_all(path);
         }
     }
+}
+
+/// All folders that a lab has made, with the process that did.
+fn all_folders() -> impl Iterator<Item = (u32, PathBuf)> {
+    fs::read_dir(env::temp_dir()).into_iter().flatten().filter_map(Result::ok).filter_map(|entry| {
+        let name = entry.file_name();
+        let owner = name.to_str()?.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()?;
+        Some((owner, entry.path()))
+    })
 }
 
 fn folders() -> MutexGuard<'static, Vec<PathBuf>> {

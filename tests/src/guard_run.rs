@@ -147,7 +147,7 @@ impl GuardRun {
         self.netns.run(|| {
             thread::scope(|scope| {
                 let threads: Vec<_> = (0..cpus).map(|cpu| scope.spawn(move || run(cpu))).collect();
-                let joined = threads.into_iter().map(|thread| thread.join());
+                let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
                 joined.map(|result| result.unwrap_or_else(|_| anyhow::bail!("a sender panicked"))).collect()
             })
         })?

@@ -22,7 +22,7 @@ pub mod spread;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use self::{footprint::Footprint, line_rate::FloodFigure, machine::Machine, per_frame::FrameFigure};
 
@@ -110,6 +110,7 @@ pub fn measure(effort: Effort, only: &Only, mut progress: impl FnMut(&str)) -> R
     let footprint = footprint::measure(effort.loads).context("verifier and memory")?;
     let frames = per_frame::measure(effort, only, &mut progress).context("nanoseconds per frame")?;
     let floods = line_rate::measure(effort, only, &mut progress).context("floods over a veth")?;
+    ensure!(!frames.is_empty() || !floods.is_empty(), "no figure has one of the words {:?} in its name", only.0);
     Ok(Figures { machine, effort, frames, floods, footprint })
 }
 
