@@ -4,8 +4,8 @@
 //! runs in user space. Here is what needs a kernel: packet memory (`packet`), the clock (`clock`), atomics
 //! (`atomic`), maps (`maps`), events (`events`), and the order in which a packet meets them (`judge`).
 //!
-//! What is never here: allocation, loops without a small constant bound, a helper call or a log line for a frame that
-//! is not DHCP, XDP_ABORTED.
+//! What is never here: allocation, loops without a small constant bound, a clock, a hash lookup or a log line for a frame
+//! that is not DHCP, XDP_ABORTED.
 #![cfg_attr(
     target_arch = "bpf",
     no_std,
