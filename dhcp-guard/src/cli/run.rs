@@ -14,6 +14,11 @@ use crate::{
 
 pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     let (config, config_path) = settings::config(global)?;
+    for (option, given) in [("--state-dir", &args.state_dir), ("--pin-dir", &args.pin_dir)] {
+        if let Some(folder) = given {
+            log::warn!("{option} {}: this version keeps nothing there", folder.display());
+        }
+    }
     let options = Options { config_path, debug_kernel: args.debug_kernel };
     let config = with_args(config, args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
