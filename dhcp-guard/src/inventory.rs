@@ -33,7 +33,7 @@ pub struct Inventory {
     machines: Vec<Machine>,
     /// Indices into `machines`.
     by_port: HashMap<String, HashMap<Vec<u16>, usize>>,
-    by_mac: HashMap<Mac, usize>,
+    by_mac: HashMap<Mac, Vec<Claim>>,
 }
 
 /// Why there is no inventory.
@@ -173,10 +173,15 @@ impl Inventory {
         }
     }
 
-    /// Who it is: whoever has the MAC, or else the port.
+    /// Who it is: whoever has the MAC there, whoever has it anywhere, or else whoever has the port for itself.
     #[must_use]
     pub fn machine(&self, interface: &str, vlans: &[u16], mac: Option<Mac>) -> Option<&Machine> {
-        let by_mac = || self.by_mac.get(&mac?);
+        let here = |place: &Place| place.0 == interface && place.1 == vlans;
+        let by_mac = || {
+            let claims = self.by_mac.get(&mac?)?;
+            let scoped = claims.iter().find(|claim| claim.place.as_ref().is_some_and(here));
+            scoped.or_else(|| claims.iter().find(|claim| claim.place.is_none())).map(|claim| &claim.index)
+        };
         let by_port = || self.by_port.get(interface)?.get(vlans);
         by_mac().or_else(by_port).and_then(|index| self.machines.get(*index))
     }
@@ -194,7 +199,11 @@ impl Inventory {
                 taken.push(RowProblemKind::Taken { what, first: first.clone() });
             }
         };
-        if let Some((interface, vlans)) = row.port {
+        // A row with MACs says whose those are, and perhaps where: it does not make the port, which others may share,
+        // that machine's.
+        if row.macs.is_empty()
+            && let Some((interface, vlans)) = row.port.clone()
+        {
             let what = || format!("port {}", port_name(&interface, &vlans));
             match self.by_port.entry(interface.clone()).or_default().entry(vlans.clone()) {
                 Entry::Occupied(entry) => occupied(*entry.get(), what()),
@@ -202,19 +211,31 @@ impl Inventory {
             }
         }
         for mac in row.macs {
-            match self.by_mac.entry(mac) {
-                Entry::Occupied(entry) => occupied(*entry.get(), mac.to_string()),
-                Entry::Vacant(entry) => _ = entry.insert(index),
+            let claims = self.by_mac.entry(mac).or_default();
+            match claims.iter().find(|claim| claim.place == row.port) {
+                Some(claim) => occupied(claim.index, mac.to_string()),
+                None => claims.push(Claim { place: row.port.clone(), index }),
             }
         }
         taken
     }
 }
 
+/// An interface and VLANs.
+type Place = (String, Vec<u16>);
+
+/// Whose a MAC is: on one port, or wherever it shows up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Claim {
+    place: Option<Place>,
+    /// Index into `machines`.
+    index: usize,
+}
+
 /// One row that can be used.
 struct Row {
     machine: Machine,
-    port: Option<(String, Vec<u16>)>,
+    port: Option<Place>,
     macs: Vec<Mac>,
 }
 
@@ -400,19 +421,41 @@ mod tests {
             "server_id,interface,mac\n\
              em-1,eth0,02:00:00:00:00:01\n\
              em-2,eth0,02:00:00:00:00:01 02:00:00:00:00:02\n\
-             em-1,eth0,02:00:00:00:00:03\n",
+             em-1,eth0,02:00:00:00:00:01\n\
+             em-3,eth1,\n\
+             em-4,eth1,\n",
         );
         assert_eq!(
             problems,
             [
-                "line 3: port eth0 is em-1's already, by an earlier row",
-                "line 3: 02:00:00:00:00:01 is em-1's already, by an earlier row"
+                "line 3: 02:00:00:00:00:01 is em-1's already, by an earlier row",
+                "line 6: port eth1 is em-3's already, by an earlier row",
             ],
             "the same machine in two rows is no contradiction"
         );
         assert_eq!(id(inventory.machine("eth0", &[], Some(MAC))), Some("em-1"));
         assert_eq!(id(inventory.machine("eth0", &[], Some(Mac([2, 0, 0, 0, 0, 2])))), Some("em-2"));
-        assert_eq!(id(inventory.machine("x", &[], Some(Mac([2, 0, 0, 0, 0, 3])))), Some("em-1"));
+        assert_eq!(id(inventory.machine("eth1", &[], None)), Some("em-3"));
+    }
+
+    #[test]
+    fn machines_that_share_a_port_do_not_answer_for_each_other() {
+        let (inventory, problems) = read(
+            "server_id,interface,mac\n\
+             em-1,eth0,02:00:00:00:00:01\n\
+             em-2,eth0,02:00:00:00:00:02\n\
+             em-3,,02:00:00:00:00:03\n",
+        );
+        assert_eq!(problems, Vec::<String>::new());
+        let machine = |interface, last| id(inventory.machine(interface, &[], Some(Mac([2, 0, 0, 0, 0, last]))));
+        assert_eq!([1, 2, 3].map(|last| machine("eth0", last)), [Some("em-1"), Some("em-2"), Some("em-3")]);
+        assert_eq!(
+            [1, 2, 3].map(|last| machine("eth1", last)),
+            [None, None, Some("em-3")],
+            "only where it is said to be"
+        );
+        assert_eq!(machine("eth0", 9), None, "a stranger on a port of others");
+        assert_eq!(id(inventory.machine("eth0", &[], None)), None, "the port is nobody's");
     }
 
     #[test]

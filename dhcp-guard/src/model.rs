@@ -288,6 +288,8 @@ pub enum EventKind {
     UnknownVlan,
     /// The strangers' table refused a new client.
     TableFull,
+    /// A guarded interface was deleted or renamed.
+    InterfaceGone,
 }
 
 /// One event. `GET /v1/events` answers the latest ones, oldest first; `GET /v1/events/follow` streams new ones, one JSON

@@ -394,6 +394,10 @@ fn interface_vanishes() -> Result<()> {
         seen = warnings(&agent)?;
         Ok(!seen.is_empty())
     })?;
+    wait::until("an event that says so", Duration::from_secs(5), || {
+        let events = agent.json(&["events"])?;
+        Ok(events["events"].as_array().is_some_and(|all| all.iter().any(|event| event["kind"] == "interface_gone")))
+    })?;
     ensure!(seen.len() == 1 && seen[0].contains("interface up0 is gone") && seen[0].contains("again"), "{seen:?}");
     let names: Vec<_> = attached(&host.0)?.into_iter().map(|(name, ..)| name).collect();
     ensure!(names == ["up1"], "guarded: {names:?}");

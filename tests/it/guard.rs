@@ -363,6 +363,11 @@ fn stops_cleanly() -> Result<()> {
         let lab = Lab::new(Layout::Uplink, 1)?;
         let mut agent = Agent::start(&lab.host, &lab.guarded(), "")?;
         ensure!(xdp(&lab)?.contains("xdp"), "not attached: {}", xdp(&lab)?);
+        // The end of a terminal is not the end of the guard.
+        // SAFETY: no memory involved; the process is our child and has not been reaped.
+        unsafe { libc::kill(i32::try_from(agent.pid())?, libc::SIGHUP) };
+        wait::until("the answer to SIGHUP", Duration::from_secs(5), || Ok(agent.log().contains("SIGHUP")))?;
+        agent.json(&["status"])?;
         // A follower must not keep it from stopping.
         let mut command = agent.command(&["events", "--follow"]);
         let mut follower = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;

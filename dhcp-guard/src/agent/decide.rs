@@ -75,6 +75,8 @@ pub struct Decider {
     engine: Engine,
     moment: Moment,
     excess_ticks: Vec<(u64, u64)>,
+    /// Interfaces that were reported as gone.
+    gone: HashSet<String>,
     pictures: watch::Sender<Arc<Picture>>,
 }
 
@@ -100,7 +102,8 @@ impl Decider {
         };
         let (pictures, receiver) = watch::channel(Arc::new(empty));
         let excess_ticks = vec![(0, 0); first.ports.len()];
-        let mut decider = Self { context, journal, engine, moment: first.moment, excess_ticks, pictures };
+        let mut decider =
+            Self { context, journal, engine, moment: first.moment, excess_ticks, gone: HashSet::new(), pictures };
         decider.take_snapshot(first);
         (decider, receiver)
     }
@@ -122,6 +125,26 @@ impl Decider {
         }
     }
 
+    /// Says once that an interface has gone.
+    fn look_for_gone_interfaces(&mut self) {
+        let context = Arc::clone(&self.context);
+        for name in context.gone_interfaces() {
+            if self.gone.insert(name.to_owned()) {
+                let port = context.plan.ports.iter().find(|port| port.interface == name);
+                let message = format!("interface {name} is gone, deleted or renamed: see `dhcp-guard status`");
+                let draft = Draft {
+                    kind: EventKind::InterfaceGone,
+                    at: self.moment.wall,
+                    port,
+                    mac: None,
+                    vlans: None,
+                    message,
+                };
+                self.journal.add(draft);
+            }
+        }
+    }
+
     fn take_snapshot(&mut self, snapshot: &Snapshot) {
         self.moment = snapshot.moment;
         let observation = self.observe(snapshot);
@@ -130,6 +153,7 @@ impl Decider {
         }
         let picture = self.picture(snapshot);
         self.pictures.send_replace(Arc::new(picture));
+        self.look_for_gone_interfaces();
     }
 
     fn observe(&mut self, snapshot: &Snapshot) -> Observation {
@@ -184,7 +208,7 @@ impl Decider {
         let (kind, message) = match report.change {
             Change::Offends => {
                 let windows = self.context.config.detection.offender_windows;
-                let what = format!("has been over its {limit}, for {windows} s running");
+                let what = format!("has been over its {limit}, in {windows} windows of a second running");
                 (EventKind::OffenderFound, format!("{who} on port {} {what}", port.name))
             }
             Change::Recovers => {

@@ -67,12 +67,16 @@ impl Journal {
     pub fn add_with(&self, draft: Draft<'_>, inventory: &Inventory) {
         let machine = draft.port.and_then(|port| inventory.machine(&port.interface, &port.vlans, draft.mac));
         let server_id = machine.map(|machine| machine.server_id.clone());
+        let message = match &server_id {
+            Some(server_id) => format!("{} (machine {server_id})", draft.message),
+            None => draft.message,
+        };
         match draft.kind {
             EventKind::AgentStarted => {}
             EventKind::ClientOverLimit | EventKind::PortOverLimit | EventKind::OffenderRecovered => {
-                info!("{}", draft.message);
+                info!("{message}");
             }
-            _ => warn!("{}", draft.message),
+            _ => warn!("{message}"),
         }
         let mut kept = self.kept();
         let event = Event {
@@ -84,7 +88,7 @@ impl Journal {
             vlans: draft.vlans.or_else(|| draft.port.map(|port| port.vlans.clone())).unwrap_or_default(),
             mac: draft.mac.map(|mac| mac.to_string()),
             server_id,
-            message: draft.message,
+            message,
         };
         kept.next += 1;
         if kept.events.len() == KEPT {

@@ -127,7 +127,16 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
     let mut server = tokio::spawn(api::serve(listener, api::Shared { context, journal, pictures }, stopped));
 
+    // There is nothing to reload yet. Without this, the end of a terminal, or the habit of sending HUP, would end the guard.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let ignore_hangups = async {
+        while hangup.recv().await.is_some() {
+            warn!("SIGHUP: this version cannot reload its configuration; the guard goes on with the one it has");
+        }
+        std::future::pending::<()>().await
+    };
     let signal = tokio::select! {
+        () = ignore_hangups => unreachable!("waits for ever"),
         _ = signals.0.recv() => "SIGINT",
         _ = signals.1.recv() => "SIGTERM",
         error = reader.failed() => return Err(error),

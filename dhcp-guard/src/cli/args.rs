@@ -192,7 +192,7 @@ pub enum ConfigCommand {
     /// Say everything that is wrong with the file; exit code 1 if anything is
     #[command(after_help = "Example:\n  dhcp-guard config check --config /tmp/new.toml")]
     Check(Format),
-    /// Print the configuration in force, as TOML, defaults included
+    /// Print the configuration that `run` would use, as TOML, defaults included
     #[command(after_help = "Example:\n  dhcp-guard config show > dhcp-guard.toml")]
     Show(Format),
 }

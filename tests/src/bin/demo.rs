@@ -34,6 +34,10 @@ const MAX_TIME: Duration = Duration::from_secs(40);
 const LIMIT: (u64, u64) = (2, 20);
 
 fn main() -> ExitCode {
+    if std::env::args_os().len() > 1 {
+        eprintln!("demo: takes no arguments; it floods a network inside this machine for some 20 seconds");
+        return ExitCode::from(2);
+    }
     match cleanup::on_signals().and_then(|()| demo()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -39,6 +39,7 @@ pub(super) fn event_kind(kind: EventKind) -> (Tone, &'static str) {
         EventKind::RogueServer => (Tone::Bad, "rogue server"),
         EventKind::UnknownVlan => (Tone::Warn, "unknown VLAN"),
         EventKind::TableFull => (Tone::Warn, "table full"),
+        EventKind::InterfaceGone => (Tone::Bad, "interface gone"),
     }
 }
 
