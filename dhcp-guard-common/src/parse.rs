@@ -51,6 +51,14 @@ pub struct Vlans {
     pub inner: u16,
 }
 
+impl Vlans {
+    /// A priority tag (id 0) outside says nothing about the VLAN: the tag inside does.
+    #[inline(always)]
+    const fn without_priority_tag(self) -> Self {
+        if self.outer == 0 { Self { outer: self.inner, inner: 0 } } else { self }
+    }
+}
+
 /// Which side of DHCP the packet is addressed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Towards {
@@ -110,13 +118,7 @@ pub fn walk<F: Frame>(frame: &F) -> Option<Dhcp> {
         at += VlanHdr::LEN;
         if is_vlan_tag(ethertype) {
             let tag: [u16; 2] = frame.words(at)?;
-            let inner = u16::from_be(tag[0]) & VLAN_ID_MASK;
-            // A priority tag outside says nothing about the VLAN: the tag inside does.
-            if vlans.outer == 0 {
-                vlans.outer = inner;
-            } else {
-                vlans.inner = inner;
-            }
+            vlans.inner = u16::from_be(tag[0]) & VLAN_ID_MASK;
             ethertype = tag[1];
             at += VlanHdr::LEN;
         }
@@ -125,7 +127,7 @@ pub fn walk<F: Frame>(frame: &F) -> Option<Dhcp> {
         }
     }
     let (towards, payload) = walk_ipv4(frame, at)?;
-    Some(Dhcp { source: source(frame)?, vlans, towards, payload })
+    Some(Dhcp { source: source(frame)?, vlans: vlans.without_priority_tag(), towards, payload })
 }
 
 /// Read last: nearly all frames are not DHCP, and need no source address.

@@ -133,7 +133,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         while hangup.recv().await.is_some() {
             warn!("SIGHUP: this version cannot reload its configuration; the guard goes on with the one it has");
         }
-        std::future::pending::<()>().await
+        std::future::pending::<()>().await;
     };
     let signal = tokio::select! {
         () = ignore_hangups => unreachable!("waits for ever"),
