@@ -11,7 +11,8 @@ use toml::{
 use super::{Config, ConfigError, KeyPath, Problem, ProblemKind, Segment, keys};
 
 impl Config {
-    /// Reads and validates a file.
+    /// Reads and validates a file. A relative path of the inventory counts from the file's folder, not from wherever the
+    /// agent happens to be started.
     ///
     /// # Errors
     /// The file cannot be read, or is not valid; then with everything that is wrong.
@@ -19,7 +20,13 @@ impl Config {
         let bytes = fs::read(path).map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason })?;
         let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
         match String::from_utf8(bytes) {
-            Ok(text) => Self::from_toml(&text).map_err(invalid),
+            Ok(text) => {
+                let mut config = Self::from_toml(&text).map_err(invalid)?;
+                if let (Some(inventory), Some(folder)) = (&mut config.inventory, path.parent()) {
+                    *inventory = folder.join(&*inventory);
+                }
+                Ok(config)
+            }
             Err(e) => {
                 let valid = String::from_utf8_lossy(&e.as_bytes()[..e.utf8_error().valid_up_to()]).into_owned();
                 let offset = valid.len();
@@ -172,6 +179,16 @@ mod tests {
 
     fn problems(text: &str) -> Vec<String> {
         Config::from_toml(text).unwrap_err().iter().map(Problem::to_string).collect()
+    }
+
+    #[test]
+    fn a_relative_inventory_is_beside_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("dhcp-guard.toml");
+        fs::write(&file, "inventory = \"machines.csv\"\n").unwrap();
+        assert_eq!(Config::load(&file).unwrap().inventory, Some(dir.path().join("machines.csv")));
+        fs::write(&file, "inventory = \"/etc/machines.csv\"\n").unwrap();
+        assert_eq!(Config::load(&file).unwrap().inventory, Some("/etc/machines.csv".into()));
     }
 
     #[test]
