@@ -138,6 +138,20 @@ impl Inventory {
         Self::from_csv(&text).map_err(|problem| InventoryError::Header { path: path.to_owned(), problem })
     }
 
+    /// Loads what a configuration names, and says in sentences what is wrong with it. The inventory only names machines:
+    /// whatever is wrong, the guard works.
+    #[must_use]
+    pub fn load_or_warn(path: Option<&Path>) -> (Self, Vec<String>) {
+        let Some(path) = path else { return (Self::default(), Vec::new()) };
+        match Self::load(path) {
+            Ok((inventory, problems)) => {
+                let warning = |problem: &RowProblem| format!("inventory {}: {problem}", path.display());
+                (inventory, problems.iter().map(warning).collect())
+            }
+            Err(error) => (Self::default(), vec![format!("{:#}", anyhow::Error::new(error))]),
+        }
+    }
+
     /// Reads the bytes of a file, see [`Self::load`].
     ///
     /// # Errors

@@ -191,12 +191,6 @@ impl Flood {
         Ok(Self { events, supervisor: Some(supervisor) })
     }
 
-    /// Whether a limit was reached.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.supervisor.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
     /// Stops now.
     pub fn stop(mut self) -> Result<Report> {
         self.request_stop();

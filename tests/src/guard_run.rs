@@ -11,8 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::programs::{TestRun as _, TestRunOptions};
-use dhcp_guard::dataplane::{DataPlane, PortSpec, Snapshot, Spec};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use dhcp_guard::dataplane::{self, DataPlane, PortSpec, Snapshot, Spec};
 use dhcp_guard_common::{
     layout::{Event, PortKey},
     parse::Vlans,
@@ -113,15 +113,7 @@ impl GuardRun {
     /// See [`GuardRun::send`].
     pub fn send_all(&mut self, frames: &[Vec<u8>]) -> Result<usize> {
         let plane = &mut self.plane;
-        self.netns.run(move || {
-            let program = plane.program()?;
-            let mut passed = 0;
-            for frame in frames {
-                let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
-                passed += usize::from(program.test_run(options)?.return_value == XDP_PASS);
-            }
-            anyhow::Ok(passed)
-        })?
+        self.netns.run(move || passes(plane.program()?, frames))?
     }
 
     /// Runs the program on each frame in turn on several CPUs at once, all of them on each: how many passed on each.
@@ -137,12 +129,7 @@ impl GuardRun {
             // Whoever fails must not keep the others waiting.
             start.wait();
             pinned?;
-            let mut passed = 0;
-            for frame in frames {
-                let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
-                passed += u64::from(program.test_run(options)?.return_value == XDP_PASS);
-            }
-            Ok(passed)
+            Ok(passes(program, frames)? as u64)
         };
         self.netns.run(|| {
             thread::scope(|scope| {
@@ -166,8 +153,7 @@ impl GuardRun {
         let Some(mut ring) = self.plane.take_events() else { return Vec::new() };
         let mut events = Vec::new();
         while let Some(item) = ring.next() {
-            // SAFETY: the program sends nothing but Event, which is plain integers.
-            events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+            events.extend(dataplane::decode_event(&item));
         }
         events
     }
@@ -176,6 +162,16 @@ impl GuardRun {
     pub fn plane(&mut self) -> &mut DataPlane {
         &mut self.plane
     }
+}
+
+/// Runs the program on each frame in turn: how many passed.
+fn passes(program: &Xdp, frames: &[Vec<u8>]) -> Result<usize> {
+    let mut passed = 0;
+    for frame in frames {
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        passed += usize::from(program.test_run(options)?.return_value == XDP_PASS);
+    }
+    Ok(passed)
 }
 
 fn pin_to(cpu: usize) -> io::Result<()> {

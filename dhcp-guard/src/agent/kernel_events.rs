@@ -13,7 +13,7 @@ use tokio::{
     sync::mpsc::{self, error::TrySendError},
 };
 
-use crate::dataplane::DataPlane;
+use crate::dataplane::{self, DataPlane};
 
 /// Events that may wait for the decision loop.
 const QUEUE: usize = 1024;
@@ -44,7 +44,7 @@ async fn read(mut ring: AsyncFd<RingBuf<MapData>>, events: mpsc::Sender<Event>) 
         };
         // All of it, and only then "not ready": the kernel wakes the reader for the first item alone.
         while let Some(item) = ready.get_inner_mut().next() {
-            let Some(event) = decode(&item) else { continue };
+            let Some(event) = dataplane::decode_event(&item) else { continue };
             if let Err(TrySendError::Full(_)) = events.try_send(event) {
                 lost += 1;
                 if lost.is_power_of_two() {
@@ -54,15 +54,6 @@ async fn read(mut ring: AsyncFd<RingBuf<MapData>>, events: mpsc::Sender<Event>) 
         }
         ready.clear_ready();
     }
-}
-
-fn decode(item: &[u8]) -> Option<Event> {
-    if item.len() != size_of::<Event>() {
-        return None;
-    }
-    // SAFETY: the length is right, and Event is plain integers without padding; the buffer's alignment does not matter
-    // to read_unaligned.
-    Some(unsafe { item.as_ptr().cast::<Event>().read_unaligned() })
 }
 
 /// The program's debug log.

@@ -98,7 +98,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     dataplane::check_kernel()?;
     let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut warnings = config.warnings();
-    let inventory = load_inventory(&config, &mut warnings);
+    let (inventory, problems) = Inventory::load_or_warn(config.inventory.as_deref());
+    warnings.extend(problems);
     let listener = api::bind(&config.socket).await?;
     let epoch = Instant::now();
     let (mut plane, plan, attachments) = start_data_plane(&config, options.debug_kernel).await?;
@@ -163,21 +164,6 @@ async fn start_data_plane(config: &Config, debug_kernel: bool) -> anyhow::Result
     let mut plane = DataPlane::load(&plan.spec)?;
     let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
     Ok((plane, plan, attachments))
-}
-
-/// The inventory only names machines. Whatever is wrong with it, the guard works, and says so.
-fn load_inventory(config: &Config, warnings: &mut Vec<String>) -> Inventory {
-    let Some(path) = &config.inventory else { return Inventory::default() };
-    match Inventory::load(path) {
-        Ok((inventory, problems)) => {
-            warnings.extend(problems.iter().map(|problem| format!("inventory {}: {problem}", path.display())));
-            inventory
-        }
-        Err(error) => {
-            warnings.push(format!("{:#}", anyhow::Error::new(error)));
-            Inventory::default()
-        }
-    }
 }
 
 fn generic_warning(attachment: &Attachment) -> Option<String> {

@@ -36,7 +36,7 @@ pub fn status(context: &Context, picture: &Picture) -> Status {
         mode: context.config.mode,
         config: context.config_path.as_ref().map(|path| path.display().to_string()),
         interfaces: (0..context.plan.interfaces.len()).map(|place| interface(context, picture, place)).collect(),
-        offenders: offenders(context, picture).offenders.iter().filter(|o| o.state == State::Offender).count() as u64,
+        offenders: offenders_now(context, picture),
         hold: false,
         quarantined: 0,
         troubles: Troubles {
@@ -48,6 +48,14 @@ pub fn status(context: &Context, picture: &Picture) -> Status {
         },
         warnings: warnings(context, picture),
     }
+}
+
+/// How many of [`offenders`] have not recovered.
+fn offenders_now(context: &Context, picture: &Picture) -> u64 {
+    let clients = picture.clients.iter().map(|client| &client.standing);
+    let ports = context.plan.ports.iter().filter_map(|port| picture.ports.get(port.slot as usize));
+    let all = clients.chain(ports.map(|port| &port.standing));
+    all.filter(|standing| matches!(standing, Standing::Offender { .. })).count() as u64
 }
 
 fn warnings(context: &Context, picture: &Picture) -> Vec<String> {

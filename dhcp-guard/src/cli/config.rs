@@ -65,18 +65,10 @@ fn check(file: Option<&Path>) -> Result<Report, ConfigError> {
     })
 }
 
-/// The inventory only names machines: whatever is wrong with it, the guard works.
+/// What `run` would warn about, too.
 fn warnings(config: &Config) -> Vec<String> {
-    let mut warnings = config.warnings();
-    if let Some(file) = &config.inventory {
-        match Inventory::load(file) {
-            Ok((_, problems)) => {
-                warnings.extend(problems.iter().map(|problem| format!("inventory {}: {problem}", file.display())));
-            }
-            Err(error) => warnings.push(format!("{:#}", anyhow::Error::new(error))),
-        }
-    }
-    warnings
+    let (_, problems) = Inventory::load_or_warn(config.inventory.as_deref());
+    [config.warnings(), problems].concat()
 }
 
 impl Report {

@@ -9,7 +9,7 @@ use aya::{
 };
 use dhcp_guard_common::gcra::Limit;
 use dhcp_guard_common::layout::{
-    ClientKey, ClientState, NO_PORT_SLOT, PORT_MONITOR, PORT_TRUSTED, PortKey, PortPolicy,
+    ClientKey, ClientState, Event, NO_PORT_SLOT, PORT_MONITOR, PORT_TRUSTED, PortKey, PortPolicy,
 };
 
 use super::{
@@ -76,6 +76,17 @@ impl PortSpec {
 #[must_use]
 pub fn slot_of(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX).saturating_add(NO_PORT_SLOT + 1)
+}
+
+/// An item of the event buffer; None if it is something else.
+#[must_use]
+pub fn decode_event(item: &[u8]) -> Option<Event> {
+    if item.len() != size_of::<Event>() {
+        return None;
+    }
+    // SAFETY: the length is right, and Event is plain integers without padding; the buffer's alignment does not matter
+    // to read_unaligned.
+    Some(unsafe { item.as_ptr().cast::<Event>().read_unaligned() })
 }
 
 /// The loaded program and its maps.

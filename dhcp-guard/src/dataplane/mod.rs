@@ -14,7 +14,7 @@ pub mod interface;
 pub mod load;
 pub mod snapshot;
 
-pub use load::{DataPlane, PortSpec, Spec, check_kernel};
+pub use load::{DataPlane, PortSpec, Spec, check_kernel, decode_event};
 pub use snapshot::Snapshot;
 
 /// The compiled BPF program; empty if this build has none.
