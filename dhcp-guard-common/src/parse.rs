@@ -1,18 +1,17 @@
 //! The frame walk: from the first byte of an Ethernet frame to "this is DHCP, from this MAC, under these VLANs".
 //!
-//! DHCP is IPv4 UDP to port 67 or 68, under up to two VLAN tags, with any IPv4 options, unless it is a later fragment
-//! (which carries no ports). Anything that is not positively that is [`None`], and passes the guard untouched:
-//! odd ethertypes, short headers, wrong versions, lengths that do not add up. A packet *to a DHCP port* with an
-//! unreadable payload is DHCP all the same, with [`MessageType::None`], or the limits could be dodged by cutting it short.
+//! DHCP is IPv4 UDP to port 67 or 68, or IPv6 UDP to port 547 or 546, under up to two VLAN tags, with any IPv4 options
+//! or up to [`MAX_EXTENSIONS`] IPv6 extension headers, unless it is a later fragment (which carries no ports). Anything
+//! that is not positively that is [`None`], and passes the guard untouched: odd ethertypes, short headers, wrong versions,
+//! lengths that do not add up. A packet *to a DHCP port* with an unreadable payload is DHCP all the same (see
+//! [`crate::message`]), or the limits could be dodged by cutting it short.
 
 use network_types::{
     eth::EtherType,
-    ip::{IpProto, Ipv4Hdr},
+    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
     udp::UdpHdr,
     vlan::VlanHdr,
 };
-
-use crate::verdict::MessageType;
 
 /// Bytes of a frame, read with bounds checks. The kernel reads packet memory, tests read a slice.
 pub trait Frame {
@@ -62,10 +61,19 @@ impl Vlans {
 /// Which side of DHCP the packet is addressed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Towards {
-    /// To port 67: from a client or a relay.
+    /// To port 67 or 547: from a client or a relay.
     Server,
-    /// To port 68: from a server or a relay.
+    /// To port 68 or 546: from a server or a relay.
     Client,
+}
+
+/// DHCP for IPv4 (RFC 2131) or for IPv6 (RFC 8415).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// DHCPv4, and BOOTP.
+    V4,
+    /// DHCPv6.
+    V6,
 }
 
 /// A DHCP packet.
@@ -75,13 +83,16 @@ pub struct Dhcp {
     pub source: MacWords,
     /// VLAN tags.
     pub vlans: Vlans,
+    /// DHCPv4 or DHCPv6.
+    pub family: Family,
     /// Whom it is for.
     pub towards: Towards,
-    /// Byte offset of the UDP payload, where the BOOTP header starts.
+    /// Byte offset of the UDP payload, where the DHCP message starts.
     pub payload: usize,
 }
 
 const IPV4: u16 = EtherType::Ipv4 as u16;
+const IPV6: u16 = EtherType::Ipv6 as u16;
 const VLAN_ID_MASK: u16 = 0x0fff;
 const ETHERNET_WORDS: usize = network_types::eth::EthHdr::LEN / 2;
 const ETHERTYPE_WORD: usize = ETHERNET_WORDS - 1;
@@ -92,6 +103,16 @@ const IPV4_MIN_LEN: usize = Ipv4Hdr::LEN;
 const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
 const PORT_SERVER: u16 = 67_u16.to_be();
 const PORT_CLIENT: u16 = 68_u16.to_be();
+/// RFC 8415 section 7.2.
+const PORT_SERVER_V6: u16 = 547_u16.to_be();
+const PORT_CLIENT_V6: u16 = 546_u16.to_be();
+/// Bytes 0–7 of the IPv6 header: version, payload length, next header.
+const IPV6_WORDS: usize = 4;
+/// How many IPv6 extension headers are stepped over before the frame counts as not DHCP. RFC 8200 section 4.1 names six
+/// that may stand in front of UDP in its recommended order; a bound is what makes the walk acceptable in the kernel.
+pub const MAX_EXTENSIONS: usize = 8;
+/// The fragment offset in a fragment extension header, RFC 8200 section 4.5.
+const FRAGMENT_OFFSET_V6: u16 = 0xfff8_u16.to_be();
 
 /// 802.1Q, 802.1ad and the old QinQ ethertype.
 #[inline(always)]
@@ -104,30 +125,52 @@ const fn is_vlan_tag(ethertype: u16) -> bool {
 /// Walks a frame. `None`: not DHCP.
 #[inline(always)]
 pub fn walk<F: Frame>(frame: &F) -> Option<Dhcp> {
+    let Tags { vlans, ethertype, at } = tags(frame)?;
+    let (family, (towards, payload)) = match ethertype {
+        IPV4 => (Family::V4, walk_ipv4(frame, at)?),
+        IPV6 => (Family::V6, walk_ipv6(frame, at)?),
+        _ => return None,
+    };
+    Some(Dhcp { source: source(frame)?, vlans: vlans.without_priority_tag(), family, towards, payload })
+}
+
+/// Source address and VLANs of any frame; `None` if it ends before.
+#[inline(always)]
+pub fn link<F: Frame>(frame: &F) -> Option<(MacWords, Vlans)> {
+    Some((source(frame)?, tags(frame)?.vlans.without_priority_tag()))
+}
+
+/// What the link layer says.
+struct Tags {
+    vlans: Vlans,
+    /// The first ethertype that is no tag.
+    ethertype: u16,
+    /// Where that protocol's header starts.
+    at: usize,
+}
+
+/// Steps over up to two VLAN tags.
+#[inline(always)]
+fn tags<F: Frame>(frame: &F) -> Option<Tags> {
     let eth: [u16; ETHERNET_WORDS] = frame.words(0)?;
-    let mut ethertype = eth[ETHERTYPE_WORD];
-    let mut at = network_types::eth::EthHdr::LEN;
-    let mut vlans = Vlans::default();
-    if ethertype != IPV4 {
-        if !is_vlan_tag(ethertype) {
-            return None;
-        }
-        let tag: [u16; 2] = frame.words(at)?;
-        vlans.outer = u16::from_be(tag[0]) & VLAN_ID_MASK;
-        ethertype = tag[1];
-        at += VlanHdr::LEN;
-        if is_vlan_tag(ethertype) {
-            let tag: [u16; 2] = frame.words(at)?;
-            vlans.inner = u16::from_be(tag[0]) & VLAN_ID_MASK;
-            ethertype = tag[1];
-            at += VlanHdr::LEN;
-        }
-        if ethertype != IPV4 {
-            return None;
+    let mut found =
+        Tags { vlans: Vlans::default(), ethertype: eth[ETHERTYPE_WORD], at: network_types::eth::EthHdr::LEN };
+    if is_vlan_tag(found.ethertype) {
+        found.vlans.outer = next_tag(frame, &mut found)?;
+        if is_vlan_tag(found.ethertype) {
+            found.vlans.inner = next_tag(frame, &mut found)?;
         }
     }
-    let (towards, payload) = walk_ipv4(frame, at)?;
-    Some(Dhcp { source: source(frame)?, vlans: vlans.without_priority_tag(), towards, payload })
+    Some(found)
+}
+
+/// The VLAN id of the tag that starts here.
+#[inline(always)]
+fn next_tag<F: Frame>(frame: &F, found: &mut Tags) -> Option<u16> {
+    let [control, ethertype] = frame.words(found.at)?;
+    found.ethertype = ethertype;
+    found.at += VlanHdr::LEN;
+    Some(u16::from_be(control) & VLAN_ID_MASK)
 }
 
 /// Read last: nearly all frames are not DHCP, and need no source address.
@@ -163,41 +206,60 @@ fn walk_ipv4<F: Frame>(frame: &F, at: usize) -> Option<(Towards, usize)> {
     if sound { Some((towards, udp + UdpHdr::LEN)) } else { None }
 }
 
-/// The fixed part of a BOOTP message, RFC 951 section 3.
-const BOOTP_LEN: usize = 236;
-/// Marks the options field as DHCP's, RFC 2131 section 3.
-const MAGIC_COOKIE: [u16; 2] = [0x6382_u16.to_be(), 0x5363_u16.to_be()];
-const OPTION_PAD: u8 = 0;
-const OPTION_MESSAGE_TYPE: u8 = 53;
-const OPTION_END: u8 = 255;
-/// How many options are looked at before the message type counts as missing. All clients known to us put it first;
-/// a bound is what makes the walk acceptable in the kernel.
-pub const MAX_OPTIONS: usize = 8;
-
-/// Reads the DHCP message type from the UDP payload that starts at byte `payload`.
-///
-/// [`MessageType::None`] if there is none among the first [`MAX_OPTIONS`] options or the packet ends before it.
+/// IPv6, extension and UDP headers from byte `at`: as [`walk_ipv4`].
 #[inline(always)]
-pub fn message_type<F: Frame>(frame: &F, payload: usize) -> MessageType {
-    read_message_type(frame, payload).unwrap_or(MessageType::None)
+fn walk_ipv6<F: Frame>(frame: &F, at: usize) -> Option<(Towards, usize)> {
+    let ip: [u16; IPV6_WORDS] = frame.words(at)?;
+    let next_header = ip[3].to_ne_bytes()[0];
+    let first = at + Ipv6Hdr::LEN;
+    let udp = if next_header == IpProto::Udp as u8 { first } else { skip_extensions(frame, next_header, first)? };
+    let ports: [u16; 2] = frame.words(udp)?;
+    let towards = match ports[1] {
+        PORT_SERVER_V6 => Towards::Server,
+        PORT_CLIENT_V6 => Towards::Client,
+        _ => return None,
+    };
+    let sound =
+        ip[0].to_ne_bytes()[0] >> 4 == 6 && usize::from(u16::from_be(ip[2])) >= udp - first + UdpHdr::LEN;
+    if sound { Some((towards, udp + UdpHdr::LEN)) } else { None }
 }
 
+/// Where the UDP header starts behind the extension header of type `kind` at byte `at`. `None`: no UDP, a later fragment,
+/// or too many headers.
 #[inline(always)]
-fn read_message_type<F: Frame>(frame: &F, payload: usize) -> Option<MessageType> {
-    let cookie: [u16; 2] = frame.words(payload + BOOTP_LEN)?;
-    if cookie != MAGIC_COOKIE {
-        return None;
-    }
-    let mut at = payload + BOOTP_LEN + size_of_val(&cookie);
-    for _ in 0..MAX_OPTIONS {
-        match frame.byte(at)? {
-            OPTION_PAD => at += 1,
-            OPTION_END => return None,
-            OPTION_MESSAGE_TYPE => {
-                return if frame.byte(at + 1)? == 1 { frame.byte(at + 2).map(MessageType::from_wire) } else { None };
-            }
-            _ => at += 2 + usize::from(frame.byte(at + 1)?),
+fn skip_extensions<F: Frame>(frame: &F, mut kind: u8, mut at: usize) -> Option<usize> {
+    for _ in 0..MAX_EXTENSIONS {
+        if !is_extension(kind) {
+            return None;
         }
+        // All begin alike: next header, length; a fragment header's length is reserved, and its second word the offset.
+        let header: [u16; 2] = frame.words(at)?;
+        let [next, len] = header[0].to_ne_bytes();
+        at += match kind {
+            FRAGMENT if header[1] & FRAGMENT_OFFSET_V6 != 0 => return None,
+            FRAGMENT => 8,
+            // In words of four bytes less two, RFC 4302 section 2.2.
+            AUTHENTICATION => (usize::from(len) + 2) * 4,
+            // In words of eight bytes less one, RFC 8200 section 4.
+            _ => (usize::from(len) + 1) * 8,
+        };
+        if next == IpProto::Udp as u8 {
+            return Some(at);
+        }
+        kind = next;
     }
     None
+}
+
+const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+const AUTHENTICATION: u8 = IpProto::Ah as u8;
+
+/// Extension headers that may stand in front of UDP and can be stepped over.
+#[inline(always)]
+const fn is_extension(kind: u8) -> bool {
+    kind == IpProto::HopOpt as u8
+        || kind == IpProto::Ipv6Route as u8
+        || kind == FRAGMENT
+        || kind == AUTHENTICATION
+        || kind == IpProto::Ipv6Opts as u8
 }

@@ -1,12 +1,12 @@
-//! Clients' entries: known ones and strangers.
+//! A client's entry, whichever table it is in: its limiters and its counts.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
 use dhcp_guard_common::{
-    gcra::{self, Limit, Taken, Word as _},
+    gcra::Word as _,
     layout::{ClientKey, ClientState},
+    parse::Family,
 };
 
-use crate::{atomic::Shared, clock::Now, count, events, maps};
+use crate::{atomic::Shared, clock::Now, count, events, maps, strangers::Place};
 
 /// A client's entry in one of the tables.
 #[derive(Clone, Copy)]
@@ -15,52 +15,35 @@ pub(crate) struct Entry(*mut ClientState);
 /// The known client's entry, if it is known.
 #[inline(always)]
 pub(crate) fn known(key: ClientKey) -> Option<Entry> {
-    maps::KNOWN.get_ptr_mut(key).map(Entry)
-}
-
-/// The stranger's entry, if it has one.
-#[inline(always)]
-pub(crate) fn stranger(key: ClientKey) -> Option<Entry> {
-    maps::STRANGERS.get_ptr_mut(key).map(Entry)
-}
-
-/// Gives a stranger an entry that has this packet in it. False: the table refused, or another CPU was first.
-#[inline(always)]
-pub(crate) fn insert_stranger(key: ClientKey, limiter: u64, excess: bool, now: Now) -> bool {
-    let state = ClientState {
-        limiter,
-        packets: 1,
-        excess: excess.into(),
-        own_excess: 0,
-        first_seen: now.ticks,
-        last_seen: now.ticks,
-        last_excess: 0,
-    };
-    maps::STRANGERS.insert(key, state, u64::from(BPF_NOEXIST)).is_ok()
+    // SAFETY: the table's own pointer.
+    maps::KNOWN.get_ptr_mut(key).map(|state| unsafe { Entry::new(state) })
 }
 
 /// Adds what a memo counted to the client's entry.
 #[inline(never)]
-pub(crate) fn hand_over(key: ClientKey, is_known: bool, packets: u64, last_seen: u64) {
-    let entry = if is_known { known(key) } else { stranger(key) };
+pub(crate) fn hand_over(key: ClientKey, is_known: bool, is_own_excess: bool, packets: u64, last_seen: u64) {
+    let entry = if is_known { known(key) } else { Place::of(key).and_then(Place::entry) };
     match entry {
         Some(entry) => {
             let client = entry.words();
             client.packets.add(packets);
             client.excess.add(packets);
-            client.own_excess.add(packets);
+            if is_own_excess {
+                client.own_excess.add(packets);
+                client.last_excess.store(last_seen);
+            }
             if client.last_seen.load() < last_seen {
                 client.last_seen.store(last_seen);
             }
-            client.last_excess.store(last_seen);
         }
         None => count::untracked(packets),
     }
 }
 
-/// The words of an entry.
+/// The words of an entry that several CPUs change.
 struct Words {
-    limiter: Shared,
+    limiter_v4: Shared,
+    limiter_v6: Shared,
     packets: Shared,
     excess: Shared,
     own_excess: Shared,
@@ -70,12 +53,20 @@ struct Words {
 }
 
 impl Entry {
+    /// # Safety
+    /// `state` must point into a map value.
+    #[inline(always)]
+    pub(crate) unsafe fn new(state: *mut ClientState) -> Self {
+        Self(state)
+    }
+
     #[inline(always)]
     fn words(self) -> Words {
         // SAFETY: a lookup made the pointer, and the memory stays a map value for the run of the program.
         unsafe {
             Words {
-                limiter: Shared::new(&raw mut (*self.0).limiter),
+                limiter_v4: Shared::new(&raw mut (*self.0).limiter_v4),
+                limiter_v6: Shared::new(&raw mut (*self.0).limiter_v6),
                 packets: Shared::new(&raw mut (*self.0).packets),
                 excess: Shared::new(&raw mut (*self.0).excess),
                 own_excess: Shared::new(&raw mut (*self.0).own_excess),
@@ -86,10 +77,14 @@ impl Entry {
         }
     }
 
-    /// Holds the packet against the client's own limit.
+    /// The limiter for one of the two protocols.
     #[inline(always)]
-    pub(crate) fn take(self, limit: &Limit, now: Now) -> Taken {
-        gcra::take(&self.words().limiter, now.grains, limit)
+    pub(crate) fn limiter(self, family: Family) -> Shared {
+        let words = self.words();
+        match family {
+            Family::V4 => words.limiter_v4,
+            Family::V6 => words.limiter_v6,
+        }
     }
 
     /// Counts a packet, over a limit or not.

@@ -1,29 +1,38 @@
 //! Per-CPU counting: plain additions, no atomics. XDP runs with bottom halves off, so nothing comes between.
 
 use dhcp_guard_common::{
-    layout::Troubles,
-    verdict::{MessageType, Reason},
+    layout::{PortCounters, Troubles},
+    verdict::{MessageType, Note, Reason},
 };
 
 use crate::maps;
 
-/// A frame that is none of our business.
-#[inline(always)]
-pub(crate) fn not_dhcp(ifindex: u32) {
-    if let Some(count) = maps::NON_DHCP.get_ptr_mut(maps::interface_place(ifindex)) {
-        // SAFETY: a per-CPU value that only this CPU changes.
-        unsafe { *count += 1 };
-    }
-}
+/// The counters of a port, on this CPU.
+#[derive(Clone, Copy)]
+pub(crate) struct Counters(*mut PortCounters);
 
-/// A DHCP packet on the port in `slot`.
-#[inline(always)]
-pub(crate) fn verdict(slot: u32, reason: Reason, message: MessageType) {
-    if let Some(counters) = maps::PORT_COUNTERS.get_ptr_mut(slot) {
-        let row = reason.index() * MessageType::COUNT;
-        // SAFETY: a per-CPU value that only this CPU changes; both indexes are below their COUNT, and the table is
-        // `[[u64; MessageType::COUNT]; Reason::COUNT]`.
-        unsafe { *counters.cast::<u64>().add(row + message.index()) += 1 };
+impl Counters {
+    #[inline(always)]
+    pub(crate) fn of(slot: u32) -> Option<Self> {
+        maps::PORT_COUNTERS.get_ptr_mut(slot).map(Self)
+    }
+
+    /// A DHCP packet, by the index of its reason; one that is none counts as the first.
+    #[inline(always)]
+    pub(crate) fn verdict(self, reason: usize, message: MessageType) {
+        let reason = if reason < Reason::COUNT { reason } else { 0 };
+        // SAFETY: a per-CPU value that only this CPU changes; both indexes are below their COUNT.
+        unsafe {
+            *(&raw mut (*self.0).reasons).cast::<u64>().add(reason) += 1;
+            *(&raw mut (*self.0).messages).cast::<u64>().add(message.index()) += 1;
+        }
+    }
+
+    /// Something worth counting about the packet.
+    #[inline(always)]
+    pub(crate) fn note(self, note: Note) {
+        // SAFETY: as in `verdict`.
+        unsafe { *(&raw mut (*self.0).notes).cast::<u64>().add(note.index()) += 1 };
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Thin on purpose: the frame walk, the limiter arithmetic and the map layout are in `dhcp-guard-common`, which also
 //! runs in user space. Here is what needs a kernel: packet memory (`packet`), the clock (`clock`), atomics
-//! (`atomic`), maps (`maps`), events (`events`), and the order in which a packet meets them (`judge`).
+//! (`atomic`), maps (`maps`), events (`events`), and the order in which a packet meets the rules (`judge`).
 //!
-//! What is never here: allocation, loops without a small constant bound, a clock, a hash lookup or a log line for a frame
-//! that is not DHCP, XDP_ABORTED.
+//! What is never here: allocation, loops without a small constant bound, XDP_ABORTED; and, for a frame that is not DHCP
+//! while nobody is isolated, a helper, a map or a clock.
 #![cfg_attr(
     target_arch = "bpf",
     no_std,
@@ -15,15 +15,23 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod admit;
+#[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
 mod clients;
 #[cfg(target_arch = "bpf")]
 mod clock;
 #[cfg(target_arch = "bpf")]
+mod control;
+#[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
 mod events;
+#[cfg(target_arch = "bpf")]
+mod filter;
+#[cfg(target_arch = "bpf")]
+mod isolation;
 #[cfg(target_arch = "bpf")]
 mod judge;
 #[cfg(target_arch = "bpf")]
@@ -32,6 +40,12 @@ mod maps;
 mod memo;
 #[cfg(target_arch = "bpf")]
 mod packet;
+#[cfg(target_arch = "bpf")]
+mod ports;
+#[cfg(target_arch = "bpf")]
+mod rules;
+#[cfg(target_arch = "bpf")]
+mod strangers;
 
 #[cfg(target_arch = "bpf")]
 mod program {
@@ -42,7 +56,7 @@ mod program {
     };
     use dhcp_guard_common::parse;
 
-    use crate::{clock::Now, count, judge, maps, packet::Packet};
+    use crate::{clock::Now, control, isolation, judge, maps, packet::Packet};
 
     /// Passes what is not DHCP; judges the rest.
     ///
@@ -52,16 +66,12 @@ mod program {
     #[expect(clippy::needless_pass_by_value, reason = "the shape that the xdp attribute wants")]
     fn dhcp_guard(ctx: XdpContext) -> u32 {
         let packet = Packet::of(&ctx);
-        let Some(dhcp) = parse::walk(&packet) else {
-            count::not_dhcp(ctx.ingress_ifindex() as u32);
-            return XDP_PASS;
+        let is_dropped = match parse::walk(&packet) {
+            Some(dhcp) => judge::is_dropped(ctx.ingress_ifindex() as u32, &packet, &dhcp),
+            None if control::isolated_until() == 0 => false,
+            None => isolation::is_dropped(ctx.ingress_ifindex() as u32, &packet),
         };
-        let message = parse::message_type(&packet, dhcp.payload);
-        if judge::judge(ctx.ingress_ifindex() as u32, &dhcp, message, Now::read()).is_drop() {
-            XDP_DROP
-        } else {
-            XDP_PASS
-        }
+        if is_dropped { XDP_DROP } else { XDP_PASS }
     }
 
     /// Tells user space how the kernel's ticks relate to its own clocks; run on demand, never attached.

@@ -1,45 +1,66 @@
-//! The maps. Sizes are set by user space at load; the ones here are the defaults.
+//! The maps, and the few values that user space sets. Sizes are set by user space at load; the ones here are the defaults.
 
 use aya_ebpf::{
     Global,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use dhcp_guard_common::layout::{
-    ClientKey, ClientState, MEMOS as MEMOS_PER_CPU, Memo, PortCounters, PortKey, PortPolicy, PortState, Troubles,
+use dhcp_guard_common::{
+    hash::Seeds,
+    layout::{
+        Bucket, CLIENT_MEMO_BITS, ClientKey, ClientMemo, ClientRule, ClientState, HostPolicy, HostState,
+        PORT_MEMO_BITS, PortCounters, PortKey, PortMemo, PortPolicy, PortState, Troubles,
+    },
 };
 
 /// Which slot a port has. User space writes, the program reads.
 #[map]
 pub(crate) static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(1024, 0);
 
-/// What user space decided about the port in each slot.
+/// What user space decided about the port in each slot, in both banks.
 #[map]
-pub(crate) static POLICIES: Array<PortPolicy> = Array::with_max_entries(1024, 0);
+pub(crate) static POLICIES: Array<PortPolicy> = Array::with_max_entries(2 * 1024, 0);
 
-/// Limiters of the port in each slot.
+/// What user space decided about the host, in both banks.
 #[map]
-pub(crate) static PORT_STATES: Array<PortState> = Array::with_max_entries(1024, 0);
+pub(crate) static HOST_POLICIES: Array<HostPolicy> = Array::with_max_entries(2, 0);
+
+/// Limiters and quarantine of the port in each slot.
+#[map]
+pub(crate) static PORT_STATES: Array<PortState> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// Limiters of the host.
+#[map]
+pub(crate) static HOST_STATE: Array<HostState> = Array::with_max_entries(1, 0);
 
 /// Counters of the port in each slot.
 #[map]
 pub(crate) static PORT_COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entries(1024, 0);
 
-/// Frames that were not DHCP, by the low bits of the interface index (see [`INTERFACE_MASK`]).
-#[map]
-pub(crate) static NON_DHCP: PerCpuArray<u64> = PerCpuArray::with_max_entries(256, 0);
-
 /// Known clients. User space adds and removes them; the program changes their state in place.
 #[map]
 pub(crate) static KNOWN: HashMap<ClientKey, ClientState> = HashMap::with_max_entries(16384, 0);
 
-/// Strangers. The least recently used make room.
+/// Clients in quarantine or on the allowlist. User space writes, the program reads.
 #[map]
-pub(crate) static STRANGERS: LruHashMap<ClientKey, ClientState> = LruHashMap::with_max_entries(65536, 0);
+pub(crate) static RULES: HashMap<ClientKey, ClientRule> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
-/// Clients that are certain to be over their limit for a while.
+/// Bits of the keys in [`PORTS`], [`KNOWN`] and [`RULES`]: what has none here is in none of them.
 #[map]
-pub(crate) static MEMOS: PerCpuArray<Memo> = PerCpuArray::with_max_entries(MEMOS_PER_CPU, 0);
+pub(crate) static LISTED: Array<u64> = Array::with_max_entries(8192, BPF_F_MMAPABLE);
+
+/// Strangers.
+#[map]
+pub(crate) static STRANGERS: Array<Bucket> = Array::with_max_entries(16384, BPF_F_MMAPABLE);
+
+/// Clients that are certain to be dropped for a while.
+#[map]
+pub(crate) static CLIENT_MEMOS: PerCpuArray<ClientMemo> = PerCpuArray::with_max_entries(1 << CLIENT_MEMO_BITS, 0);
+
+/// Ports that were seen lately.
+#[map]
+pub(crate) static PORT_MEMOS: PerCpuArray<PortMemo> = PerCpuArray::with_max_entries(1 << PORT_MEMO_BITS, 0);
 
 /// What could not be done.
 #[map]
@@ -53,12 +74,31 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]
 pub(crate) static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Size of [`NON_DHCP`] minus 1. User space chooses it so that no two guarded interfaces share a place.
+/// Multipliers of the hash; drawn at random by user space.
 #[unsafe(no_mangle)]
-static INTERFACE_MASK: Global<u32> = Global::new(255);
+static SEED_A: Global<u64> = Global::new(0x9e37_79b9_7f4a_7c15);
+/// The second one.
+#[unsafe(no_mangle)]
+static SEED_B: Global<u64> = Global::new(0xc2b2_ae3d_27d4_eb4f);
 
-/// See [`INTERFACE_MASK`].
+/// Bits of an index into [`STRANGERS`], which has as many buckets as that can name.
+#[unsafe(no_mangle)]
+static STRANGERS_BITS: Global<u32> = Global::new(14);
+/// Bits of an index into [`LISTED`].
+#[unsafe(no_mangle)]
+static LISTED_BITS: Global<u32> = Global::new(13);
+
 #[inline(always)]
-pub(crate) fn interface_place(ifindex: u32) -> u32 {
-    ifindex & INTERFACE_MASK.load()
+pub(crate) fn seeds() -> Seeds {
+    Seeds([SEED_A.load(), SEED_B.load()])
+}
+
+#[inline(always)]
+pub(crate) fn strangers_bits() -> u32 {
+    STRANGERS_BITS.load()
+}
+
+#[inline(always)]
+pub(crate) fn listed_bits() -> u32 {
+    LISTED_BITS.load()
 }

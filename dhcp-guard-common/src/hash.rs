@@ -1,0 +1,58 @@
+//! One hash of a 64-bit key, for every table that the program indexes by itself.
+//!
+//! Two rounds of multiply and fold. The multipliers are drawn at random when the program is loaded, so nobody outside can
+//! choose MAC addresses that meet in one place of a table.
+
+/// The multipliers. Odd, or they would lose bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seeds(pub [u64; 2]);
+
+impl Seeds {
+    /// Seeds from 128 random bits.
+    #[must_use]
+    pub const fn new(random: [u64; 2]) -> Self {
+        Self([random[0] | 1, random[1] | 1])
+    }
+}
+
+/// The hash of a key. Its uppermost bits are the best mixed; those below bit 8 are not worth using.
+#[must_use]
+#[inline(always)]
+pub const fn mix(key: u64, seeds: Seeds) -> u64 {
+    let first = (key ^ key >> 32).wrapping_mul(seeds.0[0]);
+    (first ^ first >> 32).wrapping_mul(seeds.0[1])
+}
+
+/// A part of a hash: `bits` (1 to 32) of it, above the lowest `from`.
+#[must_use]
+#[inline(always)]
+pub const fn part(hash: u64, from: u32, bits: u32) -> u32 {
+    (hash >> from) as u32 & (u32::MAX >> (32 - bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Machines of one vendor count in their last bytes, VLANs in the slot: neither may crowd one place of a table.
+    #[test]
+    fn neighbours_are_spread_evenly() {
+        let seeds = Seeds::new([0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f]);
+        let keys_by = |shift: u32| (0..4096u64).map(move |i| 0x0000_dead_5e00_0002 ^ i << shift);
+        for shift in [24, 32, 40, 48] {
+            for from in [50, 40, 30, 20] {
+                let mut places = [0u32; 1024];
+                keys_by(shift).for_each(|key| places[part(mix(key, seeds), from, 10) as usize] += 1);
+                let fullest = places.iter().max().unwrap();
+                assert!(*fullest <= 20, "{fullest} of 4096 keys in one of 1024 places (shift {shift}, bits from {from})");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_are_what_they_say() {
+        assert_eq!(part(0xabcd_0000_0000_0000, 48, 16), 0xabcd);
+        assert_eq!(part(u64::MAX, 8, 32), u32::MAX);
+        assert_eq!(part(0b1011_0000_0000, 8, 3), 0b011);
+    }
+}

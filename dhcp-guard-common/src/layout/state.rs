@@ -1,0 +1,209 @@
+//! What the program keeps: limiters, counters, marks and memories.
+
+use super::PortKey;
+use crate::verdict::{MessageType, Note, Reason};
+
+/// Limiter words and marks of a port, and when its quarantine ends. The deadlines are user space's, all else the
+/// program's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortState {
+    /// Word of `PortPolicy::total`.
+    pub total: u64,
+    /// Word of `PortPolicy::strangers`.
+    pub strangers: u64,
+    /// Word of `PortPolicy::discover`.
+    pub discover: u64,
+    /// Word of `PortPolicy::new_clients`.
+    pub new_clients: u64,
+    /// The port's DHCP is dropped until this tick.
+    pub muted_until: u64,
+    /// All its frames are dropped until this tick.
+    pub isolated_until: u64,
+    /// Tick of the latest packet that was over the port's own limits.
+    pub last_excess: u64,
+    /// Tick of the latest server message, on a port that is not trusted.
+    pub last_server: u64,
+    /// Tick of the latest frame with VLANs that have no port of their own (on the interface's default port).
+    pub last_unknown_vlan: u64,
+    /// Keeps the bitmap on cache lines of its own.
+    pub reserved: [u64; 7],
+    /// Which strangers sent something since user space last cleared it: one bit for each, by hash. How many bits are set
+    /// says how many MACs there were.
+    pub distinct: [u64; DISTINCT_WORDS],
+}
+
+/// Words of [`PortState::distinct`].
+pub const DISTINCT_WORDS: usize = 16;
+/// Bits of [`PortState::distinct`], as a power of two.
+pub const DISTINCT_BITS: u32 = 10;
+
+/// Limiter words of the host.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostState {
+    /// Word of `HostPolicy::total`.
+    pub total: u64,
+    /// Word of `HostPolicy::strangers`.
+    pub strangers: u64,
+    /// Tick of the latest packet that was over the host's budget.
+    pub last_excess: u64,
+}
+
+/// Limiter words and counts of a client.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientState {
+    /// Word of `PortPolicy::client_v4`.
+    pub limiter_v4: u64,
+    /// Word of `PortPolicy::client_v6`.
+    pub limiter_v6: u64,
+    /// DHCP packets to servers, since the client got this entry.
+    pub packets: u64,
+    /// Of these, packets over any limit (dropped, or in `monitor` mode passed all the same).
+    pub excess: u64,
+    /// Of these, packets over the client's own limit. Only they say that it is the client who misbehaves: the rest was
+    /// lost to the company it keeps on its port.
+    pub own_excess: u64,
+    /// Tick of the first packet.
+    pub first_seen: u64,
+    /// Tick of the latest packet.
+    pub last_seen: u64,
+    /// Tick of the latest packet over the client's own limit; 0: never.
+    pub last_excess: u64,
+    /// [`Sender::relay`](crate::message::Sender::relay).
+    pub relay: u64,
+    /// [`Sender::client`](crate::message::Sender::client).
+    pub client: u64,
+}
+
+/// A per-CPU memory of a client whose packets are certain to be dropped until `until`, unless the version changes: they
+/// are answered without any lookup. It keeps the count and hands it over to the client's entry when it is let go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientMemo {
+    /// The client's port as [`PortKey::word`].
+    pub port: u64,
+    /// Who: [`ClientKey::of`](super::ClientKey::of), and [`MEMO_V6`] for its DHCPv6.
+    pub who: u64,
+    /// `Control::version` that this was true under.
+    pub version: u64,
+    /// Certain before this time, in grains.
+    pub until: u64,
+    /// The client as [`ClientKey`](super::ClientKey).
+    pub client: u64,
+    /// Packets dropped here and not yet handed over.
+    pub pending: u64,
+    /// Tick of the latest of them.
+    pub last_seen: u64,
+    /// The reason's index in the lowest byte; [`MEMO_KNOWN`].
+    pub verdict: u64,
+}
+
+/// [`ClientMemo::who`]: the DHCPv6 of this client. Its limiter is another one.
+pub const MEMO_V6: u64 = 1 << 62;
+/// [`ClientMemo::verdict`]: the client is in the known table, not in the strangers'.
+pub const MEMO_KNOWN: u64 = 1 << 8;
+/// Client memos for each CPU, as a power of two; a client has its place by its key.
+pub const CLIENT_MEMO_BITS: u32 = 8;
+
+/// A per-CPU memory of the slot that a port has.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortMemo {
+    /// [`PortKey::word`].
+    pub port: u64,
+    /// `Control::version` that this was true under.
+    pub version: u64,
+    /// The slot.
+    pub slot: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// Port memos for each CPU, as a power of two.
+pub const PORT_MEMO_BITS: u32 = 6;
+
+/// Packets of one port, on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortCounters {
+    /// In the order of [`Reason::ALL`]. They add up to the port's DHCP packets.
+    pub reasons: [u64; Reason::COUNT],
+    /// In the order of [`MessageType::ALL`]. They add up to the same.
+    pub messages: [u64; MessageType::COUNT],
+    /// In the order of [`Note::ALL`].
+    pub notes: [u64; Note::COUNT],
+}
+
+impl PortCounters {
+    /// Nothing counted.
+    pub const ZERO: Self =
+        Self { reasons: [0; Reason::COUNT], messages: [0; MessageType::COUNT], notes: [0; Note::COUNT] };
+
+    /// Adds another CPU's, or another port's.
+    pub fn add(&mut self, other: &Self) {
+        let Self { reasons, messages, notes } = self;
+        let pairs = reasons.iter_mut().zip(&other.reasons);
+        let pairs = pairs.chain(messages.iter_mut().zip(&other.messages)).chain(notes.iter_mut().zip(&other.notes));
+        for (into, from) in pairs {
+            *into += from;
+        }
+    }
+}
+
+/// What the program could not do, on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Troubles {
+    /// Events not sent because the CPU's budget was spent.
+    pub events_suppressed: u64,
+    /// Events lost because the ring buffer was full.
+    pub events_lost: u64,
+    /// New clients that did not get an entry because other CPUs were filling the same place.
+    pub insert_failed: u64,
+    /// Packets of clients without an entry: counted for their port, not for their MAC.
+    pub untracked: u64,
+    /// Packets that lost a limiter to other CPUs and count as over the limit.
+    pub lost_races: u64,
+    /// The events' own limiter word.
+    pub event_budget: u64,
+}
+
+/// A state change, sent to the agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// One of the `EVENT_` constants.
+    pub kind: u32,
+    /// The port's slot; `u32::MAX` for none.
+    pub slot: u32,
+    /// When, in ticks.
+    pub at: u64,
+    /// The client as [`ClientKey`](super::ClientKey) with the slot.
+    pub client: u64,
+    /// The frame's interface and VLANs.
+    pub port: PortKey,
+}
+
+/// A client went over its own limit, for the first time or after [`QUIET_S`](super::QUIET_S) of keeping to it.
+pub const EVENT_CLIENT_OVER_LIMIT: u32 = 1;
+/// A port went over its limit, or strangers over their share of it.
+pub const EVENT_PORT_OVER_LIMIT: u32 = 2;
+/// A server's message came from a port that is not trusted.
+pub const EVENT_ROGUE_SERVER: u32 = 3;
+/// A frame had VLANs without a port of their own; the interface's default port took it.
+pub const EVENT_UNKNOWN_VLAN: u32 = 4;
+/// The host is over its budget, or strangers over their share of it.
+pub const EVENT_HOST_OVER_LIMIT: u32 = 5;
+
+const _: () = {
+    assert!(size_of::<PortState>() == 256);
+    assert!(DISTINCT_WORDS * 64 == 1 << DISTINCT_BITS);
+    assert!(size_of::<HostState>() == 24);
+    assert!(size_of::<ClientState>() == 80);
+    assert!(size_of::<ClientMemo>() == 64);
+    assert!(size_of::<PortMemo>() == 24);
+    assert!(size_of::<Event>() == 32);
+    assert!(size_of::<PortCounters>() == 8 * (Reason::COUNT + MessageType::COUNT + Note::COUNT));
+};

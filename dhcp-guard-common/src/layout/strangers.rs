@@ -1,0 +1,96 @@
+//! The strangers' table: set-associative, in one array map, with an order of eviction that is ours.
+//!
+//! Why not the kernel's LRU hash: its updates cost hundreds of nanoseconds under random keys, it evicts by approximation
+//! and per CPU, and can refuse. Here everything about a key is in one [`Bucket`], and the bucket's first cache line says
+//! whether the key has an entry and whether it was seen lately. A flood of random MACs costs that one line.
+
+use super::ClientState;
+
+/// Entries of a bucket.
+pub const WAYS: usize = 4;
+/// Clients without an entry that a bucket remembers having seen: 16 bits of hash for each.
+pub const SEEN: usize = 16;
+/// Words that hold them.
+pub const SEEN_WORDS: usize = SEEN / 4;
+
+/// A key in [`Bucket::keys`] that some CPU is just filling in. No client: its slot is beyond all slots.
+pub const BEING_FILLED: u64 = u64::MAX;
+
+/// The place for all clients whose hash begins alike.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Who has the entry at the same place of `states`, as [`ClientKey`](super::ClientKey); 0 for nobody, or
+    /// [`BEING_FILLED`].
+    pub keys: [u64; WAYS],
+    /// The latest clients that got no entry, by 16 bits of their hash, the latest in the lowest bits of the first word.
+    pub seen: [u64; SEEN_WORDS],
+    /// Their entries.
+    pub states: [ClientState; WAYS],
+}
+
+/// Where 16 bits of a hash are in a bucket's [`Bucket::seen`], if anywhere: whether the client was seen lately.
+#[must_use]
+#[inline(always)]
+pub const fn was_seen(seen: &[u64; SEEN_WORDS], tag: u16) -> bool {
+    let tags = tag as u64 * EACH;
+    has_zero(seen[0] ^ tags) | has_zero(seen[1] ^ tags) | has_zero(seen[2] ^ tags) | has_zero(seen[3] ^ tags)
+}
+
+/// The same with this client as the latest; the one seen longest ago is forgotten.
+#[must_use]
+#[inline(always)]
+pub const fn with_seen(seen: &[u64; SEEN_WORDS], tag: u16) -> [u64; SEEN_WORDS] {
+    [
+        seen[0] << 16 | tag as u64,
+        seen[1] << 16 | seen[0] >> 48,
+        seen[2] << 16 | seen[1] >> 48,
+        seen[3] << 16 | seen[2] >> 48,
+    ]
+}
+
+/// The tag of a client: 16 bits of its hash, never 0, which is an empty place.
+#[must_use]
+#[inline(always)]
+pub const fn tag(bits: u32) -> u16 {
+    let tag = bits as u16;
+    if tag == 0 { 1 } else { tag }
+}
+
+/// One in each 16-bit lane of a word.
+const EACH: u64 = 0x0001_0001_0001_0001;
+
+/// Whether one of the word's four 16-bit lanes is 0.
+#[inline(always)]
+const fn has_zero(lanes: u64) -> bool {
+    lanes.wrapping_sub(EACH) & !lanes & EACH << 15 != 0
+}
+
+const _: () = {
+    assert!(size_of::<Bucket>() == 64 + WAYS * size_of::<ClientState>());
+    assert!(SEEN_WORDS == 4 && WAYS == 4, "the first cache line is full");
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_are_remembered_and_no_more() {
+        let mut seen = [0; SEEN_WORDS];
+        for client in 1..=100u16 {
+            assert!(!was_seen(&seen, client * 601));
+            seen = with_seen(&seen, client * 601);
+            for other in 1..=client {
+                assert_eq!(was_seen(&seen, other * 601), client - other < SEEN as u16, "{other} after {client}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_memory_knows_nobody() {
+        for bits in 0..=u32::from(u16::MAX) {
+            assert!(!was_seen(&[0; SEEN_WORDS], tag(bits)));
+        }
+    }
+}
