@@ -22,6 +22,8 @@ pub trait Frame {
     fn words<const N: usize>(&self, at: usize) -> Option<[u16; N]>;
     /// The byte at `at`; None if the frame ends before it.
     fn byte(&self, at: usize) -> Option<u8>;
+    /// The eight bytes from byte `at`, which must be even, as they stand in memory; None if the frame ends before the last.
+    fn long(&self, at: usize) -> Option<u64>;
 
     /// [`skip_extensions`]. The kernel's implementation puts this walk, and the next one, behind the call of a function
     /// that the verifier looks at by itself: what comes after is not looked at again for each way through the walk.
@@ -56,10 +58,18 @@ impl Frame for &[u8] {
     fn byte(&self, at: usize) -> Option<u8> {
         self.get(at).copied()
     }
+
+    fn long(&self, at: usize) -> Option<u64> {
+        self.get(at..at + 8)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
+    }
 }
 
-/// A MAC address as the three words it consists of in the frame.
-pub type MacWords = [u16; 3];
+/// A MAC address in the lower 48 bits of a word, as it stands in memory: on a little-endian machine, which all are that
+/// this runs on, its first byte is the lowest. The upper 16 bits are 0.
+pub type MacWord = u64;
+/// The bits of a word that a MAC address has.
+pub const MAC_BITS: u64 = (1 << 48) - 1;
+const _: () = assert!(cfg!(target_endian = "little"), "MAC addresses are taken from the lower end of a word");
 
 /// The VLAN ids a frame was tagged with. 0 is "no tag": a priority tag (id 0) belongs to the untagged port,
 /// IEEE 802.1Q-2022 clause 6.9.1.
@@ -101,7 +111,7 @@ pub enum Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dhcp {
     /// Ethernet source address.
-    pub source: MacWords,
+    pub source: MacWord,
     /// VLAN tags.
     pub vlans: Vlans,
     /// DHCPv4 or DHCPv6.
@@ -157,7 +167,7 @@ pub fn walk<F: Frame>(frame: &F) -> Option<Dhcp> {
 
 /// Source address and VLANs of any frame; `None` if it ends before.
 #[inline(always)]
-pub fn link<F: Frame>(frame: &F) -> Option<(MacWords, Vlans)> {
+pub fn link<F: Frame>(frame: &F) -> Option<(MacWord, Vlans)> {
     Some((source(frame)?, tags(frame)?.vlans.without_priority_tag()))
 }
 
@@ -196,8 +206,9 @@ fn next_tag<F: Frame>(frame: &F, found: &mut Tags) -> Option<u16> {
 
 /// Read last: nearly all frames are not DHCP, and need no source address.
 #[inline(always)]
-fn source<F: Frame>(frame: &F) -> Option<MacWords> {
-    frame.words(size_of::<MacWords>())
+fn source<F: Frame>(frame: &F) -> Option<MacWord> {
+    // Behind the destination address; what comes with it is the ethertype.
+    frame.long(6).map(|word| word & MAC_BITS)
 }
 
 /// IPv4 and UDP headers from byte `at`: whom it is for, and where the UDP payload starts.

@@ -36,21 +36,53 @@ mod flag {
     pub(super) const MALFORMED: u64 = 1 << 4;
 }
 
-impl Arrival {
+/// The same while it is still in registers: enough to ask the memo.
+#[derive(Clone, Copy)]
+pub(crate) struct Fresh {
+    port: u64,
+    who: u64,
+    version: u64,
+    pub(crate) now: Now,
+    pub(crate) sender: Sender,
+}
+
+impl Fresh {
     #[inline(always)]
-    pub(crate) fn new(ifindex: u32, packet: &Packet, dhcp: &Dhcp, message: MessageType) -> Self {
+    pub(crate) fn new(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> Self {
         let sender = message::sender(packet, dhcp);
-        let flag = |on: bool, flag| if on { flag } else { 0 };
         Self {
             port: PortKey::new(ifindex, dhcp.vlans).word(),
             who: ClientKey::of(sender, maps::seeds()).0,
             version: control::version(),
-            ticks: Now::read().ticks,
-            relay: sender.relay,
-            client: sender.client,
+            now: Now::read(),
+            sender,
+        }
+    }
+
+    /// Where this CPU would remember it; `None` for a server's message.
+    #[inline(always)]
+    pub(crate) fn memo(&self, dhcp: &Dhcp) -> Option<memo::Place> {
+        match dhcp.towards {
+            Towards::Server => memo::Place::of(self.port, self.who, dhcp.family, self.version),
+            Towards::Client => None,
+        }
+    }
+}
+
+impl Arrival {
+    #[inline(always)]
+    pub(crate) fn new(fresh: &Fresh, dhcp: &Dhcp, message: MessageType) -> Self {
+        let flag = |on: bool, flag| if on { flag } else { 0 };
+        Self {
+            port: fresh.port,
+            who: fresh.who,
+            version: fresh.version,
+            ticks: fresh.now.ticks,
+            relay: fresh.sender.relay,
+            client: fresh.sender.client,
             flags: flag(dhcp.family == Family::V6, flag::V6)
                 | flag(dhcp.towards == Towards::Client, flag::TOWARDS_CLIENT)
-                | flag(sender.chaddr_differs, flag::CHADDR_DIFFERS)
+                | flag(fresh.sender.chaddr_differs, flag::CHADDR_DIFFERS)
                 | flag(message.is_discover(), flag::DISCOVER)
                 | flag(is_malformed(dhcp), flag::MALFORMED),
         }
@@ -122,6 +154,5 @@ impl Arrival {
 /// The source MAC is a group address or zero.
 #[inline(always)]
 fn is_malformed(dhcp: &Dhcp) -> bool {
-    let [first, second, third] = dhcp.source;
-    first.to_ne_bytes()[0] & 1 != 0 || first | second | third == 0
+    dhcp.source & 1 != 0 || dhcp.source == 0
 }
