@@ -219,8 +219,7 @@ fn walk_ipv6<F: Frame>(frame: &F, at: usize) -> Option<(Towards, usize)> {
         PORT_CLIENT_V6 => Towards::Client,
         _ => return None,
     };
-    let sound =
-        ip[0].to_ne_bytes()[0] >> 4 == 6 && usize::from(u16::from_be(ip[2])) >= udp - first + UdpHdr::LEN;
+    let sound = ip[0].to_ne_bytes()[0] >> 4 == 6 && usize::from(u16::from_be(ip[2])) >= udp - first + UdpHdr::LEN;
     if sound { Some((towards, udp + UdpHdr::LEN)) } else { None }
 }
 

@@ -2,11 +2,11 @@
 
 use dhcp_guard_common::{
     gcra::{GRAIN_BITS, Word as _},
-    hash::{self, part},
+    hash,
     layout::{
-        ClientKey, ClientState, Control, DISTINCT_BITS, EVENT_CLIENT_OVER_LIMIT, EVENT_ROGUE_SERVER,
-        EVENT_UNKNOWN_VLAN, HOST_DROP_ROGUE_SERVERS, HostPolicy, NO_PORT_SLOT, PORT_ALLOWED,
-        PORT_DROP_CHADDR_MISMATCH, PORT_MONITOR, PORT_TRUSTED, PortKey, PortPolicy, PortState,
+        ClientKey, ClientState, Control, EVENT_CLIENT_OVER_LIMIT, EVENT_ROGUE_SERVER, EVENT_UNKNOWN_VLAN,
+        HOST_DROP_ROGUE_SERVERS, HostPolicy, NO_PORT_SLOT, PORT_ALLOWED, PORT_DROP_CHADDR_MISMATCH, PORT_MONITOR,
+        PORT_TRUSTED, PortKey, PortPolicy, PortState,
     },
     message::{self, Sender},
     parse::{Dhcp, Family, Towards},
@@ -299,7 +299,7 @@ impl<'a> Case<'a> {
     /// One bit for each stranger that sends: how many there are says whether the MACs are random.
     #[inline(always)]
     fn mark_distinct(&self, hash: u64) {
-        let bit = part(hash, 34, DISTINCT_BITS);
+        let bit = hash::distinct_bit(hash);
         // SAFETY: a field of a map value; the index is below DISTINCT_WORDS.
         let word = unsafe { Shared::new((&raw mut (*self.state).distinct).cast::<u64>().add(bit as usize / 64)) };
         let mask = 1u64 << (bit % 64);

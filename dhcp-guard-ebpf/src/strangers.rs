@@ -2,7 +2,7 @@
 
 use dhcp_guard_common::{
     gcra::Word as _,
-    hash::{self, part},
+    hash,
     layout::{self, BEING_FILLED, Bucket, ClientKey, ClientState, WAYS},
 };
 
@@ -24,9 +24,8 @@ impl Place {
 
     #[inline(always)]
     pub(crate) fn with_hash(key: ClientKey, hash: u64) -> Option<Self> {
-        let bits = maps::strangers_bits();
-        let bucket = maps::STRANGERS.get_ptr_mut(part(hash, 64 - bits, bits))?;
-        Some(Self { bucket, key, tag: layout::tag(part(hash, 28, 16)) })
+        let bucket = maps::STRANGERS.get_ptr_mut(hash::bucket(hash, maps::strangers_bits()))?;
+        Some(Self { bucket, key, tag: hash::tag(hash) })
     }
 
     /// The stranger's entry, if it has one.
