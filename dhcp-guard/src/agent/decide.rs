@@ -223,8 +223,8 @@ impl Decider {
         let Some(port) = self.context.plan.port(slot) else { return };
         let who = mac.map_or_else(|| "the port as a whole".to_owned(), |mac| mac.to_string());
         let limit = match mac {
-            Some(_) => format!("limit of {} pps", self.context.config.limits.client_rate_pps),
-            None => format!("limit of {} pps, or strangers over their {}", port.rate_pps, port.strangers_pps),
+            Some(_) => format!("limit of {} pps (DHCPv6: {})", port.rules.client_v4.0, port.rules.client_v6.0),
+            None => format!("limit of {} pps, or strangers over their {}", port.rules.total.0, port.rules.strangers.0),
         };
         let (kind, message) = match report.change {
             Change::Offends => {
@@ -329,7 +329,7 @@ fn vlans_of(event: &KernelEvent) -> Vec<u16> {
 /// The sentence for a kernel event; None for one that this version does not know.
 fn describe(event: &KernelEvent, port: &Port, mac: Mac) -> Option<(EventKind, String)> {
     let name = &port.name;
-    let done = if port.mode == Mode::Monitor { "would be dropped (monitor mode)" } else { "is dropped" };
+    let done = if port.rules.mode == Mode::Monitor { "would be dropped (monitor mode)" } else { "is dropped" };
     Some(match event.kind {
         EVENT_CLIENT_OVER_LIMIT => {
             (EventKind::ClientOverLimit, format!("{mac} on port {name} is over its limit: the excess {done}"))

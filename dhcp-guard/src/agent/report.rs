@@ -129,7 +129,7 @@ fn client_offender(context: &Context, picture: &Picture, client: &ClientPicture)
     let port = context.plan.port(client.key.slot())?;
     let mac = Mac(client.key.mac());
     let machine = context.inventory.machine(&port.interface, &port.vlans, Some(mac));
-    let (dropped, would_drop) = split(port.mode, client.totals.excess);
+    let (dropped, would_drop) = split(port.rules.mode, client.totals.excess);
     Some(Offender {
         kind: Kind::Client,
         mac: Some(mac.to_string()),
@@ -140,7 +140,7 @@ fn client_offender(context: &Context, picture: &Picture, client: &ClientPicture)
         dropped,
         would_drop,
         rate_pps: client.window.rate_pps(),
-        limit_pps: context.config.limits.client_rate_pps.into(),
+        limit_pps: port.rules.client_v4.0.into(),
         first_seen: picture.moment.wall_of(client.totals.generation),
         last_seen: picture.moment.wall_of(client.totals.latest),
         offender_since,
@@ -170,7 +170,7 @@ fn port_offender(context: &Context, picture: &Picture, port: &Port) -> Option<Of
         dropped: count_where(&seen.counters, Reason::is_drop),
         would_drop: count_where(&seen.counters, Reason::is_would_drop),
         rate_pps: seen.window.rate_pps(),
-        limit_pps: if by_strangers { port.strangers_pps } else { port.rate_pps }.into(),
+        limit_pps: if by_strangers { port.rules.strangers.0 } else { port.rules.total.0 }.into(),
         first_seen: picture.moment.wall_of(seen.excess_ticks.0),
         last_seen: picture.moment.wall_of(seen.excess_ticks.1),
         offender_since,
@@ -210,17 +210,17 @@ fn port_report(context: &Context, port: &Port, seen: &PortPicture, clients: u64)
         port: port.name.clone(),
         interface: port.interface.clone(),
         vlans: port.vlans.clone(),
-        class: port.class.clone(),
-        trusted: port.trusted,
-        mode: port.mode,
+        class: port.rules.class.clone(),
+        trusted: port.rules.trusted,
+        mode: port.rules.mode,
         state: state(&seen.standing),
         packets: count_where(counters, |_| true),
         dropped: count_where(counters, Reason::is_drop),
         would_drop: count_where(counters, Reason::is_would_drop),
         rate_pps: seen.window.rate_pps(),
         drop_rate_pps: seen.window.excess_pps(),
-        limit_pps: port.rate_pps.into(),
-        limit_burst: port.burst.into(),
+        limit_pps: port.rules.total.0.into(),
+        limit_burst: port.rules.total.1.into(),
         clients,
         rogue_server_packets: reason_count(counters, Reason::PassServer),
         server_id: machine.map(|m| m.server_id.clone()),
@@ -244,7 +244,7 @@ fn client_report(context: &Context, picture: &Picture, client: &ClientPicture) -
     let port = context.plan.port(client.key.slot())?;
     let mac = Mac(client.key.mac());
     let machine = context.inventory.machine(&port.interface, &port.vlans, Some(mac));
-    let (dropped, would_drop) = split(port.mode, client.totals.excess);
+    let (dropped, would_drop) = split(port.rules.mode, client.totals.excess);
     let time = |ticks: u64| (client.totals.packets > 0).then(|| picture.moment.wall_of(ticks));
     Some(ClientReport {
         mac: mac.to_string(),

@@ -95,12 +95,8 @@ impl Class {
 }
 
 pub(super) fn built_in() -> BTreeMap<String, Class> {
-    let classes = [
-        ("vm", Class::vm()),
-        ("metal", Class::metal()),
-        ("strict", Class::strict()),
-        ("trusted", Class::trusted()),
-    ];
+    let classes =
+        [("vm", Class::vm()), ("metal", Class::metal()), ("strict", Class::strict()), ("trusted", Class::trusted())];
     classes.map(|(name, class)| (name.to_owned(), class)).into()
 }
 

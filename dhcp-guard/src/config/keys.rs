@@ -77,13 +77,14 @@ fn step<'a>(value: &'a Value, segment: &Segment) -> Option<&'a Value> {
     }
 }
 
-/// Where in the tables with fixed names (not in arrays: which element would it be?) a key of this name stands.
+/// Where in the tables with fixed names (not in arrays and classes: which one would it be?) a key of this name stands.
 fn elsewhere(name: &str, value: &Value, at: &KeyPath) -> Option<KeyPath> {
     let table = value.as_object()?;
     if table.contains_key(name) {
         return Some(at.key(name));
     }
-    table.iter().find_map(|(key, value)| elsewhere(name, value, &at.key(key)))
+    let fixed = table.iter().filter(|(key, _)| *key != "class");
+    fixed.into_iter().find_map(|(key, value)| elsewhere(name, value, &at.key(key)))
 }
 
 #[cfg(test)]
@@ -121,7 +122,9 @@ mod tests {
         fn unset(value: &Value, at: &str) -> Vec<String> {
             match value {
                 Value::Null => vec![at.to_owned()],
-                Value::Object(table) => table.iter().flat_map(|(key, value)| unset(value, &format!("{at}/{key}"))).collect(),
+                Value::Object(table) => {
+                    table.iter().flat_map(|(key, value)| unset(value, &format!("{at}/{key}"))).collect()
+                }
                 Value::Array(elements) => elements.iter().flat_map(|value| unset(value, at)).collect(),
                 _ => Vec::new(),
             }

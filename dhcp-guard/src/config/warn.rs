@@ -98,8 +98,10 @@ mod tests {
     fn limits_that_a_trusted_class_does_not_apply() {
         assert_eq!(
             warnings("[class.relay]\nrate_pps = 1\nburst = 1\ntrusted = true\nclient_burst = 1\nnew_clients_per_s = 1"),
-            ["class.relay: client_burst, new_clients_per_s are without effect, because the class is trusted and only its \
-              own limit applies"]
+            [
+                "class.relay: client_burst, new_clients_per_s are without effect, because the class is trusted and only its \
+              own limit applies"
+            ]
         );
     }
 
