@@ -5,7 +5,9 @@
 //!
 //! * [`window`]: what happened to one client or port since the last observation.
 //! * [`standing`]: the state machine of one client or port.
+//! * [`learning`]: which strangers become known clients.
 
+pub mod learning;
 pub mod standing;
 pub mod window;
 
