@@ -112,6 +112,12 @@ impl Engine {
         });
     }
 
+    /// One of those the engine knows.
+    #[must_use]
+    pub fn get(&self, subject: Subject) -> Option<&Tracked> {
+        self.tracked.get(&subject)
+    }
+
     /// Everyone the engine knows, in no order.
     pub fn tracked(&self) -> impl Iterator<Item = (&Subject, &Tracked)> {
         self.tracked.iter()
