@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Config, KeyPath};
+use super::{Class, Config, KeyPath, share};
 
 impl Config {
     /// What is permitted and probably not meant: one sentence each.
@@ -29,7 +29,7 @@ impl Config {
     }
 
     fn limits_in_vain(&self) -> Vec<String> {
-        let in_vain = |(name, class): (&String, &super::Class)| match class.without_effect().as_slice() {
+        let in_vain = |(name, class): (&String, &Class)| match class.without_effect().as_slice() {
             [] => None,
             keys => Some(format!(
                 "class.{name}: {} without effect, because the class is trusted and only its own limit applies",
@@ -42,20 +42,35 @@ impl Config {
         self.classes.iter().filter_map(in_vain).collect()
     }
 
-    /// Classes in use whose ports can never have what they are promised.
+    /// Classes in use whose ports can have all that the host has, or want more: then one port's flood is everybody's.
     fn classes_over_the_host(&self) -> Vec<String> {
         let used = self.ports.iter().filter_map(|port| port.class.as_ref()).chain([&self.default_class]);
         let used: BTreeSet<&String> = used.collect();
         used.into_iter()
             .filter_map(|name| self.classes.get(name).map(|class| (name, class)))
-            .filter(|(_, class)| !class.trusted && class.rate_pps > self.host.rate_pps)
-            .map(|(name, class)| {
-                format!(
-                    "class.{name}: one port may send {} pps, but all untrusted ports together only {} pps (host.rate_pps)",
-                    class.rate_pps, self.host.rate_pps
-                )
-            })
+            .filter(|(_, class)| !class.trusted)
+            .filter_map(|(name, class)| self.over_the_host(name, class))
             .collect()
+    }
+
+    fn over_the_host(&self, name: &str, class: &Class) -> Option<String> {
+        let host = self.host.rate_pps;
+        if class.rate_pps > host {
+            return Some(format!(
+                "class.{name}: one port may send {} pps, but all untrusted ports together only {host} pps (host.rate_pps)",
+                class.rate_pps
+            ));
+        }
+        let percent = class.strangers_share_percent.unwrap_or(self.limits.strangers_share_percent);
+        let strangers = share((class.rate_pps, class.burst), percent).0;
+        let of_host = share((host, self.host.burst), self.host.strangers_share_percent).0;
+        (strangers >= of_host).then(|| {
+            format!(
+                "class.{name}: strangers on one port may send {strangers} pps, and on all untrusted ports together \
+                 {of_host} pps (host.rate_pps, host.strangers_share_percent): a flood on one such port would shut out the \
+                 strangers on all others"
+            )
+        })
     }
 }
 
@@ -113,7 +128,10 @@ mod tests {
             warnings(&text),
             ["class.big: one port may send 500 pps, but all untrusted ports together only 200 pps (host.rate_pps)"]
         );
-        assert!(warnings(&format!("{text}[host]\nrate_pps = 500")).is_empty());
+        let all = warnings(&format!("{text}[host]\nrate_pps = 500"));
+        assert_eq!(all.len(), 1);
+        assert!(all[0].contains("strangers on one port may send 250 pps, and on all untrusted"), "{all:?}");
+        assert!(warnings(&format!("{text}[host]\nrate_pps = 501")).is_empty());
         assert!(warnings("[class.big]\nrate_pps = 500\nburst = 1").is_empty(), "nobody has it");
         assert!(warnings(&text.replace("burst = 1", "burst = 1\ntrusted = true")).is_empty());
     }
