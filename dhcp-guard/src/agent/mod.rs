@@ -106,7 +106,9 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     warnings.extend(problems);
     let listener = api::bind(&config.socket).await?;
     let epoch = Instant::now();
-    let (mut plane, plan, attachments) = start_data_plane(&config, options.debug_kernel).await?;
+    let mut plan = find_interfaces(&config, options.debug_kernel).await?;
+    warnings.extend(plan.spare_hidden_servers(interface::strips_vlan_tags));
+    let (mut plane, attachments) = start_data_plane(&plan)?;
     warnings.extend(attachments.iter().filter_map(generic_warning));
     warnings.extend(attachments.iter().filter_map(vlan_warning));
     warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -159,16 +161,19 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     reader.stop()
 }
 
-/// Finds the interfaces, loads the program and attaches it to all of them, or to none.
-async fn start_data_plane(config: &Config, debug_kernel: bool) -> anyhow::Result<(DataPlane, Plan, Vec<Attachment>)> {
+async fn find_interfaces(config: &Config, debug_kernel: bool) -> anyhow::Result<Plan> {
     let mut interfaces = Vec::new();
     for name in &config.interfaces {
         interfaces.push(interface::find(name).await?);
     }
-    let plan = Plan::new(config, interfaces, debug_kernel);
+    Ok(Plan::new(config, interfaces, debug_kernel))
+}
+
+/// Loads the program and attaches it to all interfaces, or to none.
+fn start_data_plane(plan: &Plan) -> anyhow::Result<(DataPlane, Vec<Attachment>)> {
     let mut plane = DataPlane::load(&plan.spec)?;
     let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
-    Ok((plane, plan, attachments))
+    Ok((plane, attachments))
 }
 
 fn generic_warning(attachment: &Attachment) -> Option<String> {

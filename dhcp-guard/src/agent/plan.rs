@@ -80,6 +80,22 @@ impl Plan {
         Self { interfaces, ports, configured, spec }
     }
 
+    /// Lets rogue servers pass, if they were to be dropped, while servers may be taken for rogues: when a trusted port is on
+    /// VLANs whose tags its interface takes off (`strips`), the servers' messages arrive as those of the untagged port.
+    /// Answers with a warning then.
+    #[must_use]
+    pub fn spare_hidden_servers(&mut self, strips: impl Fn(&str) -> bool) -> Option<String> {
+        let host = &mut self.spec.policy.host;
+        let hides = |port: &&Port| port.rules.trusted && !port.vlans.is_empty() && strips(&port.interface);
+        let hidden = self.ports.iter().find(hides).filter(|_| host.drop_rogue_servers)?;
+        host.drop_rogue_servers = false;
+        Some(format!(
+            "rogue servers are reported and not dropped: port {} is trusted, but {} takes its VLAN tags off before the guard \
+             sees them, so its servers cannot be told from rogues; switch that off with `ethtool -K {} rxvlan off`",
+            hidden.name, hidden.interface, hidden.interface
+        ))
+    }
+
     /// The port in a slot.
     #[must_use]
     pub fn port(&self, slot: u32) -> Option<&Port> {
@@ -212,8 +228,8 @@ mod tests {
 
     #[test]
     fn allowed_ports_and_clients_reach_the_data_plane_and_nothing_else_is_allowed() {
-        let mut config = Config::default();
-        config.allowed = vec![allow("eth1", None), allow("eth0", Some([2; 6])), allow("elsewhere", None)];
+        let allowed = vec![allow("eth1", None), allow("eth0", Some([2; 6])), allow("elsewhere", None)];
+        let config = Config { allowed, ..Config::default() };
         let plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
         let allowed: Vec<_> = plan.spec.policy.ports.iter().map(|port| (port.key.ifindex, port.allowed)).collect();
         assert_eq!(allowed, [(3, false), (7, true)]);
@@ -248,5 +264,25 @@ mod tests {
         assert!(drops(&config));
         config.rogue_servers = RogueServers::Report;
         assert!(!drops(&config));
+    }
+
+    #[test]
+    fn servers_whose_vlan_tags_are_hidden_are_not_dropped_as_rogues() {
+        let trusted = |vlans: &[u16]| config::Port {
+            interface: "eth0".into(),
+            vlans: vlans.into(),
+            class: Some("trusted".into()),
+            mode: None,
+        };
+        for (vlans, stripping, drops) in
+            [(&[100][..], "eth0", false), (&[100][..], "eth1", true), (&[][..], "eth0", true)]
+        {
+            let config = Config { ports: vec![trusted(vlans)], ..Config::default() };
+            let mut plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
+            let warning = plan.spare_hidden_servers(|name| name == stripping);
+            assert_eq!((warning.is_none(), plan.spec.policy.host.drop_rogue_servers), (drops, drops), "{vlans:?}");
+        }
+        let mut nobody_trusted = Plan::new(&Config::default(), vec![interface("eth0", 3)], false);
+        assert_eq!(nobody_trusted.spare_hidden_servers(|_| true), None);
     }
 }
