@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use tests::{
     bench::{self, Effort, Only, report},
+    cleanup,
     harness::Need,
 };
 
@@ -26,10 +27,9 @@ struct Arguments {
     only: Vec<String>,
 }
 
-const NEEDS: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("ethtool")];
-
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    match cleanup::on_signals().and_then(|()| run(&arguments)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 
 /// Whether all promises are kept.
 fn run(arguments: &Arguments) -> Result<bool> {
-    let missing: Vec<_> = NEEDS.iter().filter_map(|need| need.missing()).collect();
+    let missing: Vec<_> = Need::LAB.iter().filter_map(|need| need.missing()).collect();
     if !missing.is_empty() {
         bail!("cannot measure: {}", missing.join(", "));
     }

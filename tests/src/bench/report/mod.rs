@@ -6,7 +6,7 @@ mod table;
 
 pub use self::json::json;
 use self::{
-    sections::{comparison_rows, flood_rows, footprint_rows, frame_rows},
+    sections::{comparison_rows, flood_rows, footprint_rows, frame_rows, service_rows},
     table::aligned,
 };
 use super::{Effort, Figures, machine::Machine};
@@ -30,6 +30,11 @@ pub fn text(figures: &Figures) -> String {
         &flood_rows(&figures.floods),
     );
     section("The same against what a host has without the guard", &comparison_rows(&figures.floods));
+    section(
+        "Machines that get a lease while a flood runs; ms from their first message: median [min..max]; lost: frames that\n\
+         the ring in front of the guard had no room for",
+        &service_rows(&figures.service),
+    );
     section("Loading", &footprint_rows(&figures.footprint));
     text.push('\n');
     text.push_str(&conclusion(&figures.over_budget()));
@@ -120,6 +125,7 @@ mod tests {
                 rounds_repeated: 2,
                 rounds_disturbed: 1,
             }],
+            service: vec![],
             footprint: Footprint {
                 verified_instructions: Some(1234),
                 translated_bytes: None,

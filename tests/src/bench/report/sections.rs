@@ -5,6 +5,7 @@ use super::{
         footprint::{Footprint, Memory},
         line_rate::{Comparison, FloodFigure},
         per_frame::FrameFigure,
+        service::{GroupFigure, Served, ServiceFigure},
     },
     table::{Row, judged, limit, mebibytes, row, spread},
 };
@@ -80,6 +81,48 @@ fn comparison_row(figure: &FloodFigure, other: &Comparison) -> Row {
 
 fn megapackets(pps: f64) -> String {
     format!("{:.2}", pps / 1e6)
+}
+
+/// Who gets a lease while a flood runs.
+pub(super) fn service_rows(figures: &[ServiceFigure]) -> Vec<Row> {
+    let mut rows = vec![row(&[
+        "section",
+        "flood",
+        "k/s",
+        "guard",
+        "who",
+        "first lease",
+        "ms",
+        "renewal",
+        "ms",
+        "budget",
+        "",
+        "lost",
+    ])];
+    for figure in figures {
+        rows.extend(figure.groups.iter().map(|group| service_row(figure, group)));
+    }
+    rows
+}
+
+fn service_row(figure: &ServiceFigure, group: &GroupFigure) -> Row {
+    let served = |served: &Served| {
+        let ms = served.latency_ms.as_ref().map_or_else(String::new, |ms| spread(ms, 1));
+        [format!("{} of {}", served.served, served.asked), ms]
+    };
+    let mut cells = vec![
+        "service".into(),
+        figure.text.into(),
+        format!("{:.0}", figure.flood_pps / 1e3),
+        if figure.guarded { "on" } else { "off" }.into(),
+        group.group.text().into(),
+    ];
+    cells.extend(served(&group.first_lease));
+    cells.extend(served(&group.renewal));
+    cells.push(if group.promised { "all" } else { "" }.into());
+    cells.push(judged(group.promised.then(|| !group.is_over_budget()), None).into());
+    cells.push(figure.lost_before_guard.to_string());
+    cells
 }
 
 pub(super) fn footprint_rows(footprint: &Footprint) -> Vec<Row> {
