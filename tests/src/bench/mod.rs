@@ -47,6 +47,8 @@ pub struct Effort {
     pub flood_time: Duration,
     /// Machines in each half of each group that asks for leases under a flood.
     pub service_machines: usize,
+    /// Under all floods; else only under some, because whoever is not served takes all of its patience.
+    pub all_services: bool,
     /// How long each of them tries.
     pub service_patience: Duration,
     /// How often the program is loaded.
@@ -62,6 +64,7 @@ impl Effort {
         flood_rounds: 15,
         flood_time: Duration::from_millis(400),
         service_machines: 10,
+        all_services: true,
         // Three tries (RFC 2131, section 4.1).
         service_patience: Duration::from_secs(20),
         loads: 11,
@@ -74,7 +77,8 @@ impl Effort {
         flood_rounds: 3,
         flood_time: Duration::from_millis(200),
         service_machines: 3,
-        service_patience: Duration::from_secs(6),
+        all_services: false,
+        service_patience: Duration::from_secs(20),
         loads: 3,
     };
 }

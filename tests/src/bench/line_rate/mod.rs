@@ -61,6 +61,12 @@ pub struct Comparison {
 }
 
 impl FloodFigure {
+    /// Whether it is the control against itself.
+    #[must_use]
+    pub fn is_noise(&self) -> bool {
+        self.name.starts_with("noise")
+    }
+
     /// Whether it breaks a promise.
     #[must_use]
     pub fn is_over_budget(&self) -> bool {

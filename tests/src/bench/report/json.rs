@@ -8,6 +8,7 @@ use super::super::{
     line_rate::{Comparison, FloodFigure},
     machine::Machine,
     per_frame::FrameFigure,
+    service::{GroupFigure, Served, ServiceFigure},
     spread::Spread,
 };
 use crate::control::Verdict;
@@ -25,10 +26,12 @@ pub fn json(figures: &Figures) -> Value {
         "effort": {
             "frame_loads": effort.frame_loads, "frame_pairs": effort.frame_pairs, "frame_runs": effort.frame_runs,
             "flood_rounds": effort.flood_rounds,
-            "flood_time_ms": effort.flood_time.as_millis() as u64, "loads": effort.loads,
+            "flood_time_ms": effort.flood_time.as_millis() as u64, "service_machines": effort.service_machines,
+            "service_patience_ms": effort.service_patience.as_millis() as u64, "loads": effort.loads,
         },
         "frames": figures.frames.iter().map(frame_json).collect::<Vec<_>>(),
         "floods": figures.floods.iter().map(flood_json).collect::<Vec<_>>(),
+        "service": figures.service.iter().map(service_json).collect::<Vec<_>>(),
         "footprint": footprint_json(&figures.footprint),
         "over_budget": figures.over_budget(),
     })
@@ -59,6 +62,25 @@ fn flood_json(figure: &FloodFigure) -> Value {
         "budget_ratio": figure.budget_ratio, "over_budget": figure.is_over_budget(),
         "against": figure.others.iter().map(other).collect::<Vec<_>>(),
         "rounds_repeated": figure.rounds_repeated, "rounds_disturbed": figure.rounds_disturbed,
+    })
+}
+
+fn service_json(figure: &ServiceFigure) -> Value {
+    let served = |served: &Served| {
+        json!({
+            "asked": served.asked, "served": served.served, "latency_ms": served.latency_ms.as_ref().map(spread_json),
+        })
+    };
+    let group = |group: &GroupFigure| {
+        json!({
+            "name": group.group.name(), "first_lease": served(&group.first_lease), "renewal": served(&group.renewal),
+            "promised": group.promised, "over_budget": group.is_over_budget(),
+        })
+    };
+    json!({
+        "name": figure.name, "guarded": figure.guarded, "flood_pps": figure.flood_pps,
+        "lost_before_guard_packets": figure.lost_before_guard, "over_budget": figure.is_over_budget(),
+        "groups": figure.groups.iter().map(group).collect::<Vec<_>>(),
     })
 }
 

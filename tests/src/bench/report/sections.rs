@@ -42,9 +42,8 @@ fn section(figure: &FrameFigure) -> &'static str {
 pub(super) fn flood_rows(figures: &[FloodFigure]) -> Vec<Row> {
     let mut rows = vec![row(&["section", "flood", "control Mpps", "ratio", "budget", "", "repeated", "disturbed"])];
     for figure in figures {
-        let noise = figure.name.starts_with("noise");
         rows.push(vec![
-            if noise { "-" } else { "flood" }.into(),
+            if figure.is_noise() { "-" } else { "flood" }.into(),
             figure.text.into(),
             megapackets(figure.control_pps.median),
             spread(&figure.ratio, 2),

@@ -30,7 +30,7 @@ pub(super) fn limit(sign: &str, value: Option<f64>) -> String {
 /// In a word: first the promise, then the goal.
 pub(super) fn judged(within_budget: Option<bool>, within_goal: Option<bool>) -> &'static str {
     match (within_budget, within_goal) {
-        (Some(false), _) => "OVER BUDGET",
+        (Some(false), _) => "MISSES BUDGET",
         (_, Some(false)) => "misses goal",
         (Some(true), _) | (_, Some(true)) => "ok",
         (None, None) => "",
