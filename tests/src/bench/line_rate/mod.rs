@@ -1,7 +1,7 @@
 //! Frames dropped per second on a veth, against an empty XDP_DROP and against what hosts have without the guard:
 //! generator, driver and program together, on one CPU.
 //!
-//! Links side by side, one for each [`Receiver`], take turns, so that nothing is attached or detached during the
+//! Links side by side, one for each receiver, take turns, so that nothing is attached or detached during the
 //! measurement. The rate is taken from the receiving interface's own counter while the flood runs, because its start
 //! takes the kernel 24 ms and more.
 
