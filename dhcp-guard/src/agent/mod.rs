@@ -101,6 +101,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     // First, so that whoever lacks the rights for everything hears of the rights, not of the first thing they are for.
     dataplane::check_kernel()?;
     let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut warnings = config.warnings();
     let (inventory, problems) = Inventory::load_or_warn(config.inventory.as_deref());
     warnings.extend(problems);
@@ -136,7 +137,6 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut server = tokio::spawn(api::serve(listener, api::Shared { context, journal, pictures }, stopped));
 
     // There is nothing to reload yet. Without this, the end of a terminal, or the habit of sending HUP, would end the guard.
-    let mut hangup = signal(SignalKind::hangup())?;
     let ignore_hangups = async {
         while hangup.recv().await.is_some() {
             warn!("SIGHUP: this version cannot reload its configuration; the guard goes on with the one it has");
