@@ -127,7 +127,7 @@ impl fmt::Display for Who {
 mod tests {
     use std::time::Duration;
 
-    use dhcp_guard_common::{hash::Seeds, layout::Troubles, message::mac_word};
+    use dhcp_guard_common::{hash::Seeds, layout::Troubles};
     use jiff::Timestamp;
 
     use super::*;
@@ -140,8 +140,7 @@ mod tests {
     }
 
     fn v4() -> Sender {
-        let words = [0, 2, 4].map(|i| u16::from_ne_bytes([MAC[i], MAC[i + 1]]));
-        sender(Sender::RELAY_V4 | u64::from(u32::from_ne_bytes([10, 0, 0, 1])), mac_word(words))
+        sender(Sender::RELAY_V4 | u64::from(u32::from_ne_bytes([10, 0, 0, 1])), ClientKey::from_mac(0, MAC).0)
     }
 
     fn v6(half: [u8; 8]) -> Sender {
