@@ -4,6 +4,13 @@
 //! functions: the verifier looks at each once, for all arguments it can have, instead of once for every state that the
 //! parser can be in, which would be millions.
 
+use aya_ebpf::{
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS},
+        xdp_md,
+    },
+    programs::XdpContext,
+};
 use dhcp_guard_common::{
     gcra::{GRAIN_BITS, Word as _},
     hash,
@@ -13,7 +20,7 @@ use dhcp_guard_common::{
         PORT_MONITOR, PORT_TRUSTED, PortPolicy, PortState,
     },
     message::{self, Sender},
-    parse::Dhcp,
+    parse::{self, Dhcp, Link},
     verdict::{MessageType, Note, Reason},
 };
 
@@ -23,15 +30,30 @@ use crate::{
     atomic::Shared,
     clients::{self, Entry},
     clock::Now,
+    control,
     count::Counters,
-    events, filter, maps,
+    events, filter, isolation, maps,
     packet::Packet,
     ports, rules, strangers,
 };
 
+/// The `xdp_action` for a frame that may be DHCP, by its link layer ([`Link::word`]).
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn dhcp_guard_candidate(ctx: *mut xdp_md, link: u64) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let packet = Packet::of(&ctx);
+    let is_dropped = match parse::finish(&packet, Link::from_word(link)) {
+        Some(dhcp) => is_dropped(ctx.ingress_ifindex() as u32, &packet, &dhcp),
+        None if control::isolated_until() == 0 => false,
+        None => return isolation::dhcp_guard_isolation(ctx.ctx),
+    };
+    if is_dropped { XDP_DROP } else { XDP_PASS }
+}
+
 /// Judges and counts a DHCP packet. True: it is to be dropped.
 #[inline(always)]
-pub(crate) fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
+fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
     let message = message::message_type(packet, dhcp);
     let fresh = Fresh::new(ifindex, packet, dhcp);
     let verdict = match fresh.memo(dhcp).and_then(|place| place.answer(fresh.now)) {
