@@ -1,16 +1,10 @@
 //! The order in which a DHCP packet meets the rules. Exactly one reason comes out, and is counted.
 //!
-//! The bulk of a flood is answered by the memo. For the rest, `judge` and what it calls with `extern "C"` are *global*
-//! functions: the verifier looks at each once, for all arguments it can have, instead of once for every state that the
-//! parser can be in, which would be millions.
+//! The bulk of a flood is answered by the memo. The rest goes through [`Arrival`], which is in a map: what the verifier
+//! reads back from there it knows nothing of, and so it follows the rules once, and not again for every state that the
+//! parser can be in, which would be millions. What is rare is in `extern "C"` functions, which are *global*: the verifier
+//! looks at each once, for all arguments that it can have.
 
-use aya_ebpf::{
-    bindings::{
-        xdp_action::{XDP_DROP, XDP_PASS},
-        xdp_md,
-    },
-    programs::XdpContext,
-};
 use dhcp_guard_common::{
     gcra::{GRAIN_BITS, Word as _},
     hash,
@@ -20,8 +14,8 @@ use dhcp_guard_common::{
         PORT_MONITOR, PORT_TRUSTED, PortPolicy, PortState,
     },
     message::{self, Sender},
-    parse::{self, Dhcp, Link},
-    verdict::{MessageType, Note, Reason},
+    parse::Dhcp,
+    verdict::{Note, Reason},
 };
 
 use crate::{
@@ -30,40 +24,22 @@ use crate::{
     atomic::Shared,
     clients::{self, Entry},
     clock::Now,
-    control,
     count::Counters,
-    events, filter, isolation, maps,
+    events, filter, maps,
     packet::Packet,
     ports, rules, strangers,
 };
 
-/// The `xdp_action` for a frame that may be DHCP, by its link layer ([`Link::word`]).
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn dhcp_guard_candidate(ctx: *mut xdp_md, link: u64) -> u32 {
-    let ctx = XdpContext::new(ctx);
-    let packet = Packet::of(&ctx);
-    let is_dropped = match parse::finish(&packet, Link::from_word(link)) {
-        Some(dhcp) => is_dropped(ctx.ingress_ifindex() as u32, &packet, &dhcp),
-        None if control::isolated_until() == 0 => false,
-        None => return isolation::dhcp_guard_isolation(ctx.ctx),
-    };
-    if is_dropped { XDP_DROP } else { XDP_PASS }
-}
-
 /// Judges and counts a DHCP packet. True: it is to be dropped.
 #[inline(always)]
-fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
+pub(crate) fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
     let message = message::message_type(packet, dhcp);
     let fresh = Fresh::new(ifindex, packet, dhcp);
-    let verdict = match fresh.memo(dhcp).and_then(|place| place.answer(fresh.now)) {
-        Some(verdict) => verdict,
-        None => {
-            let arrival = Arrival::new(&fresh, dhcp, message);
-            Verdict(dhcp_guard_judge(&raw const arrival))
-        }
-    };
-    count(verdict, message, &fresh.sender)
+    if let Some(verdict) = fresh.memo(dhcp).and_then(|place| place.answer(fresh.now)) {
+        return count(verdict, message.index(), &fresh.sender);
+    }
+    let Some(arrival) = Arrival::keep(&fresh, dhcp, message) else { return false };
+    count(verdict(arrival), arrival.message(), &arrival.sender())
 }
 
 /// A slot, the index of a reason, and whether the client has no entry, in one word.
@@ -82,7 +58,7 @@ impl Verdict {
 
 /// Counts the packet. True: it is to be dropped.
 #[inline(always)]
-fn count(verdict: Verdict, message: MessageType, sender: &Sender) -> bool {
+fn count(verdict: Verdict, message: usize, sender: &Sender) -> bool {
     let reason = (verdict.0 & 0xff) as usize;
     if let Some(counters) = Counters::of((verdict.0 >> 8) as u32) {
         counters.verdict(reason, message);
@@ -100,16 +76,12 @@ fn count(verdict: Verdict, message: MessageType, sender: &Sender) -> bool {
 }
 
 /// The verdict on a packet that no memo knows.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn dhcp_guard_judge(arrival: *const Arrival) -> u64 {
-    // SAFETY: the one caller gives a reference. The verifier wants to see that it is not null.
-    let Some(arrival) = (unsafe { arrival.as_ref() }) else { return 0 };
-    let verdict = match Case::open(arrival) {
+#[inline(always)]
+fn verdict(arrival: &Arrival) -> Verdict {
+    match Case::open(arrival) {
         Some(case) => case.verdict(case.judge()),
         None => Verdict::new(NO_PORT_SLOT, Reason::PassNoPort.index()),
-    };
-    verdict.0
+    }
 }
 
 /// A packet and the port it arrived on.
