@@ -57,23 +57,27 @@ pub fn message_type<F: Frame>(frame: &F, dhcp: &Dhcp) -> MessageType {
     }
 }
 
-/// The value of option 53; 0 for none. Nearly always it is the first option.
+/// The value of option 53; 0 for none.
 #[inline(always)]
 fn type_v4<F: Frame>(frame: &F, payload: usize) -> u8 {
-    const LEN_1: u16 = u16::from_ne_bytes([option::MESSAGE_TYPE, 1]);
-    let Some([cookie_0, cookie_1, first]) = frame.words(payload + bootp::OPTIONS) else { return 0 };
-    if [cookie_0, cookie_1] != MAGIC_COOKIE {
-        return 0;
+    // Nearly always it is the first option: cookie, code, length, value, and the first byte of whatever follows.
+    const FIRST: u64 = {
+        let [[a, b], [c, d]] = [MAGIC_COOKIE[0].to_ne_bytes(), MAGIC_COOKIE[1].to_ne_bytes()];
+        u64::from_ne_bytes([a, b, c, d, option::MESSAGE_TYPE, 1, 0, 0])
+    };
+    match frame.long(payload + bootp::OPTIONS) {
+        Some(word) if word << 16 == FIRST << 16 => (word >> 48) as u8,
+        _ => frame.walk_options(payload),
     }
-    if first == LEN_1 {
-        return frame.byte(payload + bootp::OPTIONS + 6).unwrap_or(0);
-    }
-    frame.walk_options(payload)
 }
 
-/// The value of option 53 of a message with the magic cookie; 0 for none. See [`message_type`] for where it may be.
+/// The value of option 53; 0 for none. See [`message_type`] for where it may be.
 #[inline(always)]
 pub fn walk_options<F: Frame>(frame: &F, payload: usize) -> u8 {
+    let Some(cookie) = frame.words::<2>(payload + bootp::OPTIONS) else { return 0 };
+    if cookie != MAGIC_COOKIE {
+        return 0;
+    }
     let options = scan(frame, payload + bootp::OPTIONS + size_of_val(&MAGIC_COOKIE), usize::MAX);
     if options.message_type != 0 || options.overload == 0 {
         return options.message_type;

@@ -47,12 +47,29 @@ pub(crate) fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
 pub(crate) struct Verdict(u64);
 
 /// Set in the word for a client without an entry.
-const UNTRACKED: u64 = 1 << 40;
+const UNTRACKED: u64 = 1 << 62;
 
 impl Verdict {
     #[inline(always)]
     pub(crate) fn new(slot: u32, reason: usize) -> Self {
         Self((slot as u64) << 8 | reason as u64)
+    }
+
+    /// From `ClientMemo::verdict`, which has the same below its flags.
+    #[inline(always)]
+    pub(crate) fn from_memo(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline(always)]
+    pub(crate) fn for_memo(self) -> u64 {
+        self.0
+    }
+
+    /// Below the flags.
+    #[inline(always)]
+    fn slot(self) -> u32 {
+        (self.0 >> 8) as u32
     }
 }
 
@@ -60,7 +77,7 @@ impl Verdict {
 #[inline(always)]
 fn count(verdict: Verdict, message: usize, sender: &Sender) -> bool {
     let reason = (verdict.0 & 0xff) as usize;
-    if let Some(counters) = Counters::of((verdict.0 >> 8) as u32) {
+    if let Some(counters) = Counters::of(verdict.slot()) {
         counters.verdict(reason, message);
         if verdict.0 & UNTRACKED != 0 {
             counters.note(Note::Untracked);

@@ -26,10 +26,8 @@ impl Place {
     /// `port` is [`PortKey::word`](dhcp_guard_common::layout::PortKey::word), `who` a client key on no port yet.
     #[inline(always)]
     pub(crate) fn of(port: u64, who: u64, family: Family, version: u64) -> Option<Self> {
-        // All of the last four bytes: vendors count in one of them, lab machines in another.
-        let folded = (who >> 16) as u32;
-        let folded = folded ^ folded >> 16;
-        let place = (folded ^ folded >> 8) & ((1 << CLIENT_MEMO_BITS) - 1);
+        // The uppermost bits of a product depend on all of the key: vendors count in one byte, lab machines in another.
+        let place = (who.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - CLIENT_MEMO_BITS)) as u32;
         let memo = maps::CLIENT_MEMOS.get_ptr_mut(place)?;
         let family = match family {
             Family::V4 => 0,
@@ -48,7 +46,7 @@ impl Place {
         }
         memo.pending += 1;
         memo.last_seen = now.ticks;
-        Some(Verdict::new(ClientKey(memo.client).slot(), memo.verdict as usize & 0xff))
+        Some(Verdict::from_memo(memo.verdict))
     }
 
     /// Remembers that `client` is to be dropped for `reason` until `until`, unless the place holds another certainty.
@@ -67,7 +65,7 @@ impl Place {
         unsafe { (&raw mut memo.pending).write_volatile(0) };
         memo.client = client.0;
         memo.last_seen = now.ticks;
-        memo.verdict = reason.index() as u64 | if known { MEMO_KNOWN } else { 0 };
+        memo.verdict = Verdict::new(client.slot(), reason.index()).for_memo() | if known { MEMO_KNOWN } else { 0 };
         (memo.port, memo.who, memo.version, memo.until) = (self.port, self.who, self.version, until);
     }
 }

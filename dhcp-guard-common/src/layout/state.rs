@@ -94,14 +94,14 @@ pub struct ClientMemo {
     pub pending: u64,
     /// Tick of the latest of them.
     pub last_seen: u64,
-    /// The reason's index in the lowest byte; [`MEMO_KNOWN`].
+    /// The reason's index in the lowest byte, the slot in the four above; [`MEMO_KNOWN`].
     pub verdict: u64,
 }
 
 /// [`ClientMemo::who`]: the DHCPv6 of this client. Its limiter is another one.
 pub const MEMO_V6: u64 = 1 << 62;
 /// [`ClientMemo::verdict`]: the client is in the known table, not in the strangers'.
-pub const MEMO_KNOWN: u64 = 1 << 8;
+pub const MEMO_KNOWN: u64 = 1 << 63;
 /// Client memos for each CPU, as a power of two; a client has its place by its key.
 pub const CLIENT_MEMO_BITS: u32 = 8;
 
