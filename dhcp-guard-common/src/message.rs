@@ -46,8 +46,9 @@ pub const MAX_OPTIONS: usize = 12;
 /// The packet's message type.
 ///
 /// DHCPv4: option 53, in the options field or, as RFC 2131 section 4.1 has it, in `file` and then `sname` if the overload
-/// option says that these hold options. The first one counts, as for dnsmasq. [`MessageType::None`] if there is none
-/// among the first [`MAX_OPTIONS`] options of a field, if it is not one byte long, or if the packet ends before it.
+/// option in front says that these hold options. A field's first one counts, as for dnsmasq. A field has none if there is
+/// none among its first [`MAX_OPTIONS`] options (a pad is one), if it is not one byte long, or if the field or the packet
+/// ends before it does. [`MessageType::None`] if no field has one.
 ///
 /// DHCPv6: the first byte.
 #[inline(always)]
@@ -106,7 +107,8 @@ fn scan<F: Frame>(frame: &F, mut at: usize, end: usize) -> Found {
         }
         let Some(len) = frame.byte(at + 1) else { return found };
         if code == option::MESSAGE_TYPE || code == option::OVERLOAD {
-            let value = if len == 1 { frame.byte(at + 2).unwrap_or(0) } else { 0 };
+            // What lies behind the end of its field is no part of an option.
+            let value = if len == 1 && at + 2 < end { frame.byte(at + 2).unwrap_or(0) } else { 0 };
             if code == option::MESSAGE_TYPE {
                 found.message_type = value;
                 return found;
@@ -173,7 +175,7 @@ fn sender_v4<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
     if g0 | g1 == 0 {
         return Sender::direct(dhcp.source, mac_word(chaddr) != mac_word(dhcp.source));
     }
-    let gateway = g0 as u64 | (g1 as u64) << 16;
+    let gateway = u64::from(g0) | u64::from(g1) << 16;
     Sender { relay: Sender::RELAY_V4 | gateway, client: mac_word(chaddr), chaddr_differs: false }
 }
 
