@@ -30,6 +30,37 @@ pub const fn part(hash: u64, from: u32, bits: u32) -> u32 {
     (hash >> from) as u32 & (u32::MAX >> (32 - bits))
 }
 
+// Who uses which part of a client's or a port's hash. They may overlap: nothing is made of two of them together.
+
+/// The bucket of the strangers' table, of which there are 2^`bits`.
+#[must_use]
+#[inline(always)]
+pub const fn bucket(hash: u64, bits: u32) -> u32 {
+    part(hash, 64 - bits, bits)
+}
+
+/// The client's tag in its bucket's memory of who was seen: never 0, which is an empty place.
+#[must_use]
+#[inline(always)]
+pub const fn tag(hash: u64) -> u16 {
+    let tag = part(hash, 28, 16) as u16;
+    if tag == 0 { 1 } else { tag }
+}
+
+/// The word of the filter of listed keys, of which there are 2^`bits`, and the key's two bits in it.
+#[must_use]
+#[inline(always)]
+pub const fn listed(hash: u64, bits: u32) -> (u32, u64) {
+    (part(hash, 64 - bits, bits), 1 << part(hash, 32, 6) | 1 << part(hash, 26, 6))
+}
+
+/// The client's bit, 0 to 1023, in its port's bitmap of distinct clients.
+#[must_use]
+#[inline(always)]
+pub const fn distinct_bit(hash: u64) -> u32 {
+    part(hash, 34, 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,7 +75,10 @@ mod tests {
                 let mut places = [0u32; 1024];
                 keys_by(shift).for_each(|key| places[part(mix(key, seeds), from, 10) as usize] += 1);
                 let fullest = places.iter().max().unwrap();
-                assert!(*fullest <= 20, "{fullest} of 4096 keys in one of 1024 places (shift {shift}, bits from {from})");
+                assert!(
+                    *fullest <= 20,
+                    "{fullest} of 4096 keys in one of 1024 places (shift {shift}, bits from {from})"
+                );
             }
         }
     }

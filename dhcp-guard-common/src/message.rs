@@ -54,19 +54,29 @@ pub const MAX_OPTIONS: usize = 12;
 #[inline(always)]
 pub fn message_type<F: Frame>(frame: &F, dhcp: &Dhcp) -> MessageType {
     match dhcp.family {
-        Family::V4 => MessageType::from_wire_v4(v4_type(frame, dhcp.payload)),
+        Family::V4 => MessageType::from_wire_v4(type_v4(frame, dhcp.payload)),
         Family::V6 => frame.byte(dhcp.payload).map_or(MessageType::None, MessageType::from_wire_v6),
     }
 }
 
-/// The value of option 53; 0 for none.
+/// The value of option 53; 0 for none. Nearly always it is the first option.
 #[inline(always)]
-fn v4_type<F: Frame>(frame: &F, payload: usize) -> u8 {
-    let Some(cookie) = frame.words::<2>(payload + bootp::OPTIONS) else { return 0 };
-    if cookie != MAGIC_COOKIE {
+fn type_v4<F: Frame>(frame: &F, payload: usize) -> u8 {
+    const LEN_1: u16 = u16::from_ne_bytes([option::MESSAGE_TYPE, 1]);
+    let Some([cookie_0, cookie_1, first]) = frame.words(payload + bootp::OPTIONS) else { return 0 };
+    if [cookie_0, cookie_1] != MAGIC_COOKIE {
         return 0;
     }
-    let options = scan(frame, payload + bootp::OPTIONS + size_of_val(&cookie), usize::MAX);
+    if first == LEN_1 {
+        return frame.byte(payload + bootp::OPTIONS + 6).unwrap_or(0);
+    }
+    frame.walk_options(payload)
+}
+
+/// The value of option 53 of a message with the magic cookie; 0 for none. See [`message_type`] for where it may be.
+#[inline(always)]
+pub fn walk_options<F: Frame>(frame: &F, payload: usize) -> u8 {
+    let options = scan(frame, payload + bootp::OPTIONS + size_of_val(&MAGIC_COOKIE), usize::MAX);
     if options.message_type != 0 || options.overload == 0 {
         return options.message_type;
     }

@@ -13,6 +13,8 @@ use network_types::{
     vlan::VlanHdr,
 };
 
+use crate::message;
+
 /// Bytes of a frame, read with bounds checks. The kernel reads packet memory, tests read a slice.
 pub trait Frame {
     /// `N` 16-bit words as they stand in memory (network order untouched), starting at byte `at`, which must be even.
@@ -20,6 +22,25 @@ pub trait Frame {
     fn words<const N: usize>(&self, at: usize) -> Option<[u16; N]>;
     /// The byte at `at`; None if the frame ends before it.
     fn byte(&self, at: usize) -> Option<u8>;
+
+    /// [`skip_extensions`]. The kernel's implementation puts this walk, and the next one, behind the call of a function
+    /// that the verifier looks at by itself: what comes after is not looked at again for each way through the walk.
+    #[inline(always)]
+    fn skip_extensions(&self, kind: u8, at: usize) -> Option<usize>
+    where
+        Self: Sized,
+    {
+        skip_extensions(self, kind, at)
+    }
+
+    /// [`walk_options`](message::walk_options).
+    #[inline(always)]
+    fn walk_options(&self, payload: usize) -> u8
+    where
+        Self: Sized,
+    {
+        message::walk_options(self, payload)
+    }
 }
 
 impl Frame for &[u8] {
@@ -187,7 +208,7 @@ fn source<F: Frame>(frame: &F) -> Option<MacWords> {
 fn walk_ipv4<F: Frame>(frame: &F, at: usize) -> Option<(Towards, usize)> {
     let ip: [u16; IPV4_WORDS] = frame.words(at)?;
     let [total_len, fragment, ttl_and_protocol] = [ip[1], ip[3], ip[4]];
-    if ttl_and_protocol.to_ne_bytes()[1] != IpProto::Udp as u8 {
+    if ttl_and_protocol.to_ne_bytes()[1] != UDP {
         return None;
     }
     let version_and_length = ip[0].to_ne_bytes()[0];
@@ -212,22 +233,25 @@ fn walk_ipv6<F: Frame>(frame: &F, at: usize) -> Option<(Towards, usize)> {
     let ip: [u16; IPV6_WORDS] = frame.words(at)?;
     let next_header = ip[3].to_ne_bytes()[0];
     let first = at + Ipv6Hdr::LEN;
-    let udp = if next_header == IpProto::Udp as u8 { first } else { skip_extensions(frame, next_header, first)? };
+    let udp = match next_header {
+        UDP => first,
+        kind if is_extension(kind) => frame.skip_extensions(kind, first)?,
+        _ => return None,
+    };
     let ports: [u16; 2] = frame.words(udp)?;
     let towards = match ports[1] {
         PORT_SERVER_V6 => Towards::Server,
         PORT_CLIENT_V6 => Towards::Client,
         _ => return None,
     };
-    let sound =
-        ip[0].to_ne_bytes()[0] >> 4 == 6 && usize::from(u16::from_be(ip[2])) >= udp - first + UdpHdr::LEN;
+    let sound = ip[0].to_ne_bytes()[0] >> 4 == 6 && usize::from(u16::from_be(ip[2])) >= udp - first + UdpHdr::LEN;
     if sound { Some((towards, udp + UdpHdr::LEN)) } else { None }
 }
 
 /// Where the UDP header starts behind the extension header of type `kind` at byte `at`. `None`: no UDP, a later fragment,
 /// or too many headers.
 #[inline(always)]
-fn skip_extensions<F: Frame>(frame: &F, mut kind: u8, mut at: usize) -> Option<usize> {
+pub fn skip_extensions<F: Frame>(frame: &F, mut kind: u8, mut at: usize) -> Option<usize> {
     for _ in 0..MAX_EXTENSIONS {
         if !is_extension(kind) {
             return None;
@@ -243,7 +267,7 @@ fn skip_extensions<F: Frame>(frame: &F, mut kind: u8, mut at: usize) -> Option<u
             // In words of eight bytes less one, RFC 8200 section 4.
             _ => (usize::from(len) + 1) * 8,
         };
-        if next == IpProto::Udp as u8 {
+        if next == UDP {
             return Some(at);
         }
         kind = next;
@@ -251,6 +275,7 @@ fn skip_extensions<F: Frame>(frame: &F, mut kind: u8, mut at: usize) -> Option<u
     None
 }
 
+const UDP: u8 = IpProto::Udp as u8;
 const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
 const AUTHENTICATION: u8 = IpProto::Ah as u8;
 

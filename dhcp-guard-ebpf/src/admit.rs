@@ -1,7 +1,7 @@
 //! The limits that many share: a port's, its strangers', its DISCOVERs', the host's.
 
 use dhcp_guard_common::{
-    gcra::{self, Decision, Limit, Taken, Word},
+    gcra::{self, Decision, GRAIN_BITS, Limit, Taken, Word},
     layout::{
         ClientKey, EVENT_HOST_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, HOST_LIMITED, HostPolicy, HostState,
         PORT_LIMITS_DISCOVER, PortKey, PortPolicy, PortState,
@@ -10,115 +10,170 @@ use dhcp_guard_common::{
     verdict::Reason,
 };
 
-use crate::{atomic::Shared, clock::Now, count, events, maps};
+use crate::{arrival::Arrival, atomic::Shared, clock::Now, count, events, maps, ports};
 
-/// What one packet has to get through, and what there is to tell if it does not.
+/// Whose packet it is, as far as the shared limits care: a set of the constants here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Who(u32);
+
+impl Who {
+    /// From a trusted port: the port's limit alone.
+    pub(crate) const TRUSTED: Self = Self(1);
+    /// A known client: not the strangers' shares.
+    pub(crate) const KNOWN: Self = Self(0);
+    /// A stranger that was not seen lately.
+    pub(crate) const NEWCOMER: Self = Self(1 << 1);
+    /// A stranger that was.
+    pub(crate) const STRANGER_AGAIN: Self = Self(1 << 1 | 1 << 2);
+    /// In addition: the packet is a DISCOVER or a Solicit.
+    const DISCOVER: u32 = 1 << 3;
+
+    #[inline(always)]
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Takes a packet from every limit that is shared. A reason: one of them had no room, and nothing was taken.
+#[inline(always)]
+pub(crate) fn admit(slot: u32, bank: u32, who: Who, discover: bool, arrival: &Arrival, now: Now) -> Option<Reason> {
+    let who = who.0 | if discover { Who::DISCOVER } else { 0 };
+    match dhcp_guard_admit(slot, bank, who, &raw const *arrival, now.ticks) {
+        ADMITTED => None,
+        DISCOVERS_FULL => Some(Reason::DropDiscoverShare),
+        STRANGERS_FULL => Some(Reason::DropStrangerShare),
+        HOST_FULL => Some(Reason::DropHostLimit),
+        _ => Some(Reason::DropPortLimit),
+    }
+}
+
+/// Answers of the function below; each but the first is a reason.
+const ADMITTED: u32 = 0;
+const STRANGERS_FULL: u32 = 1;
+const DISCOVERS_FULL: u32 = 2;
+const PORT_FULL: u32 = 3;
+const HOST_FULL: u32 = 4;
+
+/// Global, so that the verifier looks at it once (see [`crate::judge`]).
+///
+/// Nothing is taken from any limit before all of them were seen to have room.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dhcp_guard_admit(slot: u32, bank: u32, who: u32, arrival: *const Arrival, ticks: u64) -> u32 {
+    // SAFETY: callers give a reference. The verifier wants to see that it is not null.
+    let Some(arrival) = (unsafe { arrival.as_ref() }) else { return PORT_FULL };
+    let Some(gates) = Gates::find(slot, bank & 1, Who(who), Now { ticks, grains: ticks << GRAIN_BITS }) else {
+        return ADMITTED;
+    };
+    let mut full = gates.first_full();
+    if full == ADMITTED {
+        full = gates.take();
+    }
+    if full == ADMITTED {
+        return ADMITTED;
+    }
+    gates.tell(full, arrival.client_on(slot), arrival.port());
+    full
+}
+
+/// Everything that one packet has to get through.
 #[derive(Clone, Copy)]
-pub(crate) struct Gates<'a> {
-    pub(crate) slot: u32,
-    pub(crate) key: PortKey,
-    pub(crate) client: ClientKey,
-    pub(crate) policy: &'a PortPolicy,
-    pub(crate) host: &'a HostPolicy,
-    pub(crate) state: *mut PortState,
-    /// The packet is a DISCOVER or a Solicit.
-    pub(crate) discover: bool,
-    /// The strangers' shares apply.
-    pub(crate) stranger: bool,
-    /// The stranger was seen before.
-    pub(crate) comes_back: bool,
-    pub(crate) now: Now,
+struct Gates<'a> {
+    slot: u32,
+    policy: &'a PortPolicy,
+    host: &'a HostPolicy,
+    port_state: *mut PortState,
+    host_state: *mut HostState,
+    who: Who,
+    now: Now,
 }
 
 impl Gates<'_> {
-    /// The first limit that has no room for the packet. Takes nothing.
     #[inline(always)]
-    pub(crate) fn first_full(&self) -> Option<Reason> {
-        self.pass::<false>()
+    fn find(slot: u32, bank: u32, who: Who, now: Now) -> Option<Self> {
+        Some(Self {
+            slot,
+            policy: ports::policy(slot, bank)?,
+            host: maps::HOST_POLICIES.get(bank)?,
+            port_state: maps::PORT_STATES.get_ptr_mut(slot)?,
+            host_state: maps::HOST_STATE.get_ptr_mut(0)?,
+            who,
+            now,
+        })
     }
 
-    /// Takes from all limits. A reason: one was spent, or fought for, in the instant since [`Gates::first_full`].
+    /// The first limit that has no room for the packet.
     #[inline(always)]
-    pub(crate) fn take(&self) -> Option<Reason> {
-        self.pass::<true>()
+    fn first_full(&self) -> u32 {
+        self.pass(|word, now, limit| exceeds_until(word, now, limit).is_none())
     }
 
-    /// Takes from the port's limit alone.
+    /// Takes from all limits. The answer is one that was spent, or fought for, in the instant since it was seen to have
+    /// room.
     #[inline(always)]
-    pub(crate) fn pass_total(&self) -> Option<Reason> {
-        if gate::<true>(&self.port(|s| &raw mut s.total), self.now, &self.policy.total) {
-            return None;
-        }
-        self.port_is_full(Reason::DropPortLimit)
+    fn take(&self) -> u32 {
+        self.pass(take)
     }
 
+    /// Asks the limits that apply, in their order.
     #[inline(always)]
-    fn pass<const TAKE: bool>(&self) -> Option<Reason> {
+    fn pass(&self, has_room: fn(&Shared, Now, &Limit) -> bool) -> u32 {
         let now = self.now;
-        if self.stranger {
-            let limit = self.policy.strangers.limit(self.comes_back);
-            if !gate::<TAKE>(&self.port(|s| &raw mut s.strangers), now, &limit) {
-                return self.port_is_full(Reason::DropStrangerShare);
-            }
+        if self.who.has(Who::TRUSTED) {
+            return if has_room(&self.port(|s| &raw mut s.total), now, &self.policy.total) {
+                ADMITTED
+            } else {
+                PORT_FULL
+            };
         }
-        if self.discover
+        let stranger = self.who.has(Who::NEWCOMER);
+        let again = self.who.has(Who::STRANGER_AGAIN);
+        if stranger && !has_room(&self.port(|s| &raw mut s.strangers), now, &self.policy.strangers.limit(again)) {
+            return STRANGERS_FULL;
+        }
+        if self.who.has(Who(Who::DISCOVER))
             && self.policy.flags & PORT_LIMITS_DISCOVER != 0
-            && !gate::<TAKE>(&self.port(|s| &raw mut s.discover), now, &self.policy.discover)
+            && !has_room(&self.port(|s| &raw mut s.discover), now, &self.policy.discover)
         {
-            return self.port_is_full(Reason::DropDiscoverShare);
+            return DISCOVERS_FULL;
         }
-        if !gate::<TAKE>(&self.port(|s| &raw mut s.total), now, &self.policy.total) {
-            return self.port_is_full(Reason::DropPortLimit);
+        if !has_room(&self.port(|s| &raw mut s.total), now, &self.policy.total) {
+            return PORT_FULL;
         }
-        if self.host.flags & HOST_LIMITED != 0 { self.pass_host::<TAKE>() } else { None }
+        if self.host.flags & HOST_LIMITED == 0 {
+            return ADMITTED;
+        }
+        if stranger && !has_room(&self.host(|s| &raw mut s.strangers), now, &self.host.strangers.limit(again)) {
+            return HOST_FULL;
+        }
+        if has_room(&self.host(|s| &raw mut s.total), now, &self.host.total) { ADMITTED } else { HOST_FULL }
     }
 
+    /// Marks what is full, and tells it if that is news.
     #[inline(always)]
-    fn pass_host<const TAKE: bool>(&self) -> Option<Reason> {
-        let state = maps::HOST_STATE.get_ptr_mut(0)?;
-        let strangers = self.host.strangers.limit(self.comes_back);
-        let passes = (!self.stranger || gate::<TAKE>(&host(state, |s| &raw mut s.strangers), self.now, &strangers))
-            && gate::<TAKE>(&host(state, |s| &raw mut s.total), self.now, &self.host.total);
-        if passes {
-            return None;
+    fn tell(&self, full: u32, client: ClientKey, port: PortKey) {
+        let (mark, kind) = if full == HOST_FULL {
+            (self.host(|s| &raw mut s.last_excess), EVENT_HOST_OVER_LIMIT)
+        } else {
+            (self.port(|s| &raw mut s.last_excess), EVENT_PORT_OVER_LIMIT)
+        };
+        if events::mark(mark, self.now) {
+            events::send(kind, self.slot, client, port, self.now.ticks);
         }
-        if events::mark(host(state, |s| &raw mut s.last_excess), self.now) {
-            self.tell(EVENT_HOST_OVER_LIMIT);
-        }
-        Some(Reason::DropHostLimit)
-    }
-
-    #[inline(always)]
-    fn port_is_full(&self, reason: Reason) -> Option<Reason> {
-        if events::mark(self.port(|s| &raw mut s.last_excess), self.now) {
-            self.tell(EVENT_PORT_OVER_LIMIT);
-        }
-        Some(reason)
     }
 
     #[inline(always)]
     fn port(&self, word: fn(&mut PortState) -> *mut u64) -> Shared {
         // SAFETY: a lookup made the pointer, and the value stays valid for the run of the program; `word` only names a
         // field of it.
-        unsafe { Shared::new(word(&mut *self.state)) }
+        unsafe { Shared::new(word(&mut *self.port_state)) }
     }
 
     #[inline(always)]
-    fn tell(&self, kind: u32) {
-        events::send(kind, self.slot, self.client, self.key, self.now.ticks);
+    fn host(&self, word: fn(&mut HostState) -> *mut u64) -> Shared {
+        // SAFETY: as in `port`.
+        unsafe { Shared::new(word(&mut *self.host_state)) }
     }
-}
-
-#[inline(always)]
-fn host(state: *mut HostState, word: fn(&mut HostState) -> *mut u64) -> Shared {
-    // SAFETY: as in `Gates::port`.
-    unsafe { Shared::new(word(&mut *state)) }
-}
-
-/// Whether a limiter has room for a packet; with `TAKE`, it is taken.
-#[inline(always)]
-fn gate<const TAKE: bool>(word: &Shared, now: Now, limit: &Limit) -> bool {
-    if TAKE { take(word, now, limit) } else { exceeds_until(word, now, limit).is_none() }
 }
 
 /// Takes a packet from a limiter.

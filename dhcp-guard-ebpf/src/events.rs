@@ -31,20 +31,32 @@ pub(crate) fn mark(mark: Shared, now: Now) -> bool {
     now.ticks.saturating_sub(before) > QUIET_S * clock::ticks_per_s()
 }
 
-/// Sends an event. Not inlined: it is rare, and would stand in the program five times.
-#[inline(never)]
+/// Sends an event.
+#[inline(always)]
 pub(crate) fn send(kind: u32, slot: u32, client: ClientKey, port: PortKey, ticks: u64) {
+    dhcp_guard_send_event(kind, slot, client.0, port.word(), ticks);
+}
+
+/// A global function: the verifier looks at it once, and not again for every place and state it is called from.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dhcp_guard_send_event(kind: u32, slot: u32, client: u64, port: u64, ticks: u64) -> u32 {
     if !within_budget(ticks) {
         count::trouble(|t| &mut t.events_suppressed);
-        return;
+        return 0;
     }
-    log_event(kind, client, port);
+    let port = PortKey::from_word(port);
+    log_event(kind, ClientKey(client), port);
     match maps::EVENTS.reserve::<Event>(0) {
         Some(mut entry) => {
-            entry.write(Event { kind, slot, at: ticks, client: client.0, port });
+            entry.write(Event { kind, slot, at: ticks, client, port });
             entry.submit(0);
+            1
         }
-        None => count::trouble(|t| &mut t.events_lost),
+        None => {
+            count::trouble(|t| &mut t.events_lost);
+            0
+        }
     }
 }
 

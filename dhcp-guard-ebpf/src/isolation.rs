@@ -33,11 +33,10 @@ fn is_isolated(ifindex: u32, packet: &Packet, now: Now) -> Option<bool> {
     // SAFETY: a field of a map value.
     let port = unsafe { Shared::new(&raw mut (*state).isolated_until) }.load();
     let rule = rules::of(ClientKey::new(found.slot, source));
-    if rule.is_some_and(|rule| rule.allowed_until > now.ticks) {
+    if rule.allowed_until > now.ticks {
         return None;
     }
-    let until = rule.map_or(0, |rule| rule.isolated_until);
-    if port <= now.ticks && until <= now.ticks {
+    if port <= now.ticks && rule.isolated_until <= now.ticks {
         return None;
     }
     Counters::of(found.slot)?.note(Note::IsolatedFrame);

@@ -17,6 +17,8 @@
 #[cfg(target_arch = "bpf")]
 mod admit;
 #[cfg(target_arch = "bpf")]
+mod arrival;
+#[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
 mod clients;

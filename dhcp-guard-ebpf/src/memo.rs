@@ -6,12 +6,12 @@
 //! needed, and user space adds what is still pending, so the client's packets and drops stay exact.
 
 use dhcp_guard_common::{
-    layout::{CLIENT_MEMO_BITS, ClientKey, ClientMemo, MEMO_KNOWN, MEMO_V6, PortKey},
+    layout::{CLIENT_MEMO_BITS, ClientKey, ClientMemo, MEMO_KNOWN, MEMO_V6},
     parse::Family,
     verdict::Reason,
 };
 
-use crate::{clients, clock::Now, maps};
+use crate::{clients, clock::Now, judge::Verdict, maps};
 
 /// The place for a client on a port, on this CPU.
 #[derive(Clone, Copy)]
@@ -23,11 +23,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// `who` is on no port yet.
+    /// `port` is [`PortKey::word`](dhcp_guard_common::layout::PortKey::word), `who` a client key on no port yet.
     #[inline(always)]
-    pub(crate) fn of(port: PortKey, who: ClientKey, family: Family, version: u64) -> Option<Self> {
+    pub(crate) fn of(port: u64, who: u64, family: Family, version: u64) -> Option<Self> {
         // All of the last four bytes: vendors count in one of them, lab machines in another.
-        let folded = (who.0 >> 16) as u32;
+        let folded = (who >> 16) as u32;
         let folded = folded ^ folded >> 16;
         let place = (folded ^ folded >> 8) & ((1 << CLIENT_MEMO_BITS) - 1);
         let memo = maps::CLIENT_MEMOS.get_ptr_mut(place)?;
@@ -35,12 +35,12 @@ impl Place {
             Family::V4 => 0,
             Family::V6 => MEMO_V6,
         };
-        Some(Self { memo, port: port.word(), who: who.0 | family, version })
+        Some(Self { memo, port, who: who | family, version })
     }
 
-    /// Counts the packet here if its verdict is certain: the port's slot and the reason's index.
+    /// Counts the packet here if its verdict is certain.
     #[inline(always)]
-    pub(crate) fn answer(self, now: Now) -> Option<(u32, usize)> {
+    pub(crate) fn answer(self, now: Now) -> Option<Verdict> {
         // SAFETY: a per-CPU value that only this CPU changes.
         let memo = unsafe { &mut *self.memo };
         if memo.who != self.who || memo.port != self.port || memo.version != self.version || memo.until <= now.grains {
@@ -48,7 +48,7 @@ impl Place {
         }
         memo.pending += 1;
         memo.last_seen = now.ticks;
-        Some((ClientKey(memo.client).slot(), memo.verdict as usize & 0xff))
+        Some(Verdict::new(ClientKey(memo.client).slot(), memo.verdict as usize & 0xff))
     }
 
     /// Remembers that `client` is to be dropped for `reason` until `until`, unless the place holds another certainty.

@@ -2,11 +2,15 @@
 
 use core::arch::asm;
 
-use aya_ebpf::programs::XdpContext;
-use dhcp_guard_common::parse::Frame;
+use aya_ebpf::{EbpfContext as _, bindings::xdp_md, programs::XdpContext};
+use dhcp_guard_common::{
+    message,
+    parse::{self, Frame},
+};
 
 /// The linear part of the frame.
 pub(crate) struct Packet {
+    ctx: *mut xdp_md,
     start: usize,
     end: usize,
 }
@@ -14,7 +18,7 @@ pub(crate) struct Packet {
 impl Packet {
     #[inline(always)]
     pub(crate) fn of(ctx: &XdpContext) -> Self {
-        Self { start: ctx.data(), end: ctx.data_end() }
+        Self { ctx: ctx.as_ptr().cast(), start: ctx.data(), end: ctx.data_end() }
     }
 
     /// The address of `len` bytes at `at`, if they are inside the packet.
@@ -23,16 +27,20 @@ impl Packet {
     #[inline(always)]
     fn address(&self, at: usize, len: usize) -> Option<usize> {
         let address = self.start + at;
-        let mut after = address + len;
-        if len == 1 {
-            // LLVM would turn `address + 1 > end` into `address >= end`, from which the verifier learns nothing. It
-            // cannot see through this move of a register to itself (which must exist: line information for an empty
-            // piece of assembly is refused by the kernel).
-            // SAFETY: changes nothing.
-            unsafe { asm!("{0} = {0}", inout(reg) after, options(pure, nomem, nostack, preserves_flags)) };
-        }
+        let after = address + len;
+        // LLVM would turn `address + 1 > end` into `address >= end`, from which the verifier learns nothing.
+        let after = if len == 1 { opaque(after) } else { after };
         if after > self.end { None } else { Some(address) }
     }
+}
+
+/// A value that LLVM knows nothing of: it cannot see through this move of a register to itself (which must exist: line
+/// information for an empty piece of assembly is refused by the kernel).
+#[inline(always)]
+fn opaque(mut value: usize) -> usize {
+    // SAFETY: changes nothing.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+    value
 }
 
 impl Frame for Packet {
@@ -50,4 +58,37 @@ impl Frame for Packet {
         // SAFETY: `address` checked the bounds, as the verifier confirms.
         Some(unsafe { *(address as *const u8) })
     }
+
+    #[inline(always)]
+    fn skip_extensions(&self, kind: u8, at: usize) -> Option<usize> {
+        match dhcp_guard_skip_extensions(self.ctx, kind.into(), at as u32) {
+            0 => None,
+            // The verifier knows nothing of the answer and needs a bound, which LLVM knows to be there already.
+            at => Some(opaque(at as usize) & OFFSETS),
+        }
+    }
+
+    #[inline(always)]
+    fn walk_options(&self, payload: usize) -> u8 {
+        dhcp_guard_walk_options(self.ctx, payload as u32) as u8
+    }
+}
+
+/// More than all headers of the largest size come to.
+const OFFSETS: usize = 0x7fff;
+
+/// Global, so that the verifier looks at it once (see [`crate::judge`]). 0: there is no UDP header.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dhcp_guard_skip_extensions(ctx: *mut xdp_md, kind: u32, at: u32) -> u32 {
+    let packet = Packet::of(&XdpContext::new(ctx));
+    parse::skip_extensions(&packet, kind as u8, opaque(at as usize) & 0xff).unwrap_or(0) as u32
+}
+
+/// As above. 0: there is no message type.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dhcp_guard_walk_options(ctx: *mut xdp_md, payload: u32) -> u32 {
+    let packet = Packet::of(&XdpContext::new(ctx));
+    message::walk_options(&packet, opaque(payload as usize) & OFFSETS).into()
 }

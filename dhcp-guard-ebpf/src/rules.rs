@@ -7,18 +7,26 @@ use dhcp_guard_common::{
 
 use crate::{control, filter, maps};
 
-/// The rule about a client, if there is one. Costs one load while nobody has a rule.
+/// No rule: nothing lasts until any time.
+const NONE: ClientRule = ClientRule { muted_until: 0, isolated_until: 0, allowed_until: 0 };
+
+/// The rule about a client. Costs one load while nobody has a rule.
 #[inline(always)]
-pub(crate) fn of(client: ClientKey) -> Option<ClientRule> {
-    if !control::has_client_rules() || !filter::may_list(hash::mix(client.0, maps::seeds())) {
-        return None;
+pub(crate) fn of(client: ClientKey) -> ClientRule {
+    if control::has_client_rules() { look_up(client) } else { NONE }
+}
+
+#[inline(always)]
+fn look_up(client: ClientKey) -> ClientRule {
+    if !filter::may_list(hash::mix(client.0, maps::seeds())) {
+        return NONE;
     }
     // SAFETY: a lookup made the pointer. User space replaces rules as a whole, so this one does not change.
-    maps::RULES.get_ptr(client).map(|rule| unsafe { *rule })
+    maps::RULES.get_ptr(client).map_or(NONE, |rule| unsafe { *rule })
 }
 
 /// The tick until which the rule keeps the client's DHCP away.
 #[inline(always)]
-pub(crate) fn end_of_quarantine(rule: ClientRule) -> u64 {
+pub(crate) fn end_of_quarantine(rule: &ClientRule) -> u64 {
     if rule.muted_until > rule.isolated_until { rule.muted_until } else { rule.isolated_until }
 }

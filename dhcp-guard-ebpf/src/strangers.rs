@@ -1,12 +1,70 @@
 //! The strangers' table; see `dhcp_guard_common::layout::strangers` for its shape and why it is so.
 
 use dhcp_guard_common::{
-    gcra::Word as _,
-    hash::{self, part},
+    gcra::{Limit, Word as _},
+    hash,
     layout::{self, BEING_FILLED, Bucket, ClientKey, ClientState, WAYS},
+    parse::Family,
 };
 
-use crate::{atomic::Shared, clients::Entry, maps};
+use crate::{admit, arrival::Arrival, atomic::Shared, clients::Entry, count, maps};
+
+/// Gives a new stranger an entry with its first packet in it. `interval`: what the packet takes from the client's
+/// limiter; 0 for one that was dropped.
+#[inline(always)]
+pub(crate) fn welcome(key: ClientKey, hash: u64, arrival: &Arrival, interval: u64) {
+    dhcp_guard_welcome(key.0, hash, &raw const *arrival, interval);
+}
+
+/// Global, so that the verifier looks at it once (see [`crate::judge`]).
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dhcp_guard_welcome(key: u64, hash: u64, arrival: *const Arrival, interval: u64) -> u32 {
+    // SAFETY: the one caller gives a reference. The verifier wants to see that it is not null.
+    let Some(arrival) = (unsafe { arrival.as_ref() }) else { return 0 };
+    let Some(place) = Place::with_hash(ClientKey(key), hash) else { return 0 };
+    let excess = interval == 0;
+    if place.insert(first_state(arrival, interval)) {
+        return 1;
+    }
+    let Some(entry) = place.entry() else {
+        count::untracked(1);
+        count::trouble(|t| &mut t.insert_failed);
+        return 0;
+    };
+    // Another CPU was first, and its packet alone is in the entry's limiter. This one is charged, too; if the client is
+    // over its limit by now, its next packet is the one to feel it.
+    if !excess {
+        let _ =
+            admit::take(&entry.limiter(arrival.family()), arrival.now(), &Limit { interval, tolerance: u64::MAX >> 2 });
+    }
+    entry.count(excess, arrival.now());
+    0
+}
+
+/// The state of a new stranger that has this packet in it.
+#[inline(always)]
+fn first_state(arrival: &Arrival, interval: u64) -> ClientState {
+    let now = arrival.now();
+    let spent = if interval == 0 { 0 } else { now.grains + interval };
+    let [limiter_v4, limiter_v6] = match arrival.family() {
+        Family::V4 => [spent, 0],
+        Family::V6 => [0, spent],
+    };
+    let sender = arrival.sender();
+    ClientState {
+        limiter_v4,
+        limiter_v6,
+        packets: 1,
+        excess: u64::from(interval == 0),
+        own_excess: 0,
+        first_seen: now.ticks,
+        last_seen: now.ticks,
+        last_excess: 0,
+        relay: sender.relay,
+        client: sender.client,
+    }
+}
 
 /// Where a stranger's entry is, or would be.
 #[derive(Clone, Copy)]
@@ -24,9 +82,8 @@ impl Place {
 
     #[inline(always)]
     pub(crate) fn with_hash(key: ClientKey, hash: u64) -> Option<Self> {
-        let bits = maps::strangers_bits();
-        let bucket = maps::STRANGERS.get_ptr_mut(part(hash, 64 - bits, bits))?;
-        Some(Self { bucket, key, tag: layout::tag(part(hash, 28, 16)) })
+        let bucket = maps::STRANGERS.get_ptr_mut(hash::bucket(hash, maps::strangers_bits()))?;
+        Some(Self { bucket, key, tag: hash::tag(hash) })
     }
 
     /// The stranger's entry, if it has one.
@@ -49,9 +106,12 @@ impl Place {
         layout::was_seen(unsafe { &(*self.bucket).seen }, self.tag)
     }
 
-    /// Remembers that it was seen.
+    /// Remembers that it was seen, unless that is known already.
     #[inline(always)]
-    pub(crate) fn remember(self) {
+    pub(crate) fn remember(self, seen: bool) {
+        if seen {
+            return;
+        }
         // SAFETY: as in `was_seen`; when two CPUs write at once, one of them is not remembered.
         unsafe { (*self.bucket).seen = layout::with_seen(&(*self.bucket).seen, self.tag) };
     }

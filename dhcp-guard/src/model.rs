@@ -286,8 +286,8 @@ pub enum EventKind {
     RogueServer,
     /// Frames arrive with VLANs that no port is configured for.
     UnknownVlan,
-    /// The strangers' table refused a new client.
-    TableFull,
+    /// The host's untrusted ports are over what they may send together.
+    HostOverLimit,
     /// A guarded interface was deleted or renamed.
     InterfaceGone,
 }

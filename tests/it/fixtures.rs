@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use dhcp_guard::dataplane::PortSpec;
 use dhcp_guard_common::{
-    parse,
+    message, parse,
     verdict::{MessageType, Reason},
 };
 use libtest_mimic::Trial;
@@ -49,7 +49,7 @@ fn parsed(fixture: &Fixture) -> Expected {
         Some(dhcp) => {
             let source: Vec<u8> = dhcp.source.iter().flat_map(|word| word.to_ne_bytes()).collect();
             assert_eq!(source, SENDER.0, "{}: the source MAC", fixture.name);
-            let message = parse::message_type(&frame, dhcp.payload);
+            let message = message::message_type(&frame, &dhcp);
             Expected::Dhcp { towards: dhcp.towards, vlans: dhcp.vlans, message }
         }
     }
@@ -89,7 +89,7 @@ fn in_the_kernel() -> Result<()> {
 
 /// The client of all fixtures has spent its limit: to a server means dropped, everything else passes.
 fn over_limit() -> Result<()> {
-    let spent = PortSpec { client: (1, 1), ..guard_run::port(0, 0) };
+    let spent = PortSpec { client_v4: (1, 1), client_v6: (1, 1), ..guard_run::port(0, 0) };
     let mut guard = GuardRun::new(&guard_run::spec(vec![spent]))?;
     for fixture in fixtures::all() {
         let to_server = matches!(fixture.expected, Expected::Dhcp { towards: parse::Towards::Server, .. });
@@ -107,26 +107,27 @@ fn difference(
     before: &dhcp_guard::dataplane::Snapshot,
     after: &dhcp_guard::dataplane::Snapshot,
 ) -> Option<Expected> {
+    let changed = |new: &[u64], old: &[u64]| -> Vec<usize> {
+        let places = new.iter().zip(old).enumerate();
+        places.flat_map(|(place, (new, old))| (*old..*new).map(move |_| place)).collect()
+    };
     let mut changes = Vec::new();
     for (slot, (new, old)) in after.ports.iter().zip(&before.ports).enumerate() {
-        for reason in Reason::ALL {
-            for message in MessageType::ALL {
-                let place = |c: &dhcp_guard_common::layout::PortCounters| c.by[reason.index()][message.index()];
-                changes.extend((place(old)..place(new)).map(|_| (slot, *reason, *message)));
-            }
-        }
+        let messages = changed(&new.messages, &old.messages);
+        let reasons = changed(&new.reasons, &old.reasons);
+        changes.extend(reasons.iter().zip(&messages).map(|(reason, message)| (slot, *reason, *message)));
     }
-    let others = after.non_dhcp(guard_run::IFINDEX) - before.non_dhcp(guard_run::IFINDEX);
-    match (changes.as_slice(), others) {
-        ([], 1) => Some(Expected::NotDhcp),
-        ([(slot, reason, message)], 0) => {
+    match changes.as_slice() {
+        [] => Some(Expected::NotDhcp),
+        [(slot, reason, message)] => {
             let (outer, inner) = *stacks.get(slot.checked_sub(1)?)?;
-            let towards = match reason {
+            let towards = match Reason::ALL.get(*reason)? {
                 Reason::PassStranger => parse::Towards::Server,
                 Reason::PassServer => parse::Towards::Client,
                 _ => return None,
             };
-            Some(Expected::Dhcp { towards, vlans: parse::Vlans { outer, inner }, message: *message })
+            let message = *MessageType::ALL.get(*message)?;
+            Some(Expected::Dhcp { towards, vlans: parse::Vlans { outer, inner }, message })
         }
         _ => None,
     }

@@ -69,7 +69,7 @@ fn client_limit() -> Result<()> {
 
 /// None: sending the burst took longer than this, so nothing can be said.
 fn client_limit_within(bound: Duration) -> Result<Option<()>> {
-    let mut guard = GuardRun::new(&spec(vec![PortSpec { client: (2, 20), ..port(0, 0) }]))?;
+    let mut guard = GuardRun::new(&spec(vec![PortSpec { client_v4: (2, 20), ..port(0, 0) }]))?;
     let frame = discover(Mac::machine(0)).bytes();
     let start = Instant::now();
     let burst = guard.send_all(&vec![frame.clone(); 20])?;
@@ -88,7 +88,7 @@ fn client_limit_within(bound: Duration) -> Result<Option<()>> {
 }
 
 fn exact_counts() -> Result<()> {
-    let mut guard = GuardRun::new(&spec(vec![PortSpec { client: (2, 20), ..port(0, 0) }]))?;
+    let mut guard = GuardRun::new(&spec(vec![PortSpec { client_v4: (2, 20), ..port(0, 0) }]))?;
     // Two whose memos share a place (the last bytes, and the middle ones folded in), and a hundred others.
     let mut macs = vec![Mac([2, 0, 0, 0, 0, 7]), Mac([2, 0, 0, 0, 1, 7])];
     macs.extend((0..100).map(|i| Mac([2, 0, 9, i, 3, i.wrapping_mul(37)])));
@@ -119,7 +119,7 @@ fn two_cpus() -> Result<()> {
     const ROUNDS: usize = 2000;
     const MACS: usize = 8;
     let start = Instant::now();
-    let mut guard = GuardRun::new(&spec(vec![PortSpec { client: burst_only(20), ..port(0, 0) }]))?;
+    let mut guard = GuardRun::new(&spec(vec![PortSpec { client_v4: burst_only(20), ..port(0, 0) }]))?;
     let frames: Vec<_> = (0..MACS * ROUNDS).map(|i| discover(Mac::machine(i % MACS)).bytes()).collect();
     let passed: u64 = guard.send_from_cpus(2, &frames)?.into_iter().sum();
     let snapshot = guard.snapshot()?;
@@ -141,7 +141,7 @@ fn shares() -> Result<()> {
     let start = Instant::now();
     let limits = PortSpec { total: burst_only(100), strangers: burst_only(40), ..port(0, 0) };
     let mut with_known = spec(vec![limits]);
-    with_known.known_clients = (0..100).map(|i| (0, Mac::machine(i).0)).collect();
+    with_known.known_clients = (0..100).map(|i| (port(0, 0).key, Mac::machine(i).0)).collect();
     let mut guard = GuardRun::new(&with_known)?;
     let strangers: Vec<_> = (1000..1200).map(|i| discover(Mac::machine(i)).bytes()).collect();
     let passed = guard.send_all(&strangers)? as u64;
@@ -157,7 +157,7 @@ fn shares() -> Result<()> {
 }
 
 fn loud_stranger() -> Result<()> {
-    let limits = PortSpec { client: burst_only(5), strangers: burst_only(50), ..port(0, 0) };
+    let limits = PortSpec { client_v4: burst_only(5), strangers: burst_only(50), ..port(0, 0) };
     let mut guard = GuardRun::new(&spec(vec![limits]))?;
     guard.repeat(&discover(Mac::machine(0)).bytes(), 100_000)?;
     let quiet: Vec<_> = (1..=40).map(|i| discover(Mac::machine(i)).bytes()).collect();
@@ -191,7 +191,7 @@ fn full_table() -> Result<()> {
 }
 
 fn monitor() -> Result<()> {
-    let limits = PortSpec { client: burst_only(5), strangers: burst_only(20), monitor: true, ..port(0, 0) };
+    let limits = PortSpec { client_v4: burst_only(5), strangers: burst_only(20), monitor: true, ..port(0, 0) };
     let mut guard = GuardRun::new(&spec(vec![limits]))?;
     let loud = discover(Mac::machine(0)).bytes();
     ensure!(guard.repeat(&loud, 1000)?.0 == Fate::Passed, "monitor mode never drops");
@@ -208,7 +208,7 @@ fn monitor() -> Result<()> {
 
 fn trusted() -> Result<()> {
     let start = Instant::now();
-    let limits = PortSpec { client: burst_only(5), total: burst_only(300), trusted: true, ..port(0, 0) };
+    let limits = PortSpec { client_v4: burst_only(5), total: burst_only(300), trusted: true, ..port(0, 0) };
     let mut guard = GuardRun::new(&spec(vec![limits]))?;
     let frames =
         [discover(Mac::machine(0)).bytes(), offer(Mac::machine(1), Mac::machine(2), [10, 0, 0, 1].into()).bytes()];
@@ -225,7 +225,7 @@ fn trusted() -> Result<()> {
 }
 
 fn ports_apart() -> Result<()> {
-    let limits = |outer, inner| PortSpec { client: burst_only(5), ..port(outer, inner) };
+    let limits = |outer, inner| PortSpec { client_v4: burst_only(5), ..port(outer, inner) };
     let mut guard = GuardRun::new(&spec(vec![limits(0, 0), limits(100, 0), limits(100, 20)]))?;
     let mac = Mac::machine(0);
     guard.repeat(&discover(mac).bytes(), 1000)?;
@@ -249,7 +249,8 @@ fn no_port() -> Result<()> {
 }
 
 fn rogue_server() -> Result<()> {
-    let mut guard = GuardRun::new(&spec(vec![PortSpec { client: burst_only(5), total: burst_only(5), ..port(0, 0) }]))?;
+    let mut guard =
+        GuardRun::new(&spec(vec![PortSpec { client_v4: burst_only(5), total: burst_only(5), ..port(0, 0) }]))?;
     let frame = offer(Mac::machine(0), Mac::machine(1), [10, 0, 0, 1].into()).bytes();
     ensure!(guard.repeat(&frame, 1000)?.0 == Fate::Passed, "replies pass while no server is configured as trusted");
     ensure!(count(&guard.snapshot()?, 1, Reason::PassServer) == 1000, "and are counted apart");
@@ -260,7 +261,7 @@ fn rogue_server() -> Result<()> {
 }
 
 fn events_once() -> Result<()> {
-    let limits = PortSpec { client: burst_only(5), strangers: burst_only(30), ..port(0, 0) };
+    let limits = PortSpec { client_v4: burst_only(5), strangers: burst_only(30), ..port(0, 0) };
     let mut guard = GuardRun::new(&spec(vec![limits]))?;
     guard.repeat(&discover(Mac::machine(0)).bytes(), 100_000)?;
     let others: Vec<_> = (1..=500).map(|i| discover(Mac::machine(i)).bytes()).collect();
@@ -272,7 +273,7 @@ fn events_once() -> Result<()> {
 
 fn event_budget() -> Result<()> {
     let start = Instant::now();
-    let mut guard = GuardRun::new(&spec(vec![PortSpec { client: burst_only(1), ..port(0, 0) }]))?;
+    let mut guard = GuardRun::new(&spec(vec![PortSpec { client_v4: burst_only(1), ..port(0, 0) }]))?;
     // Each of these clients goes over its limit with its second packet.
     let frames: Vec<_> =
         (0..2000).flat_map(|i| [discover(Mac::machine(i)).bytes(), discover(Mac::machine(i)).bytes()]).collect();

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use dhcp_guard::dataplane::{self, DataPlane, PortSpec, Snapshot, Spec};
+use dhcp_guard::dataplane::{self, DataPlane, Policy, PortSpec, Snapshot, Spec};
 use dhcp_guard_common::{
     layout::{Event, PortKey},
     parse::Vlans,
@@ -41,7 +41,6 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct GuardRun {
     plane: DataPlane,
-    ports: usize,
     epoch: Instant,
     netns: Netns,
 }
@@ -55,16 +54,21 @@ pub fn port(outer: u16, inner: u16) -> PortSpec {
         total: PLENTY,
         strangers: PLENTY,
         new_clients: PLENTY,
-        client: PLENTY,
+        discover: None,
+        client_v4: PLENTY,
+        client_v6: PLENTY,
         trusted: false,
         monitor: false,
+        allowed: false,
+        drop_chaddr_mismatch: false,
     }
 }
 
 /// Tables large enough for any test.
 #[must_use]
 pub fn spec(ports: Vec<PortSpec>) -> Spec {
-    Spec { ports, port_capacity: 64, known_capacity: 2048, stranger_capacity: 65_536, ..Spec::default() }
+    let policy = Policy { ports, ..Policy::default() };
+    Spec { policy, port_capacity: 64, known_capacity: 2048, stranger_capacity: 65_536, ..Spec::default() }
 }
 
 impl GuardRun {
@@ -76,7 +80,7 @@ impl GuardRun {
         let netns = Netns::new("guard-run")?;
         netns.ip("link set lo up")?;
         let plane = DataPlane::load(spec).context("cannot load the guard's program")?;
-        Ok(Self { plane, ports: spec.ports.len(), epoch: Instant::now(), netns })
+        Ok(Self { plane, epoch: Instant::now(), netns })
     }
 
     /// Runs the program on a frame.
@@ -145,7 +149,7 @@ impl GuardRun {
     /// # Errors
     /// The kernel's.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
-        Ok(self.plane.snapshot(self.ports, &[IFINDEX], self.epoch)?)
+        Ok(self.plane.snapshot(self.epoch)?)
     }
 
     /// The events sent since this was last called for the first time.
@@ -189,5 +193,5 @@ fn pin_to(cpu: usize) -> io::Result<()> {
 /// Packets of one reason on the port in `slot`.
 #[must_use]
 pub fn count(snapshot: &Snapshot, slot: usize, reason: Reason) -> u64 {
-    snapshot.ports.get(slot).map_or(0, |counters| counters.by[reason.index()].iter().sum())
+    snapshot.ports.get(slot).map_or(0, |counters| counters.reasons[reason.index()])
 }

@@ -41,6 +41,13 @@ impl PortKey {
         self.ifindex as u64 | (self.outer_vlan as u64) << 32 | (self.inner_vlan as u64) << 48
     }
 
+    /// From [`PortKey::word`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self { ifindex: word as u32, outer_vlan: (word >> 32) as u16, inner_vlan: (word >> 48) as u16 }
+    }
+
     /// What the filter of listed keys knows the port by: no client has such a key, because slots end before.
     #[must_use]
     #[inline(always)]
@@ -170,6 +177,7 @@ mod tests {
     fn a_port_in_a_word_is_no_client() {
         let port = PortKey { ifindex: 3, outer_vlan: 4094, inner_vlan: 20 };
         assert_eq!(port.word(), 3 | 4094 << 32 | 20 << 48);
+        assert_eq!(PortKey::from_word(port.word()), port);
         assert!(ClientKey(port.listed_as()).slot() > MAX_PORTS);
     }
 }

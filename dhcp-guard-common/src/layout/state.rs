@@ -35,8 +35,6 @@ pub struct PortState {
 
 /// Words of [`PortState::distinct`].
 pub const DISTINCT_WORDS: usize = 16;
-/// Bits of [`PortState::distinct`], as a power of two.
-pub const DISTINCT_BITS: u32 = 10;
 
 /// Limiter words of the host.
 #[repr(C)]
@@ -199,7 +197,7 @@ pub const EVENT_HOST_OVER_LIMIT: u32 = 5;
 
 const _: () = {
     assert!(size_of::<PortState>() == 256);
-    assert!(DISTINCT_WORDS * 64 == 1 << DISTINCT_BITS);
+    assert!(DISTINCT_WORDS * 64 == 1 << 10, "hash::distinct_bit has ten bits");
     assert!(size_of::<HostState>() == 24);
     assert!(size_of::<ClientState>() == 80);
     assert!(size_of::<ClientMemo>() == 64);

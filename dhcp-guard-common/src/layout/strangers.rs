@@ -29,7 +29,7 @@ pub struct Bucket {
     pub states: [ClientState; WAYS],
 }
 
-/// Where 16 bits of a hash are in a bucket's [`Bucket::seen`], if anywhere: whether the client was seen lately.
+/// Whether a client's [`tag`](crate::hash::tag) is in its bucket's [`Bucket::seen`]: whether it was seen lately.
 #[must_use]
 #[inline(always)]
 pub const fn was_seen(seen: &[u64; SEEN_WORDS], tag: u16) -> bool {
@@ -47,14 +47,6 @@ pub const fn with_seen(seen: &[u64; SEEN_WORDS], tag: u16) -> [u64; SEEN_WORDS] 
         seen[2] << 16 | seen[1] >> 48,
         seen[3] << 16 | seen[2] >> 48,
     ]
-}
-
-/// The tag of a client: 16 bits of its hash, never 0, which is an empty place.
-#[must_use]
-#[inline(always)]
-pub const fn tag(bits: u32) -> u16 {
-    let tag = bits as u16;
-    if tag == 0 { 1 } else { tag }
 }
 
 /// One in each 16-bit lane of a word.
@@ -89,8 +81,8 @@ mod tests {
 
     #[test]
     fn an_empty_memory_knows_nobody() {
-        for bits in 0..=u32::from(u16::MAX) {
-            assert!(!was_seen(&[0; SEEN_WORDS], tag(bits)));
+        for tag in 1..=u16::MAX {
+            assert!(!was_seen(&[0; SEEN_WORDS], tag));
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The decision loop: snapshots and kernel events in, picture and journal out. It never waits for anything else.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use dhcp_guard_common::{
     layout::{
-        ClientKey, ClientState, EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, EVENT_ROGUE_SERVER, EVENT_TABLE_FULL,
-        EVENT_UNKNOWN_VLAN, Event as KernelEvent, NO_PORT_SLOT, PortCounters,
+        ClientKey, ClientState, EVENT_CLIENT_OVER_LIMIT, EVENT_HOST_OVER_LIMIT, EVENT_PORT_OVER_LIMIT,
+        EVENT_ROGUE_SERVER, EVENT_UNKNOWN_VLAN, Event as KernelEvent, NO_PORT_SLOT, PortCounters,
     },
     verdict::Reason,
 };
@@ -14,11 +17,11 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Context,
     journal::{Draft, Journal},
-    plan::Port,
+    plan::{Plan, Port},
 };
 use crate::{
     config::port_name,
-    dataplane::{Snapshot, clock::Moment},
+    dataplane::{Snapshot, clock::Moment, interface::Interface},
     engine::{Change, Engine, Observation, Report, Rules, Standing, Subject, Totals, Window},
     mac::Mac,
     model::{EventKind, Mode},
@@ -75,6 +78,8 @@ pub struct Decider {
     engine: Engine,
     moment: Moment,
     excess_ticks: Vec<(u64, u64)>,
+    /// Frames that each interface had received when the guard came.
+    received_before: HashMap<String, u64>,
     /// Interfaces that were reported as gone.
     gone: HashSet<String>,
     pictures: watch::Sender<Arc<Picture>>,
@@ -102,8 +107,17 @@ impl Decider {
         };
         let (pictures, receiver) = watch::channel(Arc::new(empty));
         let excess_ticks = vec![(0, 0); first.ports.len()];
-        let mut decider =
-            Self { context, journal, engine, moment: first.moment, excess_ticks, gone: HashSet::new(), pictures };
+        let received_before = received_before(&context.plan, first);
+        let mut decider = Self {
+            context,
+            journal,
+            engine,
+            moment: first.moment,
+            excess_ticks,
+            received_before,
+            gone: HashSet::new(),
+            pictures,
+        };
         decider.take_snapshot(first);
         (decider, receiver)
     }
@@ -190,8 +204,15 @@ impl Decider {
                 }
             }
         }
-        let non_dhcp = self.context.plan.interfaces.iter().map(|i| snapshot.non_dhcp(i.ifindex)).collect();
+        let non_dhcp = self.context.plan.interfaces.iter().map(|i| self.non_dhcp(snapshot, i)).collect();
         Picture { moment: snapshot.moment, ports, clients, non_dhcp, troubles: snapshot.troubles }
+    }
+
+    /// Frames of an interface, since the guard is on it, that were not DHCP.
+    fn non_dhcp(&self, snapshot: &Snapshot, interface: &Interface) -> u64 {
+        let received = snapshot.received.get(&interface.name).copied().unwrap_or(0);
+        let before = self.received_before.get(&interface.name).copied().unwrap_or(0);
+        received.saturating_sub(before).saturating_sub(dhcp_packets(&self.context.plan, snapshot, interface))
     }
 
     fn tell(&self, report: Report) {
@@ -234,6 +255,22 @@ impl Decider {
     }
 }
 
+/// DHCP packets of all ports on an interface.
+fn dhcp_packets(plan: &Plan, snapshot: &Snapshot, interface: &Interface) -> u64 {
+    let ports = plan.ports.iter().filter(|port| port.ifindex == interface.ifindex);
+    ports.filter_map(|port| snapshot.ports.get(port.slot as usize)).map(|port| count_where(port, |_| true)).sum()
+}
+
+/// What each interface had received before the guard was on it: the first reading comes right after that, and what is
+/// DHCP in it was seen by the guard.
+fn received_before(plan: &Plan, first: &Snapshot) -> HashMap<String, u64> {
+    let before = |interface: &Interface| {
+        let received = first.received.get(&interface.name)?;
+        Some((interface.name.clone(), received.saturating_sub(dhcp_packets(plan, first, interface))))
+    };
+    plan.interfaces.iter().filter_map(before).collect()
+}
+
 impl PortPicture {
     fn new(counters: PortCounters) -> Self {
         Self { counters, window: Window::default(), standing: Standing::Normal, excess_ticks: (0, 0) }
@@ -243,7 +280,7 @@ impl PortPicture {
 /// Packets of one reason, all message types.
 #[must_use]
 pub fn reason_count(counters: &PortCounters, reason: Reason) -> u64 {
-    counters.by[reason.index()].iter().sum()
+    counters.reasons[reason.index()]
 }
 
 /// Packets of all reasons that fulfil a condition.
@@ -269,8 +306,10 @@ fn port_totals(counters: &PortCounters, ticks: u64) -> Totals {
         matches!(
             reason,
             Reason::DropStrangerShare
+                | Reason::DropDiscoverShare
                 | Reason::DropPortLimit
                 | Reason::WouldDropStrangerShare
+                | Reason::WouldDropDiscoverShare
                 | Reason::WouldDropPortLimit
         )
     };
@@ -301,7 +340,7 @@ fn describe(event: &KernelEvent, port: &Port, mac: Mac) -> Option<(EventKind, St
         ),
         EVENT_ROGUE_SERVER => (
             EventKind::RogueServer,
-            format!("{mac} on port {name} sends as a DHCP server, and the port is not trusted: counted, not dropped"),
+            format!("{mac} on port {name} sends as a DHCP server, and the port is not trusted"),
         ),
         EVENT_UNKNOWN_VLAN => {
             let tagged = port_name(&port.interface, &vlans_of(event));
@@ -311,9 +350,12 @@ fn describe(event: &KernelEvent, port: &Port, mac: Mac) -> Option<(EventKind, St
             );
             (EventKind::UnknownVlan, message)
         }
-        EVENT_TABLE_FULL => (
-            EventKind::TableFull,
-            format!("no room for {mac} on port {name} in the clients' table: counted for its port, not for its MAC"),
+        EVENT_HOST_OVER_LIMIT => (
+            EventKind::HostOverLimit,
+            format!(
+                "the host's untrusted ports, or strangers on them, are over what they may send together: the excess \
+                 {done}; latest from {mac} on port {name}"
+            ),
         ),
         _ => return None,
     })
@@ -321,20 +363,17 @@ fn describe(event: &KernelEvent, port: &Port, mac: Mac) -> Option<(EventKind, St
 
 #[cfg(test)]
 mod tests {
-    use dhcp_guard_common::verdict::MessageType;
-
     use super::*;
 
     #[test]
     fn a_client_is_to_blame_for_its_own_excess_alone() {
         let state = ClientState {
-            limiter: 1,
             packets: 100,
             excess: 60,
             own_excess: 7,
             first_seen: 1000,
             last_seen: 2000,
-            last_excess: 1500,
+            ..ClientState::default()
         };
         let expected = Totals { generation: 1000, latest: 2000, packets: 100, excess: 60, own_excess: 7 };
         assert_eq!(client_totals(&state), expected);
@@ -344,16 +383,19 @@ mod tests {
     fn a_port_is_to_blame_for_its_own_limits_alone() {
         let mut counters = PortCounters::ZERO;
         for (place, reason) in Reason::ALL.iter().enumerate() {
-            counters.by[reason.index()][MessageType::Discover.index()] = 1 << place;
+            counters.reasons[reason.index()] = 1 << place;
         }
         let bit = |reason: Reason| 1u64 << reason.index();
         let totals = port_totals(&counters, 9);
         assert_eq!((totals.latest, totals.packets), (9, (1 << Reason::COUNT) - 1));
         let own = bit(Reason::DropStrangerShare)
+            | bit(Reason::DropDiscoverShare)
             | bit(Reason::DropPortLimit)
             | bit(Reason::WouldDropStrangerShare)
+            | bit(Reason::WouldDropDiscoverShare)
             | bit(Reason::WouldDropPortLimit);
         assert_eq!(totals.own_excess, own);
-        assert_eq!(totals.excess, own | bit(Reason::DropClientLimit) | bit(Reason::WouldDropClientLimit));
+        let excess = Reason::ALL.iter().copied().filter(|reason| reason.is_excess()).map(bit);
+        assert_eq!(totals.excess, excess.sum::<u64>());
     }
 }

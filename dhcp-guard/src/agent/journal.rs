@@ -124,7 +124,7 @@ mod tests {
 
     fn draft(message: &str) -> Draft<'static> {
         let at = Timestamp::UNIX_EPOCH;
-        Draft { kind: EventKind::TableFull, at, port: None, mac: None, vlans: None, message: message.into() }
+        Draft { kind: EventKind::HostOverLimit, at, port: None, mac: None, vlans: None, message: message.into() }
     }
 
     #[test]

@@ -120,8 +120,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let journal = Arc::new(Journal::default());
     journal.add(started(&context));
 
-    let first = reader::read(&mut plane, &context.plan, epoch).context("cannot read the counters")?;
-    let (mut reader, snapshots) = Reader::start(plane, attachments, Arc::clone(&context), epoch)?;
+    let first = reader::read(&mut plane, epoch).context("cannot read the counters")?;
+    let (mut reader, snapshots) = Reader::start(plane, attachments, epoch)?;
     let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), &first);
     let (stop, stopped) = watch::channel(false);
     let mut decisions = tokio::spawn(decider.run(snapshots, kernel_events, stopped.clone()));

@@ -4,7 +4,7 @@ use dhcp_guard_common::{layout::PortKey, parse::Vlans};
 
 use crate::{
     config::{Config, port_name},
-    dataplane::{PortSpec, Spec, interface::Interface, load::slot_of},
+    dataplane::{HostSpec, Policy, PortSpec, Spec, interface::Interface, load::slot_of},
     model::Mode,
 };
 
@@ -63,13 +63,17 @@ impl Plan {
             .known_clients
             .iter()
             .filter_map(|client| {
-                let place = ports.iter().position(|p| p.interface == client.interface && p.vlans == client.vlans)?;
-                Some((place, client.mac.0))
+                let port = ports.iter().find(|p| p.interface == client.interface && p.vlans == client.vlans)?;
+                Some((key_of(port), client.mac.0))
             })
             .collect();
         let spec = Spec {
-            ports: ports.iter().map(|port| port_spec(config, port)).collect(),
+            policy: Policy {
+                ports: ports.iter().map(|port| port_spec(config, port)).collect(),
+                host: HostSpec::default(),
+            },
             known_clients,
+            allowed_clients: Vec::new(),
             port_capacity: config.capacity.ports,
             known_capacity: config.capacity.known_clients,
             stranger_capacity: config.capacity.strangers,
@@ -83,12 +87,6 @@ impl Plan {
     pub fn port(&self, slot: u32) -> Option<&Port> {
         let first = self.ports.first()?.slot;
         self.ports.get(usize::try_from(slot.checked_sub(first)?).ok()?)
-    }
-
-    /// The kernel indexes of the guarded interfaces.
-    #[must_use]
-    pub fn ifindexes(&self) -> Vec<u32> {
-        self.interfaces.iter().map(|i| i.ifindex).collect()
     }
 }
 
@@ -115,17 +113,25 @@ fn strangers_share(config: &Config, whole: u32) -> u32 {
     u32::try_from(share.div_ceil(100)).unwrap_or(whole)
 }
 
+fn key_of(port: &Port) -> PortKey {
+    let vlan = |place: usize| port.vlans.get(place).copied().unwrap_or(0);
+    PortKey::new(port.ifindex, Vlans { outer: vlan(0), inner: vlan(1) })
+}
+
 fn port_spec(config: &Config, port: &Port) -> PortSpec {
     let limits = &config.limits;
-    let vlan = |place: usize| port.vlans.get(place).copied().unwrap_or(0);
     PortSpec {
-        key: PortKey::new(port.ifindex, Vlans { outer: vlan(0), inner: vlan(1) }),
+        key: key_of(port),
         total: (port.rate_pps, port.burst),
         strangers: (port.strangers_pps, strangers_share(config, port.burst)),
         new_clients: (limits.new_clients_per_s, limits.new_clients_per_s),
-        client: (limits.client_rate_pps, limits.client_burst),
+        discover: None,
+        client_v4: (limits.client_rate_pps, limits.client_burst),
+        client_v6: (limits.client_rate_pps, limits.client_burst),
         trusted: port.trusted,
         monitor: port.mode == Mode::Monitor,
+        allowed: false,
+        drop_chaddr_mismatch: false,
     }
 }
 
@@ -155,10 +161,10 @@ mod tests {
         assert_eq!(names, [(1, "eth0", "metal"), (2, "eth1", "metal"), (3, "eth1.100.20", "vm")]);
         assert_eq!(plan.port(3).map(|p| p.name.as_str()), Some("eth1.100.20"));
         assert_eq!((plan.port(0), plan.port(4)), (None, None));
-        let vm = &plan.spec.ports[2];
+        let vm = &plan.spec.policy.ports[2];
         assert_eq!(vm.key, PortKey { ifindex: 7, outer_vlan: 100, inner_vlan: 20 });
-        assert_eq!((vm.total, vm.strangers, vm.client), ((10, 50), (5, 25), (2, 20)));
-        assert_eq!((vm.monitor, plan.spec.ports[0].monitor), (true, false));
+        assert_eq!((vm.total, vm.strangers, vm.client_v4), ((10, 50), (5, 25), (2, 20)));
+        assert_eq!((vm.monitor, plan.spec.policy.ports[0].monitor), (true, false));
     }
 
     #[test]
@@ -177,8 +183,10 @@ mod tests {
         };
         config.known_clients = vec![client("eth0", &[100], 1), client("elsewhere", &[], 2), client("eth1", &[], 3)];
         let plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
-        let trusted: Vec<_> = plan.ports.iter().zip(&plan.spec.ports).map(|(p, s)| (p.trusted, s.trusted)).collect();
+        let trusted: Vec<_> =
+            plan.ports.iter().zip(&plan.spec.policy.ports).map(|(p, s)| (p.trusted, s.trusted)).collect();
         assert_eq!(trusted, [(false, false), (false, false), (true, true)]);
-        assert_eq!(plan.spec.known_clients, [(2, [2, 0, 0, 0, 0, 1]), (1, [2, 0, 0, 0, 0, 3])]);
+        let key = |ifindex, outer_vlan| PortKey { ifindex, outer_vlan, inner_vlan: 0 };
+        assert_eq!(plan.spec.known_clients, [(key(3, 100), [2, 0, 0, 0, 0, 1]), (key(7, 0), [2, 0, 0, 0, 0, 3])]);
     }
 }

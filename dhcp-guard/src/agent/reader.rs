@@ -2,7 +2,7 @@
 //! it owns the data plane, and with it the program's place on the interfaces.
 
 use std::{
-    sync::{Arc, mpsc as std_mpsc},
+    sync::mpsc as std_mpsc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -14,7 +14,6 @@ use tokio::sync::{
     oneshot,
 };
 
-use super::{Context, plan::Plan};
 use crate::dataplane::{self, DataPlane, Snapshot, attach::Attachment};
 
 /// The length of a window. "Offender" is defined in windows of one second.
@@ -32,8 +31,8 @@ pub struct Reader {
 ///
 /// # Errors
 /// See [`DataPlane::snapshot`].
-pub fn read(plane: &mut DataPlane, plan: &Plan, epoch: Instant) -> Result<Snapshot, dataplane::Error> {
-    plane.snapshot(plan.ports.len(), &plan.ifindexes(), epoch)
+pub fn read(plane: &mut DataPlane, epoch: Instant) -> Result<Snapshot, dataplane::Error> {
+    plane.snapshot(epoch)
 }
 
 impl Reader {
@@ -44,7 +43,6 @@ impl Reader {
     pub fn start(
         mut plane: DataPlane,
         attachments: Vec<Attachment>,
-        context: Arc<Context>,
         epoch: Instant,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Snapshot>)> {
         let (snapshots, receiver) = mpsc::channel(1);
@@ -57,7 +55,7 @@ impl Reader {
                 stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
             {
                 next = (next + WINDOW).max(Instant::now());
-                match read(&mut plane, &context.plan, epoch) {
+                match read(&mut plane, epoch) {
                     Ok(snapshot) => match snapshots.try_send(snapshot) {
                         Ok(()) => {}
                         Err(TrySendError::Full(_)) => {

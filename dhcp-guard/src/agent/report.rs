@@ -285,7 +285,7 @@ fn reasons(counters: &PortCounters) -> BTreeMap<String, u64> {
 }
 
 fn message_types(counters: &PortCounters) -> BTreeMap<String, u64> {
-    let column = |kind: MessageType| counters.by.iter().map(|row| row[kind.index()]).sum();
+    let column = |kind: MessageType| counters.messages[kind.index()];
     MessageType::ALL.iter().map(|kind| (kind.name().to_owned(), column(*kind))).collect()
 }
 

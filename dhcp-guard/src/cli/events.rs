@@ -74,7 +74,7 @@ mod tests {
         Event {
             seq,
             at: "2025-01-17T15:23:41Z".parse().unwrap(),
-            kind: EventKind::TableFull,
+            kind: EventKind::HostOverLimit,
             interface: None,
             port: None,
             vlans: vec![],

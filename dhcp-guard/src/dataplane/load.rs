@@ -1,15 +1,19 @@
 //! Loading the program and writing what it is to enforce.
 
-use std::path::Path;
+use std::{
+    collections::HashMap as StdHashMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    path::Path,
+};
 
 use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, RingBuf},
+    Ebpf, EbpfLoader, Pod,
+    maps::{MapData, RingBuf},
     programs::Xdp,
 };
-use dhcp_guard_common::gcra::Limit;
-use dhcp_guard_common::layout::{
-    ClientKey, ClientState, Event, NO_PORT_SLOT, PORT_MONITOR, PORT_TRUSTED, PortKey, PortPolicy,
+use dhcp_guard_common::{
+    hash::Seeds,
+    layout::{Bucket, ClientKey, ClientRule, Control, Event, FOREVER, NO_PORT_SLOT, PortState, WAYS},
 };
 
 use super::{
@@ -17,62 +21,15 @@ use super::{
     attach::{self, Attachment},
     clock,
     interface::Interface,
+    mapped::Mapped,
+    policy::Slots,
+    spec::Spec,
 };
 
 /// Name of the XDP program, in the object and in the kernel.
 pub(super) const PROGRAM: &str = "dhcp_guard";
 
-/// What the data plane is to enforce, and how large its tables are.
-#[derive(Clone, Debug, Default)]
-pub struct Spec {
-    /// All ports. A port's slot in the maps is its place here plus one.
-    pub ports: Vec<PortSpec>,
-    /// Clients known from the start: a place in `ports`, and the MAC.
-    pub known_clients: Vec<(usize, [u8; 6])>,
-    /// Room for ports.
-    pub port_capacity: u32,
-    /// Room for known clients.
-    pub known_capacity: u32,
-    /// Room for strangers.
-    pub stranger_capacity: u32,
-    /// Kernel-side debug logging.
-    pub debug_kernel: bool,
-}
-
-/// One port and its limits, as packets a second and packets in a burst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortSpec {
-    /// Interface and VLANs.
-    pub key: PortKey,
-    /// Everything together.
-    pub total: (u32, u32),
-    /// What strangers may take of it.
-    pub strangers: (u32, u32),
-    /// New MACs that get an entry though their packet is dropped.
-    pub new_clients: (u32, u32),
-    /// Each client.
-    pub client: (u32, u32),
-    /// Only `total` applies.
-    pub trusted: bool,
-    /// Count, do not drop.
-    pub monitor: bool,
-}
-
-impl PortSpec {
-    fn policy(&self, ticks_per_s: u32) -> PortPolicy {
-        let limit = |(rate, burst)| Limit::new(rate, burst, ticks_per_s);
-        let flags = if self.trusted { PORT_TRUSTED } else { 0 } | if self.monitor { PORT_MONITOR } else { 0 };
-        PortPolicy {
-            total: limit(self.total),
-            strangers: limit(self.strangers),
-            new_clients: limit(self.new_clients),
-            client: limit(self.client),
-            flags,
-        }
-    }
-}
-
-/// A port's slot, from its place in [`Spec::ports`].
+/// A port's slot, from its place in the first policy's ports.
 #[must_use]
 pub fn slot_of(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX).saturating_add(NO_PORT_SLOT + 1)
@@ -94,43 +51,104 @@ pub fn decode_event(item: &[u8]) -> Option<Event> {
 pub struct DataPlane {
     pub(super) ebpf: Ebpf,
     pub(super) ticks_per_s: u32,
-    pub(super) interface_mask: u32,
+    pub(super) seeds: Seeds,
+    /// Slots of the maps, the one that nobody has included.
+    pub(super) slot_capacity: u32,
+    pub(super) slots: Slots,
+    /// As last written.
+    pub(super) control: Control,
+    /// As last written: only this process writes rules.
+    pub(super) rules: StdHashMap<ClientKey, ClientRule>,
+    pub(super) port_states: Mapped<PortState>,
+    pub(super) strangers: Mapped<Bucket>,
+    pub(super) strangers_bits: u32,
+    pub(super) listed: Mapped<u64>,
+    pub(super) listed_bits: u32,
+}
+
+/// Sizes of the maps.
+struct Sizes {
+    slots: u32,
+    known: u32,
+    rules: u32,
+    strangers_bits: u32,
+    listed_bits: u32,
+}
+
+/// Most clients with a rule: in quarantine, or on the allowlist.
+const MAX_RULES: u32 = 4096;
+/// Bits of the filter for each key that may be listed. Two are set: 16 make one in a hundred keys that are not listed
+/// look as if they were, when all tables are full.
+const LISTED_BITS_PER_KEY: u64 = 16;
+
+impl Sizes {
+    fn of(spec: &Spec) -> Self {
+        // One more than there are ports: slot 0 is nobody's.
+        let slots = slot_of(spec.policy.ports.len().max(spec.port_capacity as usize));
+        let known = spec.known_capacity.max(1);
+        let keys = u64::from(slots) + u64::from(known) + u64::from(MAX_RULES);
+        let ways = u32::try_from(WAYS).unwrap_or(1);
+        Self {
+            slots,
+            known,
+            rules: MAX_RULES,
+            strangers_bits: power_of_two_for(u64::from(spec.stranger_capacity.div_ceil(ways))),
+            listed_bits: power_of_two_for(keys * LISTED_BITS_PER_KEY / 64),
+        }
+    }
+}
+
+/// The smallest power of two that is at least `count`, between 2^1 and 2^20.
+fn power_of_two_for(count: u64) -> u32 {
+    count.next_power_of_two().trailing_zeros().clamp(1, 20)
 }
 
 impl DataPlane {
-    /// Loads the program and writes `spec` into its maps. Nothing is attached yet.
+    /// Loads the program, and puts `spec` into force. Nothing is attached yet.
     ///
     /// # Errors
     /// [`Error::NoProgram`], [`Error::Capabilities`], [`Error::NoBtf`], [`Error::Load`], [`Error::Map`].
     pub fn load(spec: &Spec) -> Result<Self, Error> {
         check_kernel()?;
         let ticks_per_s = clock::ticks_per_s();
-        let interface_mask = interface_mask(spec.ports.iter().map(|p| p.key.ifindex));
-        // One more than there are ports: slot 0 is nobody's.
-        let slots = slot_of(spec.ports.len().max(spec.port_capacity as usize));
-        let mut loader = EbpfLoader::new();
-        loader
-            .map_max_entries("PORTS", slots)
-            .map_max_entries("POLICIES", slots)
-            .map_max_entries("PORT_STATES", slots)
-            .map_max_entries("PORT_COUNTERS", slots)
-            .map_max_entries("NON_DHCP", interface_mask + 1)
-            .map_max_entries("KNOWN", spec.known_capacity.max(1))
-            .map_max_entries("STRANGERS", spec.stranger_capacity.max(1));
-        let hz = u64::from(ticks_per_s);
-        // aya-log's levels: 0 is none, 4 is debug. The verifier removes what a level leaves out.
-        let log_level: u8 = if spec.debug_kernel { 4 } else { 0 };
-        loader
-            .override_global("TICKS_PER_S", &hz, true)
-            .override_global("INTERFACE_MASK", &interface_mask, true)
-            .override_global("AYA_LOG_LEVEL", &log_level, true);
-        let mut ebpf = loader.load(OBJECT).map_err(Error::load("loading its maps"))?;
+        let seeds = random_seeds();
+        let sizes = Sizes::of(spec);
+        let mut ebpf = load_object(&sizes, seeds, ticks_per_s, spec.debug_kernel)?;
         for name in [PROGRAM, "read_clock"] {
             program_mut(&mut ebpf, name)?.load().map_err(Error::program("verifying it"))?;
         }
-        let mut plane = Self { ebpf, ticks_per_s, interface_mask };
-        plane.write(spec)?;
+        let mut plane = Self {
+            ticks_per_s,
+            seeds,
+            slot_capacity: sizes.slots,
+            slots: Slots::default(),
+            control: Control::default(),
+            rules: StdHashMap::new(),
+            port_states: mapped(&ebpf, "PORT_STATES")?,
+            strangers: mapped(&ebpf, "STRANGERS")?,
+            strangers_bits: sizes.strangers_bits,
+            listed: mapped(&ebpf, "LISTED")?,
+            listed_bits: sizes.listed_bits,
+            ebpf,
+        };
+        plane.apply(&spec.policy)?;
+        plane.name_clients(spec)?;
         Ok(plane)
+    }
+
+    /// Writes the clients that the configuration names. Those on a port that is none are nobody.
+    fn name_clients(&mut self, spec: &Spec) -> Result<(), Error> {
+        for (port, mac) in &spec.known_clients {
+            if let Some(client) = self.client(*port, *mac) {
+                self.add_known(client)?;
+            }
+        }
+        for (port, mac) in &spec.allowed_clients {
+            if let Some(client) = self.client(*port, *mac) {
+                self.set_rule(client, ClientRule { allowed_until: FOREVER, ..ClientRule::default() })?;
+            }
+        }
+        Ok(())
     }
 
     /// Attaches the program to an interface.
@@ -158,24 +176,42 @@ impl DataPlane {
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
+}
 
-    /// Policies first, then the ports that refer to them.
-    fn write(&mut self, spec: &Spec) -> Result<(), Error> {
-        let mut policies: Array<_, PortPolicy> = map_mut(&mut self.ebpf, "POLICIES")?;
-        for (place, port) in spec.ports.iter().enumerate() {
-            let policy = port.policy(self.ticks_per_s);
-            policies.set(slot_of(place), policy, 0).map_err(Error::map("write", "POLICIES"))?;
-        }
-        let mut ports: HashMap<_, PortKey, u32> = map_mut(&mut self.ebpf, "PORTS")?;
-        for (place, port) in spec.ports.iter().enumerate() {
-            ports.insert(port.key, slot_of(place), 0).map_err(Error::map("write", "PORTS"))?;
-        }
-        let mut known: HashMap<_, ClientKey, ClientState> = map_mut(&mut self.ebpf, "KNOWN")?;
-        for (place, mac) in &spec.known_clients {
-            let key = ClientKey::from_mac(slot_of(*place), *mac);
-            known.insert(key, ClientState::default(), 0).map_err(Error::map("write", "KNOWN"))?;
-        }
-        Ok(())
+fn load_object(sizes: &Sizes, seeds: Seeds, ticks_per_s: u32, debug_kernel: bool) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries("PORTS", sizes.slots)
+        .map_max_entries("POLICIES", 2 * sizes.slots)
+        .map_max_entries("PORT_STATES", sizes.slots)
+        .map_max_entries("PORT_COUNTERS", sizes.slots)
+        .map_max_entries("KNOWN", sizes.known)
+        .map_max_entries("RULES", sizes.rules)
+        .map_max_entries("STRANGERS", 1 << sizes.strangers_bits)
+        .map_max_entries("LISTED", 1 << sizes.listed_bits);
+    let hz = u64::from(ticks_per_s);
+    // aya-log's levels: 0 is none, 4 is debug. The verifier removes what a level leaves out.
+    let log_level: u8 = if debug_kernel { 4 } else { 0 };
+    loader
+        .override_global("TICKS_PER_S", &hz, true)
+        .override_global("SEED_A", &seeds.0[0], true)
+        .override_global("SEED_B", &seeds.0[1], true)
+        .override_global("STRANGERS_BITS", &sizes.strangers_bits, true)
+        .override_global("LISTED_BITS", &sizes.listed_bits, true)
+        .override_global("AYA_LOG_LEVEL", &log_level, true);
+    loader.load(OBJECT).map_err(Error::load("loading its maps"))
+}
+
+/// Multipliers that nobody outside can guess. The standard library's hasher has keys from the operating system.
+fn random_seeds() -> Seeds {
+    let random = || RandomState::new().build_hasher().finish();
+    Seeds::new([random(), random()])
+}
+
+fn mapped<T: Pod>(ebpf: &Ebpf, name: &'static str) -> Result<Mapped<T>, Error> {
+    match ebpf.map(name) {
+        Some(aya::maps::Map::Array(map)) => Mapped::new(map).map_err(Error::map("map", name)),
+        _ => Err(Error::NoProgram),
     }
 }
 
@@ -183,27 +219,12 @@ fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp
     ebpf.program_mut(name).ok_or(Error::NoProgram)?.try_into().map_err(Error::program("finding it"))
 }
 
-fn map_mut<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, Error>
+pub(super) fn map_mut<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, Error>
 where
     T: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
 {
     let map = ebpf.map_mut(name).ok_or(Error::NoProgram)?;
     T::try_from(map).map_err(Error::map("open", name))
-}
-
-/// The smallest mask under which no two of these interfaces share a place in the per-interface counters, within reason.
-fn interface_mask(ifindexes: impl Iterator<Item = u32>) -> u32 {
-    let mut all: Vec<u32> = ifindexes.collect();
-    all.sort_unstable();
-    all.dedup();
-    (8..=16)
-        .map(|bits| (1u32 << bits) - 1)
-        .find(|mask| {
-            let mut places: Vec<u32> = all.iter().map(|i| i & mask).collect();
-            places.sort_unstable();
-            places.windows(2).all(|pair| pair[0] != pair[1])
-        })
-        .unwrap_or(u32::from(u16::MAX))
 }
 
 /// Says in one sentence what is missing, before the kernel says it in a page.
@@ -234,10 +255,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_interface_mask_separates_the_interfaces() {
-        assert_eq!(interface_mask([].into_iter()), 255);
-        assert_eq!(interface_mask([3, 4, 4].into_iter()), 255);
-        assert_eq!(interface_mask([3, 3 + 256].into_iter()), 511);
-        assert_eq!(interface_mask([3, 3 + 65536].into_iter()), 65535, "shared, but bounded");
+    fn tables_are_large_enough_and_bounded() {
+        let sizes = Sizes::of(&Spec { known_capacity: 16_384, stranger_capacity: 65_536, ..Spec::default() });
+        assert_eq!((sizes.slots, sizes.strangers_bits, sizes.listed_bits), (1, 14, 13));
+        assert_eq!([0, 1, 3, 4, 5, u64::from(u32::MAX)].map(power_of_two_for), [1, 1, 2, 2, 3, 20]);
     }
 }

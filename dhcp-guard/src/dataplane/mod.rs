@@ -1,8 +1,12 @@
 //! The data plane as user space sees it: load the program, fill its maps, attach it, read what it counted.
 //!
-//! * [`load`]: check what the kernel offers, load the object, write ports, policies and known clients.
+//! * [`spec`]: what is to be enforced, in the units of people.
+//! * [`load`]: check what the kernel offers, load the object.
+//! * [`policy`]: put a policy into force, as a whole.
+//! * [`tables`]: who is known, allowed, in quarantine.
 //! * [`attach`]: put the program on an interface, natively if the driver can; never displace another one.
-//! * [`snapshot`]: read the counters and the clients.
+//! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
+//!   [`received`]: all frames of the interfaces.
 //! * [`interface`]: what netlink knows of an interface.
 //!
 //! Everything here is blocking system calls. The agent runs it on a thread of its own.
@@ -10,12 +14,21 @@
 pub mod attach;
 pub mod batch;
 pub mod clock;
+pub mod distinct;
+mod grace;
 pub mod interface;
 pub mod load;
+pub mod mapped;
+pub mod policy;
+pub mod received;
 pub mod snapshot;
+pub mod spec;
+pub mod tables;
 
-pub use load::{DataPlane, PortSpec, Spec, check_kernel, decode_event};
+pub use load::{DataPlane, check_kernel, decode_event};
 pub use snapshot::Snapshot;
+pub use spec::{HostSpec, Policy, PortSpec, Spec};
+pub use tables::Quarantine;
 
 /// The compiled BPF program; empty if this build has none.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dhcp-guard-xdp.o"));
@@ -94,6 +107,14 @@ pub enum Error {
         map: &'static str,
         /// The kernel's word.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// More ports than the tables were made for.
+    #[error("{wanted} ports do not fit into tables made for {capacity}: raise capacity.ports and start again")]
+    TooManyPorts {
+        /// Ports that have, or had, a policy since the program was loaded.
+        wanted: u32,
+        /// Room.
+        capacity: u32,
     },
     /// Netlink did not answer as expected.
     #[error("cannot ask the kernel about interface {name}: {source}")]

@@ -1,17 +1,29 @@
 //! One reading of everything that the program counted.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, mem::offset_of, ops::RangeInclusive, sync::atomic::Ordering, time::Instant};
 
 use aya::{
     maps::{Array, MapData, PerCpuArray},
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
-use dhcp_guard_common::layout::{
-    ClientKey, ClientState, MEMO_KNOWN, MEMOS, Memo, NO_PORT_SLOT, PortCounters, Troubles,
+use dhcp_guard_common::{
+    layout::{
+        BEING_FILLED, CLIENT_MEMO_BITS, ClientKey, ClientMemo, ClientState, DISTINCT_WORDS, MEMO_KNOWN, NO_PORT_SLOT,
+        PortCounters, PortState, Troubles, WAYS,
+    },
+    verdict::Reason,
 };
 use jiff::Timestamp;
 
-use super::{DataPlane, Error, batch, clock::Moment};
+use super::{DataPlane, Error, batch, clock::Moment, distinct, received};
+
+/// What memos hold of one client.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    packets: u64,
+    own_excess: u64,
+    last_seen: u64,
+}
 
 /// A client's entry, with what the CPUs' memos still hold of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,36 +43,30 @@ pub struct Snapshot {
     pub moment: Moment,
     /// Counters by slot, summed over CPUs: [`NO_PORT_SLOT`], then the ports.
     pub ports: Vec<PortCounters>,
-    /// Frames that were not DHCP, by place (see [`Snapshot::non_dhcp`]).
-    non_dhcp: Vec<u64>,
-    interface_mask: u32,
+    /// Strangers that sent something since the last reading, by slot, estimated; `None`: more than can be told.
+    pub distinct: Vec<Option<u64>>,
+    /// Frames that the interfaces received, by name (see [`received`]).
+    pub received: HashMap<String, u64>,
     /// All clients with an entry.
     pub clients: Vec<ClientSample>,
     /// What the program could not do.
     pub troubles: Troubles,
 }
 
-impl Snapshot {
-    /// Frames on this interface that were not DHCP.
-    #[must_use]
-    pub fn non_dhcp(&self, ifindex: u32) -> u64 {
-        self.non_dhcp.get((ifindex & self.interface_mask) as usize).copied().unwrap_or(0)
-    }
-}
-
 impl DataPlane {
-    /// Reads everything. `ports`: how many ports there are; `ifindexes`: the guarded interfaces; `epoch`: the start of
-    /// the monotonic clock.
+    /// Reads everything. `epoch`: the start of the monotonic clock.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses to read a map.
-    pub fn snapshot(&mut self, ports: usize, ifindexes: &[u32], epoch: Instant) -> Result<Snapshot, Error> {
+    pub fn snapshot(&mut self, epoch: Instant) -> Result<Snapshot, Error> {
         let moment = self.moment(epoch)?;
+        let slots = NO_PORT_SLOT..=self.slots.len();
         Ok(Snapshot {
             moment,
-            ports: self.read_counters(ports)?,
-            non_dhcp: self.read_non_dhcp(ifindexes)?,
-            interface_mask: self.interface_mask,
+            ports: self.read_counters(slots.clone())?,
+            distinct: slots.map(|slot| self.take_distinct(slot)).collect(),
+            // Without procfs, nobody knows.
+            received: received::frames().unwrap_or_default(),
             clients: self.read_clients()?,
             troubles: self.read_troubles()?,
         })
@@ -83,9 +89,8 @@ impl DataPlane {
         Ok(Moment { wall: Timestamp::now(), monotonic: epoch.elapsed(), ticks, ticks_per_s: self.ticks_per_s })
     }
 
-    fn read_counters(&self, ports: usize) -> Result<Vec<PortCounters>, Error> {
+    fn read_counters(&self, slots: RangeInclusive<u32>) -> Result<Vec<PortCounters>, Error> {
         let counters: PerCpuArray<_, PortCounters> = self.map("PORT_COUNTERS")?;
-        let slots = NO_PORT_SLOT..=u32::try_from(ports).unwrap_or(u32::MAX);
         slots
             .map(|slot| {
                 let cpus = counters.get(&slot, 0).map_err(Error::map("read", "PORT_COUNTERS"))?;
@@ -96,15 +101,17 @@ impl DataPlane {
             .collect()
     }
 
-    fn read_non_dhcp(&self, ifindexes: &[u32]) -> Result<Vec<u64>, Error> {
-        let counts: PerCpuArray<_, u64> = self.map("NON_DHCP")?;
-        let mut places = vec![0; self.interface_mask as usize + 1];
-        for ifindex in ifindexes {
-            let place = ifindex & self.interface_mask;
-            let cpus = counts.get(&place, 0).map_err(Error::map("read", "NON_DHCP"))?;
-            places[place as usize] = cpus.iter().sum();
+    /// Reads a port's bitmap and clears it for the next window.
+    fn take_distinct(&self, slot: u32) -> Option<u64> {
+        let mut bitmap = [0; DISTINCT_WORDS];
+        let words = self.port_states.words(slot as usize).get(offset_of!(PortState, distinct) / 8..)?;
+        for (copy, word) in bitmap.iter_mut().zip(words) {
+            // Most are empty: reading alone leaves the cache line to the program.
+            if word.load(Ordering::Relaxed) != 0 {
+                *copy = word.swap(0, Ordering::AcqRel);
+            }
         }
-        Ok(places)
+        distinct::estimate(&bitmap)
     }
 
     fn read_troubles(&self) -> Result<Troubles, Error> {
@@ -124,36 +131,59 @@ impl DataPlane {
     /// in the next; it is never counted twice.
     fn read_clients(&self) -> Result<Vec<ClientSample>, Error> {
         let mut clients = Vec::new();
-        for (name, known) in [("KNOWN", true), ("STRANGERS", false)] {
-            batch::for_each(self.map_data(name)?, |key: ClientKey, state: ClientState| {
-                clients.push(ClientSample { key, known, state });
-            })
-            .map_err(Error::map("read", name))?;
-        }
+        batch::for_each(self.map_data("KNOWN")?, |key: ClientKey, state: ClientState| {
+            clients.push(ClientSample { key, known: true, state });
+        })
+        .map_err(Error::map("read", "KNOWN"))?;
+        self.read_strangers(&mut clients);
         self.add_pending(&mut clients)?;
         Ok(clients)
     }
 
+    fn read_strangers(&self, clients: &mut Vec<ClientSample>) {
+        for bucket in 0..self.strangers.len() {
+            for (way, key) in self.strangers.words(bucket).iter().take(WAYS).enumerate() {
+                let client = key.load(Ordering::Acquire);
+                if client == 0 || client == BEING_FILLED {
+                    continue;
+                }
+                let Some(state) = self.stranger_state(bucket, way) else { continue };
+                // Somebody else's by now: then it is for the next reading.
+                if key.load(Ordering::Acquire) == client {
+                    clients.push(ClientSample { key: ClientKey(client), known: false, state });
+                }
+            }
+        }
+    }
+
     fn add_pending(&self, clients: &mut [ClientSample]) -> Result<(), Error> {
-        let memos: PerCpuArray<_, Memo> = self.map("MEMOS")?;
-        let mut pending: HashMap<(ClientKey, bool), Memo> = HashMap::new();
-        for place in 0..MEMOS {
-            let cpus = memos.get(&place, 0).map_err(Error::map("read", "MEMOS"))?;
+        let pending = self.read_memos()?;
+        for client in clients {
+            let Some(memo) = pending.get(&(client.key, client.known)) else { continue };
+            client.state.packets += memo.packets;
+            client.state.excess += memo.packets;
+            client.state.own_excess += memo.own_excess;
+            client.state.last_seen = client.state.last_seen.max(memo.last_seen);
+        }
+        Ok(())
+    }
+
+    /// What the CPUs' memos hold and have not handed over, by client and table.
+    fn read_memos(&self) -> Result<HashMap<(ClientKey, bool), Pending>, Error> {
+        let memos: PerCpuArray<_, ClientMemo> = self.map("CLIENT_MEMOS")?;
+        let mut pending: HashMap<_, Pending> = HashMap::new();
+        for place in 0..1 << CLIENT_MEMO_BITS {
+            let cpus = memos.get(&place, 0).map_err(Error::map("read", "CLIENT_MEMOS"))?;
             for memo in cpus.iter().filter(|memo| memo.pending > 0) {
-                let sum = pending.entry((ClientKey(memo.client), memo.table == MEMO_KNOWN)).or_default();
-                sum.pending += memo.pending;
+                let sum = pending.entry((ClientKey(memo.client), memo.verdict & MEMO_KNOWN != 0)).or_default();
+                let reason = Reason::ALL.get(memo.verdict as usize & 0xff);
+                let is_own = matches!(reason, Some(Reason::DropClientLimit | Reason::WouldDropClientLimit));
+                sum.packets += memo.pending;
+                sum.own_excess += if is_own { memo.pending } else { 0 };
                 sum.last_seen = sum.last_seen.max(memo.last_seen);
             }
         }
-        for client in clients {
-            if let Some(memo) = pending.get(&(client.key, client.known)) {
-                client.state.packets += memo.pending;
-                client.state.excess += memo.pending;
-                client.state.own_excess += memo.pending;
-                client.state.last_seen = client.state.last_seen.max(memo.last_seen);
-            }
-        }
-        Ok(())
+        Ok(pending)
     }
 
     fn map<'a, T>(&'a self, name: &'static str) -> Result<T, Error>
@@ -165,7 +195,7 @@ impl DataPlane {
 
     fn map_data(&self, name: &'static str) -> Result<&MapData, Error> {
         match self.ebpf.map(name) {
-            Some(aya::maps::Map::HashMap(data) | aya::maps::Map::LruHashMap(data)) => Ok(data),
+            Some(aya::maps::Map::HashMap(data)) => Ok(data),
             _ => Err(Error::NoProgram),
         }
     }

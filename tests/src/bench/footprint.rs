@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapInfo;
-use dhcp_guard::dataplane::{DataPlane, PortSpec, Spec};
+use dhcp_guard::dataplane::{DataPlane, Policy, PortSpec, Spec};
 use dhcp_guard_common::layout::MAX_PORTS;
 
 use super::spread::Spread;
@@ -76,7 +76,8 @@ pub fn measure(loads: usize) -> Result<Footprint> {
 }
 
 fn spec(port: PortSpec, port_capacity: u32, known_capacity: u32, stranger_capacity: u32) -> Spec {
-    Spec { ports: vec![port], port_capacity, known_capacity, stranger_capacity, ..Spec::default() }
+    let policy = Policy { ports: vec![port], ..Policy::default() };
+    Spec { policy, port_capacity, known_capacity, stranger_capacity, ..Spec::default() }
 }
 
 fn memory(name: &'static str, spec: &Spec, plane: &mut DataPlane) -> Result<Memory> {

@@ -222,7 +222,7 @@ fn start_on_last_cpu(from: &Injection, mode: Mode, max_time: Duration) -> Result
 /// What is on the second link. (The program's attachment goes before the program.)
 enum Second {
     Control { _control: Control },
-    Guard { _attachment: Box<Attachment>, plane: Box<DataPlane>, ifindex: u32 },
+    Guard { _attachment: Box<Attachment>, plane: Box<DataPlane> },
 }
 
 impl Second {
@@ -239,25 +239,24 @@ impl Second {
             total: (50, 250),
             strangers: (25, 125),
             new_clients: (128, 128),
-            client: (2, 20),
-            trusted: false,
-            monitor: false,
+            client_v4: (2, 20),
+            ..guard_run::port(0, 0)
         };
         let mut plane = Box::new(DataPlane::load(&guard_run::spec(vec![port]))?);
         let interface = Interface { name: GUARDED.receiver.into(), ifindex, up: true, xdp_program: None };
         let attachment = Box::new(bed.receiver.run(|| plane.attach(interface))??);
         ensure!(attachment.mode == AttachMode::Native, "the guard is not attached natively");
-        Ok(Self::Guard { _attachment: attachment, plane, ifindex })
+        Ok(Self::Guard { _attachment: attachment, plane })
     }
 
     /// Floods the second link. The guard's counters must say that it saw every frame and dropped all but what its limits
     /// allow.
     fn rate(&mut self, bed: &TestBed, mode: Mode, time: Duration) -> Result<Measured> {
-        let Self::Guard { plane, ifindex, .. } = self else { return bed.rate(&GUARDED, mode, time) };
+        let Self::Guard { plane, .. } = self else { return bed.rate(&GUARDED, mode, time) };
         let started = Instant::now();
-        let before = Drops::read(plane, *ifindex)?;
+        let before = Drops::read(plane)?;
         let measured = bed.rate(&GUARDED, mode, time)?;
-        let counted = Drops::read(plane, *ifindex)?;
+        let counted = Drops::read(plane)?;
         let (seen, dropped) = (counted.seen - before.seen, counted.dropped - before.dropped);
         ensure!(seen == measured.received, "the guard counted {seen} frames, its interface {}", measured.received);
         // Bursts of the port's strangers, and twice the rate of that for the sake of coarse clocks.
@@ -274,8 +273,8 @@ struct Drops {
 }
 
 impl Drops {
-    fn read(plane: &mut DataPlane, ifindex: u32) -> Result<Self> {
-        let snapshot = plane.snapshot(1, &[ifindex], Instant::now())?;
+    fn read(plane: &mut DataPlane) -> Result<Self> {
+        let snapshot = plane.snapshot(Instant::now())?;
         let count = |reason: &Reason| guard_run::count(&snapshot, 1, *reason);
         let seen = Reason::ALL.iter().map(count).sum();
         let dropped = Reason::ALL.iter().filter(|reason| reason.is_drop()).map(count).sum();

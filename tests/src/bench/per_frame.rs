@@ -19,7 +19,7 @@ use aya::{
 };
 use dhcp_guard::dataplane::{Spec, load::slot_of};
 use dhcp_guard_common::{
-    layout::{MEMOS, Memo, PortPolicy},
+    layout::{CLIENT_MEMO_BITS, ClientMemo, PortPolicy, Shared, policy_index},
     verdict::Reason,
 };
 
@@ -246,7 +246,8 @@ impl Controls {
 
 /// The guard in the state that the branch needs.
 fn prepare(branch: &Branch) -> Result<GuardRun> {
-    let known_clients = branch.known.iter().map(|mac| (0, mac.0)).collect();
+    let port = |mac: &crate::mac::Mac| branch.ports.first().map(|port| (port.key, mac.0));
+    let known_clients = branch.known.iter().filter_map(port).collect();
     let spec = Spec { known_clients, ..guard_run::spec(branch.ports.clone()) };
     let mut guard = GuardRun::new(&spec)?;
     set_limits(&mut guard, branch)?;
@@ -267,20 +268,31 @@ fn set_limits(guard: &mut GuardRun, branch: &Branch) -> Result<()> {
     let mut policies: Array<_, PortPolicy> = map.try_into()?;
     for place in 0..branch.ports.len() {
         let slot = slot_of(place);
-        let flags = policies.get(&slot, 0)?.flags;
         let branches::Limits { total, strangers, new_clients, client } = branch.limits;
-        policies.set(slot, PortPolicy { total, strangers, new_clients, client, flags }, 0)?;
+        let strangers = Shared {
+            interval: strangers.interval,
+            tolerance: strangers.tolerance,
+            newcomer_tolerance: strangers.tolerance,
+        };
+        // Whichever bank is in force.
+        for index in [policy_index(slot, 0), policy_index(slot, 1)] {
+            let policy = policies.get(&index, 0)?;
+            let limits = PortPolicy { total, strangers, new_clients, client_v4: client, client_v6: client, ..policy };
+            policies.set(index, limits, 0)?;
+        }
     }
     Ok(())
 }
 
 /// Gives every memo to a client that never appears, as many clients over their limit at the same time would.
 fn take_memos(guard: &mut GuardRun) -> Result<()> {
-    let map = guard.plane().ebpf().map_mut("MEMOS").context("no map `MEMOS`")?;
-    let mut memos: PerCpuArray<_, Memo> = map.try_into()?;
+    let version = guard.plane().version();
+    let map = guard.plane().ebpf().map_mut("CLIENT_MEMOS").context("no map `CLIENT_MEMOS`")?;
+    let mut memos: PerCpuArray<_, ClientMemo> = map.try_into()?;
     let cpus = nr_cpus().map_err(|(what, error)| anyhow::Error::from(error).context(what))?;
-    let taken = Memo { port: u64::from(IFINDEX), mac: u64::MAX, until: u64::MAX, ..Memo::default() };
-    for place in 0..MEMOS {
+    let taken =
+        ClientMemo { port: u64::from(IFINDEX), who: u64::MAX, version, until: u64::MAX, ..ClientMemo::default() };
+    for place in 0..1 << CLIENT_MEMO_BITS {
         memos.set(place, PerCpuValues::try_from(vec![taken; cpus])?, 0)?;
     }
     Ok(())
@@ -289,7 +301,6 @@ fn take_memos(guard: &mut GuardRun) -> Result<()> {
 /// The program's own counts, as far as they tell the branches apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Counters {
-    not_dhcp: u64,
     /// Reasons with their counts, without those of 0.
     reasons: Vec<(Reason, u64)>,
     by_memo: u64,
@@ -302,7 +313,6 @@ impl Counters {
         let count =
             |reason: Reason| (0..snapshot.ports.len()).map(|slot| guard_run::count(&snapshot, slot, reason)).sum();
         Ok(Self {
-            not_dhcp: snapshot.non_dhcp(IFINDEX),
             reasons: Reason::ALL.iter().map(|reason| (*reason, count(*reason))).collect(),
             by_memo: pending(guard)?,
             untracked: snapshot.troubles.untracked,
@@ -313,7 +323,6 @@ impl Counters {
     fn since(&self, before: &Self) -> Self {
         let reasons = self.reasons.iter().zip(&before.reasons);
         Self {
-            not_dhcp: self.not_dhcp - before.not_dhcp,
             reasons: reasons.map(|(now, then)| (now.0, now.1 - then.1)).filter(|(_, count)| *count > 0).collect(),
             by_memo: self.by_memo - before.by_memo,
             untracked: self.untracked - before.untracked,
@@ -324,7 +333,8 @@ impl Counters {
     fn expected(branch: Expected, frames: u64) -> Self {
         let reasons = |reason| vec![(reason, frames)];
         match branch {
-            Expected::NotDhcp => Self { not_dhcp: frames, ..Self::default() },
+            // Nothing counts them.
+            Expected::NotDhcp => Self::default(),
             Expected::Reason(reason) => Self { reasons: reasons(reason), ..Self::default() },
             Expected::Memo(reason) => Self { reasons: reasons(reason), by_memo: frames, ..Self::default() },
             Expected::Untracked(reason) => Self { reasons: reasons(reason), untracked: frames, ..Self::default() },
@@ -334,10 +344,10 @@ impl Counters {
 
 /// Frames that the memos have answered and not handed over.
 fn pending(guard: &mut GuardRun) -> Result<u64> {
-    let Some(map) = guard.plane().ebpf().map("MEMOS") else { bail!("no map `MEMOS`") };
-    let memos: PerCpuArray<_, Memo> = map.try_into()?;
+    let Some(map) = guard.plane().ebpf().map("CLIENT_MEMOS") else { bail!("no map `CLIENT_MEMOS`") };
+    let memos: PerCpuArray<_, ClientMemo> = map.try_into()?;
     let mut sum = 0;
-    for place in 0..MEMOS {
+    for place in 0..1 << CLIENT_MEMO_BITS {
         sum += memos.get(&place, 0)?.iter().map(|memo| memo.pending).sum::<u64>();
     }
     Ok(sum)
@@ -349,12 +359,8 @@ mod tests {
 
     #[test]
     fn counters_tell_the_branches_apart() {
-        let before = Counters {
-            not_dhcp: 3,
-            reasons: vec![(Reason::PassKnown, 5), (Reason::DropClientLimit, 7)],
-            by_memo: 1,
-            untracked: 2,
-        };
+        let before =
+            Counters { reasons: vec![(Reason::PassKnown, 5), (Reason::DropClientLimit, 7)], by_memo: 1, untracked: 2 };
         let mut after = before.clone();
         after.reasons[1].1 += 10;
         after.by_memo += 10;

@@ -38,7 +38,7 @@ pub(super) fn event_kind(kind: EventKind) -> (Tone, &'static str) {
         EventKind::OffenderRecovered => (Tone::Good, "recovered"),
         EventKind::RogueServer => (Tone::Bad, "rogue server"),
         EventKind::UnknownVlan => (Tone::Warn, "unknown VLAN"),
-        EventKind::TableFull => (Tone::Warn, "table full"),
+        EventKind::HostOverLimit => (Tone::Warn, "host over limit"),
         EventKind::InterfaceGone => (Tone::Bad, "interface gone"),
     }
 }

@@ -1,0 +1,127 @@
+//! What the rules need to know of a packet: all that is left of it when the parser is done.
+
+use dhcp_guard_common::{
+    gcra::GRAIN_BITS,
+    layout::{ClientKey, PortKey},
+    message::{self, Sender},
+    parse::{Dhcp, Family, Towards},
+    verdict::MessageType,
+};
+
+use crate::{clock::Now, control, maps, memo, packet::Packet};
+
+/// A DHCP packet, in whole words: it is handed to functions that the verifier looks at by themselves, and these take
+/// plain memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival {
+    /// [`PortKey::word`] of interface and VLANs.
+    port: u64,
+    /// The client, on no port yet.
+    who: u64,
+    /// `Control::version` when the packet came.
+    pub(crate) version: u64,
+    ticks: u64,
+    relay: u64,
+    client: u64,
+    flags: u64,
+}
+
+/// [`Arrival::flags`].
+mod flag {
+    pub(super) const V6: u64 = 1;
+    pub(super) const TOWARDS_CLIENT: u64 = 1 << 1;
+    pub(super) const CHADDR_DIFFERS: u64 = 1 << 2;
+    pub(super) const DISCOVER: u64 = 1 << 3;
+    pub(super) const MALFORMED: u64 = 1 << 4;
+}
+
+impl Arrival {
+    #[inline(always)]
+    pub(crate) fn new(ifindex: u32, packet: &Packet, dhcp: &Dhcp, message: MessageType) -> Self {
+        let sender = message::sender(packet, dhcp);
+        let flag = |on: bool, flag| if on { flag } else { 0 };
+        Self {
+            port: PortKey::new(ifindex, dhcp.vlans).word(),
+            who: ClientKey::of(sender, maps::seeds()).0,
+            version: control::version(),
+            ticks: Now::read().ticks,
+            relay: sender.relay,
+            client: sender.client,
+            flags: flag(dhcp.family == Family::V6, flag::V6)
+                | flag(dhcp.towards == Towards::Client, flag::TOWARDS_CLIENT)
+                | flag(sender.chaddr_differs, flag::CHADDR_DIFFERS)
+                | flag(message.is_discover(), flag::DISCOVER)
+                | flag(is_malformed(dhcp), flag::MALFORMED),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn port(&self) -> PortKey {
+        PortKey::from_word(self.port)
+    }
+
+    /// The client on the port in a slot.
+    #[inline(always)]
+    pub(crate) fn client_on(&self, slot: u32) -> ClientKey {
+        ClientKey(self.who).on(slot)
+    }
+
+    /// Where this CPU would remember it; `None` for a server's message.
+    #[inline(always)]
+    pub(crate) fn memo(&self) -> Option<memo::Place> {
+        if self.is_towards_client() {
+            return None;
+        }
+        memo::Place::of(self.port, self.who, self.family(), self.version)
+    }
+
+    #[inline(always)]
+    pub(crate) fn now(&self) -> Now {
+        Now { ticks: self.ticks, grains: self.ticks << GRAIN_BITS }
+    }
+
+    #[inline(always)]
+    pub(crate) fn sender(&self) -> Sender {
+        Sender { relay: self.relay, client: self.client, chaddr_differs: self.chaddr_differs() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn family(&self) -> Family {
+        if self.has(flag::V6) { Family::V6 } else { Family::V4 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_towards_client(&self) -> bool {
+        self.has(flag::TOWARDS_CLIENT)
+    }
+
+    #[inline(always)]
+    pub(crate) fn chaddr_differs(&self) -> bool {
+        self.has(flag::CHADDR_DIFFERS)
+    }
+
+    /// A DISCOVER or a Solicit.
+    #[inline(always)]
+    pub(crate) fn is_discover(&self) -> bool {
+        self.has(flag::DISCOVER)
+    }
+
+    /// From a source MAC that nobody can have.
+    #[inline(always)]
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.has(flag::MALFORMED)
+    }
+
+    #[inline(always)]
+    fn has(&self, flag: u64) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// The source MAC is a group address or zero.
+#[inline(always)]
+fn is_malformed(dhcp: &Dhcp) -> bool {
+    let [first, second, third] = dhcp.source;
+    first.to_ne_bytes()[0] & 1 != 0 || first | second | third == 0
+}

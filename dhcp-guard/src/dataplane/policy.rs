@@ -1,0 +1,118 @@
+//! Putting a policy into force: at once, or not at all.
+//!
+//! See `dhcp_guard_common::layout::policy` for the two banks. Here is the order that makes them safe: no program may still
+//! be reading the idle bank when it is written ([`grace`]), every key must be listed in the filter before it is in its
+//! table, and the version comes last.
+
+use std::collections::HashMap;
+
+use aya::maps::{Array, HashMap as BpfHashMap};
+use dhcp_guard_common::layout::{Control, HostPolicy, NO_PORT_SLOT, PortKey, PortPolicy, policy_index};
+
+use super::{DataPlane, Error, grace, load::map_mut, spec::Policy};
+
+/// Name of the section, and so of the map, that holds the [`Control`] block.
+const CONTROL: &str = ".bss";
+
+/// Which slot each port has. A port keeps its slot, and with it its limiters and counters, from policy to policy.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    by_key: HashMap<PortKey, u32>,
+}
+
+impl Slots {
+    /// The port's slot: the one it has, or the next.
+    fn of(&mut self, key: PortKey) -> u32 {
+        let next = NO_PORT_SLOT + 1 + u32::try_from(self.by_key.len()).unwrap_or(u32::MAX);
+        *self.by_key.entry(key).or_insert(next)
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.by_key.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn get(&self, key: PortKey) -> Option<u32> {
+        self.by_key.get(&key).copied()
+    }
+}
+
+impl DataPlane {
+    /// Puts a policy into force as a whole: every packet meets either the old one or this one. Ports that it does not
+    /// have are no ports any more; their frames fall to the interface's default port, if there is one.
+    ///
+    /// Takes some milliseconds, because it waits for programs that may still be reading the policy before the last.
+    ///
+    /// # Errors
+    /// [`Error::TooManyPorts`], and [`Error::Map`] if the kernel refuses to write a map. The old policy stays in force.
+    pub fn apply(&mut self, policy: &Policy) -> Result<(), Error> {
+        let slots: Vec<(u32, PortKey)> = policy.ports.iter().map(|port| (self.slots.of(port.key), port.key)).collect();
+        let capacity = self.slot_capacity;
+        if self.slots.len() >= capacity {
+            return Err(Error::TooManyPorts { wanted: self.slots.len(), capacity: capacity - 1 });
+        }
+        let version = Control::next_policy(self.control.version);
+        let bank = Control::bank(version);
+        grace::wait();
+        self.write_bank(policy, &slots, bank)?;
+        self.list_ports(&slots)?;
+        self.set_control(Control { version, ..self.control })
+    }
+
+    /// The version in force, under which the program remembers things.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.control.version
+    }
+
+    fn write_bank(&mut self, policy: &Policy, slots: &[(u32, PortKey)], bank: u32) -> Result<(), Error> {
+        let ticks_per_s = self.ticks_per_s;
+        let nobody = no_port();
+        let mut values = vec![nobody; self.slots.len() as usize + 1];
+        for ((slot, _), port) in slots.iter().zip(&policy.ports) {
+            values[*slot as usize] = port.policy(ticks_per_s);
+        }
+        let mut policies: Array<_, PortPolicy> = map_mut(&mut self.ebpf, "POLICIES")?;
+        for (slot, value) in (NO_PORT_SLOT..).zip(&values) {
+            policies.set(policy_index(slot, bank), value, 0).map_err(Error::map("write", "POLICIES"))?;
+        }
+        let mut host: Array<_, HostPolicy> = map_mut(&mut self.ebpf, "HOST_POLICIES")?;
+        host.set(bank, policy.host.policy(ticks_per_s), 0).map_err(Error::map("write", "HOST_POLICIES"))
+    }
+
+    fn list_ports(&mut self, slots: &[(u32, PortKey)]) -> Result<(), Error> {
+        for (_, key) in slots {
+            self.list(key.listed_as());
+        }
+        let mut ports: BpfHashMap<_, PortKey, u32> = map_mut(&mut self.ebpf, "PORTS")?;
+        for (slot, key) in slots {
+            ports.insert(key, slot, 0).map_err(Error::map("write", "PORTS"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the control block, and with it decides what the program does from the next packet on.
+    pub(super) fn set_control(&mut self, control: Control) -> Result<(), Error> {
+        let mut block: Array<_, Control> = map_mut(&mut self.ebpf, CONTROL)?;
+        block.set(0, control, 0).map_err(Error::map("write", CONTROL))?;
+        self.control = control;
+        Ok(())
+    }
+}
+
+/// The policy of a slot whose port is not in force.
+fn no_port() -> PortPolicy {
+    let none = super::spec::PortSpec {
+        key: PortKey::default_of(0),
+        total: (1, 1),
+        strangers: (1, 1),
+        discover: None,
+        new_clients: (1, 1),
+        client_v4: (1, 1),
+        client_v6: (1, 1),
+        trusted: false,
+        monitor: false,
+        allowed: false,
+        drop_chaddr_mismatch: false,
+    };
+    PortPolicy { flags: 0, ..none.policy(1) }
+}

@@ -1,0 +1,158 @@
+//! What is written about single clients and ports while the program runs: who is known, allowed, in quarantine.
+//!
+//! Each change is one entry or one word, so that no packet sees half of it. Whatever a CPU remembers is void after the
+//! change of version that ends it.
+
+use std::{
+    mem::offset_of,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use aya::maps::{HashMap as BpfHashMap, MapError};
+use dhcp_guard_common::{
+    hash,
+    layout::{BEING_FILLED, Bucket, ClientKey, ClientRule, ClientState, Control, PortKey, PortState, WAYS},
+};
+
+use super::{DataPlane, Error, load::map_mut};
+
+/// Which frames of a port or a client a quarantine stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quarantine {
+    /// Its DHCP.
+    Mute,
+    /// All of them.
+    Isolate,
+}
+
+impl DataPlane {
+    /// The slot of a port, if it ever was in a policy.
+    #[must_use]
+    pub fn slot(&self, port: PortKey) -> Option<u32> {
+        self.slots.get(port)
+    }
+
+    /// Makes a client known from now on, with a fresh limiter.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the table is full.
+    pub fn add_known(&mut self, client: ClientKey) -> Result<(), Error> {
+        self.write_known(client, &ClientState { client: client.0 & ((1 << 48) - 1), ..ClientState::default() })
+    }
+
+    /// Makes a stranger known, with its limiters and counts. `false`: there is no such stranger any more.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the table is full.
+    pub fn promote(&mut self, client: ClientKey) -> Result<bool, Error> {
+        let Some((bucket, way)) = self.find_stranger(client) else { return Ok(false) };
+        let Some(state) = self.stranger_state(bucket, way) else { return Ok(false) };
+        self.write_known(client, &state)?;
+        // From here on the program finds the client in the other table. If it gave this place away meanwhile, that is so.
+        let key = &self.strangers.words(bucket)[offset_of!(Bucket, keys) / 8 + way];
+        let _ = key.compare_exchange(client.0, 0, Ordering::AcqRel, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Makes a known client a stranger again. Its counts end.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    pub fn forget(&mut self, client: ClientKey) -> Result<(), Error> {
+        let mut known: BpfHashMap<_, ClientKey, ClientState> = map_mut(&mut self.ebpf, "KNOWN")?;
+        gone_is_fine(known.remove(&client)).map_err(Error::map("write", "KNOWN"))
+    }
+
+    /// Sets the rule about a client: quarantine, or allowlist. It replaces the one before.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the table is full.
+    pub fn set_rule(&mut self, client: ClientKey, rule: ClientRule) -> Result<(), Error> {
+        self.list(client.0);
+        let mut rules: BpfHashMap<_, ClientKey, ClientRule> = map_mut(&mut self.ebpf, "RULES")?;
+        rules.insert(client, rule, 0).map_err(Error::map("write", "RULES"))?;
+        self.rules.insert(client, rule);
+        self.rules_changed()
+    }
+
+    /// Takes the rule about a client away.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    pub fn remove_rule(&mut self, client: ClientKey) -> Result<(), Error> {
+        let mut rules: BpfHashMap<_, ClientKey, ClientRule> = map_mut(&mut self.ebpf, "RULES")?;
+        gone_is_fine(rules.remove(&client)).map_err(Error::map("write", "RULES"))?;
+        self.rules.remove(&client);
+        self.rules_changed()
+    }
+
+    /// Puts a port into quarantine until a tick; 0 ends it.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses; nothing if there is no such slot.
+    pub fn quarantine_port(&mut self, slot: u32, what: Quarantine, until_tick: u64) -> Result<(), Error> {
+        let offset = match what {
+            Quarantine::Mute => offset_of!(PortState, muted_until),
+            Quarantine::Isolate => offset_of!(PortState, isolated_until),
+        };
+        if let Some(word) = self.port_states.words(slot as usize).get(offset / 8) {
+            word.store(until_tick, Ordering::Release);
+        }
+        self.rules_changed()
+    }
+
+    /// Counts the rules anew, and makes every CPU forget what it remembers.
+    fn rules_changed(&mut self) -> Result<(), Error> {
+        let ports = (0..self.port_states.len()).filter_map(|slot| {
+            Some(self.port_states.words(slot).get(offset_of!(PortState, isolated_until) / 8)?.load(Ordering::Relaxed))
+        });
+        let clients = self.rules.values().map(|rule| rule.isolated_until);
+        let isolated_until = ports.chain(clients).max().unwrap_or(0);
+        let client_rules = self.rules.len() as u64;
+        let version = Control::next_version(self.control.version);
+        self.set_control(Control { version, isolated_until, client_rules })
+    }
+
+    /// Lists a key in the filter. To be done before it is in its table.
+    pub(super) fn list(&self, key: u64) {
+        let hash = hash::mix(key, self.seeds);
+        let (index, bits) = hash::listed(hash, self.listed_bits);
+        if let Some(word) = self.listed.words(index as usize).first() {
+            word.fetch_or(bits, Ordering::AcqRel);
+        }
+    }
+
+    fn write_known(&mut self, client: ClientKey, state: &ClientState) -> Result<(), Error> {
+        self.list(client.0);
+        let mut known: BpfHashMap<_, ClientKey, ClientState> = map_mut(&mut self.ebpf, "KNOWN")?;
+        known.insert(client, state, 0).map_err(Error::map("write", "KNOWN"))
+    }
+
+    /// Bucket and way of a stranger's entry.
+    fn find_stranger(&self, client: ClientKey) -> Option<(usize, usize)> {
+        let bucket = hash::bucket(hash::mix(client.0, self.seeds), self.strangers_bits) as usize;
+        let keys = self.strangers.words(bucket).get(offset_of!(Bucket, keys) / 8..)?;
+        let is_it = |key: &AtomicU64| key.load(Ordering::Acquire) == client.0;
+        let way = keys.iter().take(WAYS).position(is_it)?;
+        (client.0 != BEING_FILLED).then_some((bucket, way))
+    }
+
+    /// The entry in this way of a bucket.
+    pub(super) fn stranger_state(&self, bucket: usize, way: usize) -> Option<ClientState> {
+        self.strangers.field(bucket, offset_of!(Bucket, states) + way * size_of::<ClientState>())
+    }
+
+    /// The client with this source MAC on a port.
+    #[must_use]
+    pub fn client(&self, port: PortKey, mac: [u8; 6]) -> Option<ClientKey> {
+        self.slot(port).map(|slot| ClientKey::from_mac(slot, mac))
+    }
+}
+
+fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
