@@ -4,13 +4,14 @@
 //! sender's all the same.
 
 use crate::{
-    parse::{Dhcp, Family, Frame, MacWords},
+    parse::{Dhcp, Family, Frame},
     verdict::MessageType,
 };
 
 /// Offsets in a BOOTP message, RFC 951 section 3.
 mod bootp {
     pub(super) const GIADDR: usize = 24;
+    pub(super) const CHADDR: usize = 28;
     pub(super) const SNAME: usize = 44;
     pub(super) const FILE: usize = 108;
     pub(super) const OPTIONS: usize = 236;
@@ -18,10 +19,8 @@ mod bootp {
 
 /// Offsets in a relay-forward message, RFC 8415 section 9.
 mod relay_forward {
-    /// Message type, hop count, link address, peer address: 34 bytes.
-    pub(super) const WORDS: usize = 17;
-    pub(super) const LINK_WORD: usize = 1;
-    pub(super) const PEER_WORD: usize = 9;
+    pub(super) const LINK: usize = 2;
+    pub(super) const PEER: usize = 18;
     pub(super) const TYPE: u8 = 12;
 }
 
@@ -136,8 +135,8 @@ pub struct Sender {
     /// 0: the client itself, on this link. Else the relay that passed it on: [`Sender::RELAY_V4`] with the gateway address
     /// (giaddr) as it stands in memory, or [`Sender::RELAY_V6`] with the link address folded into the remaining bits.
     pub relay: u64,
-    /// The client behind a relay: its hardware address (chaddr) as [`mac_word`], or the lower half of the DHCPv6 peer
-    /// address. Directly: the Ethernet source address.
+    /// The client behind a relay: its hardware address (chaddr), or the lower half of the DHCPv6 peer
+    /// address. Directly: the Ethernet source address. MAC addresses as [`MacWord`](crate::parse::MacWord).
     pub client: u64,
     /// The message names another hardware address than the frame it came in.
     pub chaddr_differs: bool,
@@ -150,16 +149,9 @@ impl Sender {
     pub const RELAY_V6: u64 = 1 << 63;
 
     #[inline(always)]
-    const fn direct(source: MacWords, chaddr_differs: bool) -> Self {
-        Self { relay: 0, client: mac_word(source), chaddr_differs }
+    const fn direct(source: u64, chaddr_differs: bool) -> Self {
+        Self { relay: 0, client: source, chaddr_differs }
     }
-}
-
-/// A MAC address in the lower 48 bits of a word, its first byte the lowest (on a little-endian machine).
-#[must_use]
-#[inline(always)]
-pub const fn mac_word(mac: MacWords) -> u64 {
-    mac[0] as u64 | (mac[1] as u64) << 16 | (mac[2] as u64) << 32
 }
 
 /// Who sent a packet towards a server.
@@ -177,16 +169,18 @@ pub fn sender<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
 
 #[inline(always)]
 fn sender_v4<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
-    // The gateway's address, and the client's hardware address right behind it.
-    let Some([g0, g1, c0, c1, c2]) = frame.words(dhcp.payload + bootp::GIADDR) else {
+    // The gateway's address, and the client's hardware address right behind it. The word that ends with the latter is
+    // read, not the one that begins with it, so that no byte behind it is asked for.
+    let (Some(giaddr_and_more), Some(ends_with_chaddr)) =
+        (frame.long(dhcp.payload + bootp::GIADDR), frame.long(dhcp.payload + bootp::CHADDR - 2))
+    else {
         return Sender::direct(dhcp.source, false);
     };
-    let chaddr = [c0, c1, c2];
-    if g0 | g1 == 0 {
-        return Sender::direct(dhcp.source, mac_word(chaddr) != mac_word(dhcp.source));
+    let chaddr = ends_with_chaddr >> 16;
+    match giaddr_and_more as u32 {
+        0 => Sender::direct(dhcp.source, chaddr != dhcp.source),
+        giaddr => Sender { relay: Sender::RELAY_V4 | u64::from(giaddr), client: chaddr, chaddr_differs: false },
     }
-    let gateway = u64::from(g0) | u64::from(g1) << 16;
-    Sender { relay: Sender::RELAY_V4 | gateway, client: mac_word(chaddr), chaddr_differs: false }
 }
 
 #[inline(always)]
@@ -195,21 +189,12 @@ fn sender_v6<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
     if frame.byte(dhcp.payload) != Some(relay_forward::TYPE) {
         return direct;
     }
-    let Some(message) = frame.words::<{ relay_forward::WORDS }>(dhcp.payload) else { return direct };
-    let [link_high, link_low] = address(&message, relay_forward::LINK_WORD);
-    let [_, peer_low] = address(&message, relay_forward::PEER_WORD);
+    let long = |at| frame.long(dhcp.payload + at);
+    let (Some(link_high), Some(link_low), Some(peer_low)) =
+        (long(relay_forward::LINK), long(relay_forward::LINK + 8), long(relay_forward::PEER + 8))
+    else {
+        return direct;
+    };
     let link = link_high.rotate_left(17) ^ link_low;
     Sender { relay: Sender::RELAY_V6 | link, client: peer_low, chaddr_differs: false }
-}
-
-/// The IPv6 address at this word, as two words in memory order.
-#[inline(always)]
-const fn address(message: &[u16; relay_forward::WORDS], at: usize) -> [u64; 2] {
-    const fn four(message: &[u16; relay_forward::WORDS], at: usize) -> u64 {
-        message[at] as u64
-            | (message[at + 1] as u64) << 16
-            | (message[at + 2] as u64) << 32
-            | (message[at + 3] as u64) << 48
-    }
-    [four(message, at), four(message, at + 4)]
 }

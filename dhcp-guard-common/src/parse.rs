@@ -22,6 +22,8 @@ pub trait Frame {
     fn words<const N: usize>(&self, at: usize) -> Option<[u16; N]>;
     /// The byte at `at`; None if the frame ends before it.
     fn byte(&self, at: usize) -> Option<u8>;
+    /// The eight bytes from byte `at`, which must be even, as they stand in memory; None if the frame ends before the last.
+    fn long(&self, at: usize) -> Option<u64>;
 
     /// [`skip_extensions`]. The kernel's implementation puts this walk, and the next one, behind the call of a function
     /// that the verifier looks at by itself: what comes after is not looked at again for each way through the walk.
@@ -56,10 +58,18 @@ impl Frame for &[u8] {
     fn byte(&self, at: usize) -> Option<u8> {
         self.get(at).copied()
     }
+
+    fn long(&self, at: usize) -> Option<u64> {
+        self.get(at..at + 8)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
+    }
 }
 
-/// A MAC address as the three words it consists of in the frame.
-pub type MacWords = [u16; 3];
+/// A MAC address in the lower 48 bits of a word, as it stands in memory: on a little-endian machine, which all are that
+/// this runs on, its first byte is the lowest. The upper 16 bits are 0.
+pub type MacWord = u64;
+/// The bits of a word that a MAC address has.
+pub const MAC_BITS: u64 = (1 << 48) - 1;
+const _: () = assert!(cfg!(target_endian = "little"), "MAC addresses are taken from the lower end of a word");
 
 /// The VLAN ids a frame was tagged with. 0 is "no tag": a priority tag (id 0) belongs to the untagged port,
 /// IEEE 802.1Q-2022 clause 6.9.1.
@@ -101,7 +111,7 @@ pub enum Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dhcp {
     /// Ethernet source address.
-    pub source: MacWords,
+    pub source: MacWord,
     /// VLAN tags.
     pub vlans: Vlans,
     /// DHCPv4 or DHCPv6.
@@ -146,81 +156,145 @@ const fn is_vlan_tag(ethertype: u16) -> bool {
 /// Walks a frame. `None`: not DHCP.
 #[inline(always)]
 pub fn walk<F: Frame>(frame: &F) -> Option<Dhcp> {
-    let Tags { vlans, ethertype, at } = tags(frame)?;
-    let (family, (towards, payload)) = match ethertype {
-        IPV4 => (Family::V4, walk_ipv4(frame, at)?),
-        IPV6 => (Family::V6, walk_ipv6(frame, at)?),
-        _ => return None,
+    may_be_dhcp(frame).and_then(|link| finish(frame, link))
+}
+
+/// The first half of [`walk`], which is all that nearly every frame needs: `None` if this cannot be DHCP. It reads as
+/// little as it can, keeps as little as it can, and is not to be asked for more.
+#[inline(always)]
+pub fn may_be_dhcp<F: Frame>(frame: &F) -> Option<Link> {
+    let link = read_link(frame)?;
+    let is_candidate = match link.ethertype {
+        IPV4 => may_be_v4(frame, link.at)?,
+        IPV6 => may_be_v6(frame, link.at)?,
+        _ => false,
     };
-    Some(Dhcp { source: source(frame)?, vlans: vlans.without_priority_tag(), family, towards, payload })
+    is_candidate.then_some(link)
+}
+
+/// The second half of [`walk`]: whether it is DHCP, and whose.
+#[inline(always)]
+pub fn finish<F: Frame>(frame: &F, link: Link) -> Option<Dhcp> {
+    let (family, (towards, payload)) = match link.ethertype {
+        IPV4 => (Family::V4, walk_ipv4(frame, link.at)?),
+        _ => (Family::V6, walk_ipv6(frame, link.at)?),
+    };
+    Some(Dhcp { source: source(frame)?, vlans: link.vlans.without_priority_tag(), family, towards, payload })
 }
 
 /// Source address and VLANs of any frame; `None` if it ends before.
 #[inline(always)]
-pub fn link<F: Frame>(frame: &F) -> Option<(MacWords, Vlans)> {
-    Some((source(frame)?, tags(frame)?.vlans.without_priority_tag()))
+pub fn link<F: Frame>(frame: &F) -> Option<(MacWord, Vlans)> {
+    Some((source(frame)?, read_link(frame)?.vlans.without_priority_tag()))
 }
 
 /// What the link layer says.
-struct Tags {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// As they are in the frame.
     vlans: Vlans,
     /// The first ethertype that is no tag.
     ethertype: u16,
-    /// Where that protocol's header starts.
+    /// Where that protocol's header starts, in bytes.
     at: usize,
+}
+
+impl Link {
+    /// All of it in one word, for handing it on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.at as u64
+            | (self.ethertype as u64) << 16
+            | (self.vlans.outer as u64) << 32
+            | (self.vlans.inner as u64) << 48
+    }
+
+    /// From [`Link::word`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        let vlans = Vlans { outer: (word >> 32) as u16, inner: (word >> 48) as u16 };
+        Self { vlans, ethertype: (word >> 16) as u16, at: word as usize & 0xff }
+    }
 }
 
 /// Steps over up to two VLAN tags.
 #[inline(always)]
-fn tags<F: Frame>(frame: &F) -> Option<Tags> {
+fn read_link<F: Frame>(frame: &F) -> Option<Link> {
     let eth: [u16; ETHERNET_WORDS] = frame.words(0)?;
-    let mut found =
-        Tags { vlans: Vlans::default(), ethertype: eth[ETHERTYPE_WORD], at: network_types::eth::EthHdr::LEN };
-    if is_vlan_tag(found.ethertype) {
-        found.vlans.outer = next_tag(frame, &mut found)?;
-        if is_vlan_tag(found.ethertype) {
-            found.vlans.inner = next_tag(frame, &mut found)?;
+    let mut link =
+        Link { vlans: Vlans::default(), ethertype: eth[ETHERTYPE_WORD], at: network_types::eth::EthHdr::LEN };
+    if is_vlan_tag(link.ethertype) {
+        link.vlans.outer = next_tag(frame, &mut link)?;
+        if is_vlan_tag(link.ethertype) {
+            link.vlans.inner = next_tag(frame, &mut link)?;
         }
     }
-    Some(found)
+    Some(link)
 }
 
 /// The VLAN id of the tag that starts here.
 #[inline(always)]
-fn next_tag<F: Frame>(frame: &F, found: &mut Tags) -> Option<u16> {
-    let [control, ethertype] = frame.words(found.at)?;
-    found.ethertype = ethertype;
-    found.at += VlanHdr::LEN;
+fn next_tag<F: Frame>(frame: &F, link: &mut Link) -> Option<u16> {
+    let [control, ethertype] = frame.words(link.at)?;
+    link.ethertype = ethertype;
+    link.at += VlanHdr::LEN;
     Some(u16::from_be(control) & VLAN_ID_MASK)
+}
+
+/// Whether IPv4 at byte `at` looks like UDP to a DHCP port: protocol, then port. Whether the headers are sound is only
+/// asked of what does.
+#[inline(always)]
+fn may_be_v4<F: Frame>(frame: &F, at: usize) -> Option<bool> {
+    let ip: [u16; IPV4_WORDS] = frame.words(at)?;
+    if ip[4].to_ne_bytes()[1] != UDP {
+        return None;
+    }
+    let [_, port] = frame.words(at + ipv4_header_len(ip[0]))?;
+    Some(port == PORT_SERVER || port == PORT_CLIENT)
+}
+
+/// The same for IPv6. What has extension headers may be anything.
+#[inline(always)]
+fn may_be_v6<F: Frame>(frame: &F, at: usize) -> Option<bool> {
+    let ip: [u16; IPV6_WORDS] = frame.words(at)?;
+    let next_header = ip[3].to_ne_bytes()[0];
+    if next_header != UDP {
+        return Some(is_extension(next_header));
+    }
+    let [_, port] = frame.words(at + Ipv6Hdr::LEN)?;
+    Some(port == PORT_SERVER_V6 || port == PORT_CLIENT_V6)
+}
+
+/// The length of an IPv4 header in bytes, from its first word. May be less than a header has.
+#[inline(always)]
+fn ipv4_header_len(first: u16) -> usize {
+    usize::from(first.to_ne_bytes()[0] & 0x0f) * 4
 }
 
 /// Read last: nearly all frames are not DHCP, and need no source address.
 #[inline(always)]
-fn source<F: Frame>(frame: &F) -> Option<MacWords> {
-    frame.words(size_of::<MacWords>())
+fn source<F: Frame>(frame: &F) -> Option<MacWord> {
+    // Behind the destination address; what comes with it is the ethertype.
+    frame.long(6).map(|word| word & MAC_BITS)
 }
 
 /// IPv4 and UDP headers from byte `at`: whom it is for, and where the UDP payload starts.
-///
-/// The cheapest way to "no" comes first: protocol, then port. Whether the headers are sound is only asked of what looks
-/// like DHCP by then.
 #[inline(always)]
 fn walk_ipv4<F: Frame>(frame: &F, at: usize) -> Option<(Towards, usize)> {
     let ip: [u16; IPV4_WORDS] = frame.words(at)?;
     let [total_len, fragment, ttl_and_protocol] = [ip[1], ip[3], ip[4]];
-    if ttl_and_protocol.to_ne_bytes()[1] != UDP {
-        return None;
-    }
-    let version_and_length = ip[0].to_ne_bytes()[0];
-    let header_len = usize::from(version_and_length & 0x0f) * 4;
+    let header_len = ipv4_header_len(ip[0]);
     let udp = at + header_len;
-    let ports: [u16; 2] = frame.words(udp)?;
-    let towards = match ports[1] {
+    let [_, port] = frame.words(udp)?;
+    let towards = match port {
         PORT_SERVER => Towards::Server,
         PORT_CLIENT => Towards::Client,
         _ => return None,
     };
-    let sound = version_and_length >> 4 == 4
+    let sound = ip[0].to_ne_bytes()[0] >> 4 == 4
+        && ttl_and_protocol.to_ne_bytes()[1] == UDP
         && header_len >= IPV4_MIN_LEN
         && fragment & FRAGMENT_OFFSET == 0
         && usize::from(u16::from_be(total_len)) >= header_len + UdpHdr::LEN;
@@ -238,8 +312,8 @@ fn walk_ipv6<F: Frame>(frame: &F, at: usize) -> Option<(Towards, usize)> {
         kind if is_extension(kind) => frame.skip_extensions(kind, first)?,
         _ => return None,
     };
-    let ports: [u16; 2] = frame.words(udp)?;
-    let towards = match ports[1] {
+    let [_, port] = frame.words(udp)?;
+    let towards = match port {
         PORT_SERVER_V6 => Towards::Server,
         PORT_CLIENT_V6 => Towards::Client,
         _ => return None,

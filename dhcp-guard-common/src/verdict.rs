@@ -254,6 +254,8 @@ closed_list! {
         ChaddrMismatch => "chaddr_mismatch",
         /// Came with VLANs that have no port of their own; its interface's default port took it.
         UnknownVlan => "unknown_vlan",
+        /// From a client without an entry: counted here, and not for its MAC.
+        Untracked => "untracked",
         /// Not a DHCP packet: any other frame that an `isolate` quarantine dropped.
         IsolatedFrame => "isolated_frame",
     }

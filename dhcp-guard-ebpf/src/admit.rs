@@ -29,6 +29,11 @@ impl Who {
     const DISCOVER: u32 = 1 << 3;
 
     #[inline(always)]
+    pub(crate) fn is_stranger(self) -> bool {
+        self.has(Self::NEWCOMER)
+    }
+
+    #[inline(always)]
     fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }

@@ -1,5 +1,7 @@
 //! What the rules need to know of a packet: all that is left of it when the parser is done.
 
+use core::arch::asm;
+
 use dhcp_guard_common::{
     gcra::GRAIN_BITS,
     layout::{ClientKey, PortKey},
@@ -10,8 +12,7 @@ use dhcp_guard_common::{
 
 use crate::{clock::Now, control, maps, memo, packet::Packet};
 
-/// A DHCP packet, in whole words: it is handed to functions that the verifier looks at by themselves, and these take
-/// plain memory.
+/// A DHCP packet, in the CPU's place for it (see [`crate::judge`] for why).
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Arrival {
@@ -24,6 +25,7 @@ pub(crate) struct Arrival {
     ticks: u64,
     relay: u64,
     client: u64,
+    message: u64,
     flags: u64,
 }
 
@@ -36,24 +38,72 @@ mod flag {
     pub(super) const MALFORMED: u64 = 1 << 4;
 }
 
-impl Arrival {
+/// The same while it is still in registers: enough to ask the memo.
+#[derive(Clone, Copy)]
+pub(crate) struct Fresh {
+    port: u64,
+    who: u64,
+    version: u64,
+    pub(crate) now: Now,
+    pub(crate) sender: Sender,
+}
+
+impl Fresh {
     #[inline(always)]
-    pub(crate) fn new(ifindex: u32, packet: &Packet, dhcp: &Dhcp, message: MessageType) -> Self {
+    pub(crate) fn new(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> Self {
         let sender = message::sender(packet, dhcp);
-        let flag = |on: bool, flag| if on { flag } else { 0 };
         Self {
             port: PortKey::new(ifindex, dhcp.vlans).word(),
             who: ClientKey::of(sender, maps::seeds()).0,
             version: control::version(),
-            ticks: Now::read().ticks,
-            relay: sender.relay,
-            client: sender.client,
-            flags: flag(dhcp.family == Family::V6, flag::V6)
-                | flag(dhcp.towards == Towards::Client, flag::TOWARDS_CLIENT)
-                | flag(sender.chaddr_differs, flag::CHADDR_DIFFERS)
-                | flag(message.is_discover(), flag::DISCOVER)
-                | flag(is_malformed(dhcp), flag::MALFORMED),
+            now: Now::read(),
+            sender,
         }
+    }
+
+    /// Where this CPU would remember it; `None` for a server's message.
+    #[inline(always)]
+    pub(crate) fn memo(&self, dhcp: &Dhcp) -> Option<memo::Place> {
+        match dhcp.towards {
+            Towards::Server => memo::Place::of(self.port, self.who, dhcp.family, self.version),
+            Towards::Client => None,
+        }
+    }
+}
+
+impl Arrival {
+    /// Puts the packet into this CPU's place for it. `None` does not happen.
+    #[inline(always)]
+    pub(crate) fn keep(fresh: &Fresh, dhcp: &Dhcp, message: MessageType) -> Option<&'static Self> {
+        let flag = |on: bool, flag| if on { flag } else { 0 };
+        let place = maps::ARRIVAL.get_ptr_mut(0)?;
+        // SAFETY: a lookup made the pointer, to a value of this CPU alone, where no other packet is until this one is done
+        // with: XDP runs with bottom halves off.
+        unsafe {
+            *place = Self {
+                port: fresh.port,
+                who: fresh.who,
+                version: fresh.version,
+                ticks: fresh.now.ticks,
+                relay: fresh.sender.relay,
+                client: fresh.sender.client,
+                message: message.index() as u64,
+                flags: flag(dhcp.family == Family::V6, flag::V6)
+                    | flag(dhcp.towards == Towards::Client, flag::TOWARDS_CLIENT)
+                    | flag(fresh.sender.chaddr_differs, flag::CHADDR_DIFFERS)
+                    | flag(message.is_discover(), flag::DISCOVER)
+                    | flag(is_malformed(dhcp), flag::MALFORMED),
+            };
+            // Or LLVM would go on with what it has in registers, and the verifier with all it knows of that.
+            forget(place);
+            Some(&*place)
+        }
+    }
+
+    /// The index of its message type.
+    #[inline(always)]
+    pub(crate) fn message(&self) -> usize {
+        self.message as usize
     }
 
     #[inline(always)]
@@ -119,9 +169,15 @@ impl Arrival {
     }
 }
 
+/// Makes LLVM believe that the memory has changed.
+#[inline(always)]
+fn forget(place: *mut Arrival) {
+    // SAFETY: changes nothing.
+    unsafe { asm!("{0} = {0}", in(reg) place, options(nostack, preserves_flags)) };
+}
+
 /// The source MAC is a group address or zero.
 #[inline(always)]
 fn is_malformed(dhcp: &Dhcp) -> bool {
-    let [first, second, third] = dhcp.source;
-    first.to_ne_bytes()[0] & 1 != 0 || first | second | third == 0
+    dhcp.source & 1 != 0 || dhcp.source == 0
 }

@@ -17,14 +17,15 @@ impl Counters {
         maps::PORT_COUNTERS.get_ptr_mut(slot).map(Self)
     }
 
-    /// A DHCP packet, by the index of its reason; one that is none counts as the first.
+    /// A DHCP packet, by the indexes of its reason and of its type; one that is none counts as the first.
     #[inline(always)]
-    pub(crate) fn verdict(self, reason: usize, message: MessageType) {
+    pub(crate) fn verdict(self, reason: usize, message: usize) {
         let reason = if reason < Reason::COUNT { reason } else { 0 };
+        let message = if message < MessageType::COUNT { message } else { 0 };
         // SAFETY: a per-CPU value that only this CPU changes; both indexes are below their COUNT.
         unsafe {
             *(&raw mut (*self.0).reasons).cast::<u64>().add(reason) += 1;
-            *(&raw mut (*self.0).messages).cast::<u64>().add(message.index()) += 1;
+            *(&raw mut (*self.0).messages).cast::<u64>().add(message) += 1;
         }
     }
 

@@ -1,6 +1,13 @@
 //! Frames that are not DHCP, from whoever is isolated. The only thing that may stop such a frame, and only looked for
 //! while someone is isolated.
 
+use aya_ebpf::{
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS},
+        xdp_md,
+    },
+    programs::XdpContext,
+};
 use dhcp_guard_common::{
     gcra::Word as _,
     layout::{ClientKey, Control, PORT_ALLOWED, PORT_MONITOR, PORT_TRUSTED, PortKey},
@@ -10,14 +17,20 @@ use dhcp_guard_common::{
 
 use crate::{atomic::Shared, clock::Now, control, count::Counters, maps, packet::Packet, ports, rules};
 
-/// Whether the frame's port or its sender is isolated, and not watched only, trusted or allowed.
+/// The `xdp_action` for a frame that is not DHCP, while someone is isolated: whether its port or its sender is, and is
+/// not watched only, trusted or allowed.
 #[inline(never)]
-pub(crate) fn is_dropped(ifindex: u32, packet: &Packet) -> bool {
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn dhcp_guard_isolation(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
     let now = Now::read();
     if now.ticks >= control::isolated_until() {
-        return false;
+        return XDP_PASS;
     }
-    is_isolated(ifindex, packet, now).unwrap_or(false)
+    match is_isolated(ctx.ingress_ifindex() as u32, &Packet::of(&ctx), now) {
+        Some(true) => XDP_DROP,
+        _ => XDP_PASS,
+    }
 }
 
 #[inline(always)]

@@ -1,28 +1,30 @@
 //! The order in which a DHCP packet meets the rules. Exactly one reason comes out, and is counted.
 //!
-//! The bulk of a flood is answered by the memo. For the rest, `judge` and what it calls with `extern "C"` are *global*
-//! functions: the verifier looks at each once, for all arguments it can have, instead of once for every state that the
-//! parser can be in, which would be millions.
+//! The bulk of a flood is answered by the memo. The rest goes through [`Arrival`], which is in a map: what the verifier
+//! reads back from there it knows nothing of, and so it follows the rules once, and not again for every state that the
+//! parser can be in, which would be millions. What is rare is in `extern "C"` functions, which are *global*: the verifier
+//! looks at each once, for all arguments that it can have.
 
 use dhcp_guard_common::{
     gcra::{GRAIN_BITS, Word as _},
     hash,
     layout::{
-        ClientKey, ClientRule, Control, EVENT_CLIENT_OVER_LIMIT, EVENT_ROGUE_SERVER, EVENT_UNKNOWN_VLAN,
-        HOST_DROP_ROGUE_SERVERS, NO_PORT_SLOT, PORT_ALLOWED, PORT_DROP_CHADDR_MISMATCH, PORT_MONITOR, PORT_TRUSTED,
-        PortPolicy, PortState,
+        ClientKey, ClientRule, Control, EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, EVENT_ROGUE_SERVER,
+        EVENT_UNKNOWN_VLAN, HOST_DROP_ROGUE_SERVERS, NO_PORT_SLOT, PORT_ALLOWED, PORT_DROP_CHADDR_MISMATCH,
+        PORT_MONITOR, PORT_TRUSTED, PortPolicy, PortState,
     },
+    message::{self, Sender},
     parse::Dhcp,
-    verdict::{MessageType, Note, Reason},
+    verdict::{Note, Reason},
 };
 
 use crate::{
     admit::{self, Who},
-    arrival::Arrival,
+    arrival::{Arrival, Fresh},
     atomic::Shared,
     clients::{self, Entry},
     clock::Now,
-    count::{self, Counters},
+    count::Counters,
     events, filter, maps,
     packet::Packet,
     ports, rules, strangers,
@@ -31,19 +33,21 @@ use crate::{
 /// Judges and counts a DHCP packet. True: it is to be dropped.
 #[inline(always)]
 pub(crate) fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
-    let message = dhcp_guard_common::message::message_type(packet, dhcp);
-    let arrival = Arrival::new(ifindex, packet, dhcp, message);
-    let remembered = arrival.memo().and_then(|place| place.answer(arrival.now()));
-    let verdict = match remembered {
-        Some(verdict) => verdict,
-        None => Verdict(dhcp_guard_judge(&raw const arrival)),
-    };
-    count(verdict, message, &arrival)
+    let message = message::message_type(packet, dhcp);
+    let fresh = Fresh::new(ifindex, packet, dhcp);
+    if let Some(verdict) = fresh.memo(dhcp).and_then(|place| place.answer(fresh.now)) {
+        return count(verdict, message.index(), &fresh.sender);
+    }
+    let Some(arrival) = Arrival::keep(&fresh, dhcp, message) else { return false };
+    count(verdict(arrival), arrival.message(), &arrival.sender())
 }
 
-/// A slot and the index of a reason, in one word.
+/// A slot, the index of a reason, and whether the client has no entry, in one word.
 #[derive(Clone, Copy)]
 pub(crate) struct Verdict(u64);
+
+/// Set in the word for a client without an entry.
+const UNTRACKED: u64 = 1 << 40;
 
 impl Verdict {
     #[inline(always)]
@@ -54,14 +58,17 @@ impl Verdict {
 
 /// Counts the packet. True: it is to be dropped.
 #[inline(always)]
-fn count(verdict: Verdict, message: MessageType, arrival: &Arrival) -> bool {
+fn count(verdict: Verdict, message: usize, sender: &Sender) -> bool {
     let reason = (verdict.0 & 0xff) as usize;
     if let Some(counters) = Counters::of((verdict.0 >> 8) as u32) {
         counters.verdict(reason, message);
-        if arrival.sender().relay != 0 {
+        if verdict.0 & UNTRACKED != 0 {
+            counters.note(Note::Untracked);
+        }
+        if sender.relay != 0 {
             counters.note(Note::Relayed);
         }
-        if arrival.chaddr_differs() {
+        if sender.chaddr_differs {
             counters.note(Note::ChaddrMismatch);
         }
     }
@@ -69,16 +76,12 @@ fn count(verdict: Verdict, message: MessageType, arrival: &Arrival) -> bool {
 }
 
 /// The verdict on a packet that no memo knows.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn dhcp_guard_judge(arrival: *const Arrival) -> u64 {
-    // SAFETY: the one caller gives a reference. The verifier wants to see that it is not null.
-    let Some(arrival) = (unsafe { arrival.as_ref() }) else { return 0 };
-    let verdict = match Case::open(arrival) {
-        Some(case) => Verdict::new(case.slot, case.monitored(case.judge()).index()),
+#[inline(always)]
+fn verdict(arrival: &Arrival) -> Verdict {
+    match Case::open(arrival) {
+        Some(case) => case.verdict(case.judge()),
         None => Verdict::new(NO_PORT_SLOT, Reason::PassNoPort.index()),
-    };
-    verdict.0
+    }
 }
 
 /// A packet and the port it arrived on.
@@ -118,33 +121,39 @@ impl<'a> Case<'a> {
     }
 
     #[inline(always)]
-    fn judge(&self) -> Reason {
+    fn verdict(&self, Outcome { reason, tracked }: Outcome) -> Verdict {
+        let verdict = Verdict::new(self.slot, self.monitored(reason).index());
+        if tracked { verdict } else { Verdict(verdict.0 | UNTRACKED) }
+    }
+
+    #[inline(always)]
+    fn judge(&self) -> Outcome {
         let client = self.client();
         let rule = rules::of(client);
         if self.policy.flags & PORT_ALLOWED != 0 || rule.allowed_until > self.now.ticks {
-            return Reason::PassAllowed;
+            return Reason::PassAllowed.into();
         }
         if self.policy.flags & PORT_TRUSTED != 0 {
-            return self.admit(Who::TRUSTED).unwrap_or(Reason::PassTrusted);
+            return self.admit(Who::TRUSTED).unwrap_or(Reason::PassTrusted).into();
         }
         if self.arrival.is_malformed() {
-            return Reason::DropMalformed;
+            return Reason::DropMalformed.into();
         }
         let until = self.quarantined_until(&rule);
         if until > self.now.ticks {
             return self.quarantined(until);
         }
         if self.arrival.is_towards_client() {
-            return self.judge_server();
+            return self.judge_server().into();
         }
         if self.arrival.chaddr_differs() && self.policy.flags & PORT_DROP_CHADDR_MISMATCH != 0 {
-            return Reason::DropChaddrMismatch;
+            return Reason::DropChaddrMismatch.into();
         }
         let hash = hash::mix(client.0, maps::seeds());
         if filter::may_list(hash)
             && let Some(entry) = clients::known(client)
         {
-            return self.judge_known(entry);
+            return self.judge_known(entry).into();
         }
         self.judge_stranger(hash)
     }
@@ -159,21 +168,24 @@ impl<'a> Case<'a> {
 
     /// Drops, and counts for the client if it has an entry.
     #[inline(always)]
-    fn quarantined(&self, until: u64) -> Reason {
+    fn quarantined(&self, until: u64) -> Outcome {
+        let reason = Reason::DropQuarantine;
         if self.arrival.is_towards_client() {
-            return Reason::DropQuarantine;
+            return reason.into();
         }
         let (entry, known) = match clients::known(self.client()) {
             Some(entry) => (Some(entry), true),
             None => (strangers::Place::of(self.client()).and_then(strangers::Place::entry), false),
         };
-        match entry {
-            Some(entry) => entry.count(true, self.now),
-            None => count::untracked(1),
-        }
         let until = if until >> (u64::BITS - GRAIN_BITS) == 0 { until << GRAIN_BITS } else { u64::MAX };
-        self.remember(known, Reason::DropQuarantine, until);
-        Reason::DropQuarantine
+        self.remember(known, reason, until);
+        match entry {
+            Some(entry) => {
+                entry.count(true, self.now);
+                reason.into()
+            }
+            None => Outcome::untracked(reason),
+        }
     }
 
     /// A server's message from a port that is not trusted.
@@ -198,23 +210,24 @@ impl<'a> Case<'a> {
     /// A stranger over its own limit is dropped before it can spend the port's budget, so that one loud MAC cannot
     /// starve the quiet ones. Those who were seen before come before those who are new.
     #[inline(always)]
-    fn judge_stranger(&self, hash: u64) -> Reason {
+    fn judge_stranger(&self, hash: u64) -> Outcome {
         self.mark_distinct(hash);
-        let Some(place) = strangers::Place::with_hash(self.client(), hash) else { return Reason::PassStranger };
+        let Some(place) = strangers::Place::with_hash(self.client(), hash) else {
+            return Outcome::untracked(Reason::PassStranger);
+        };
         if let Some(entry) = place.entry() {
             let excess = self.admit_client(entry, Who::STRANGER_AGAIN);
             entry.count(excess.is_some(), self.now);
-            return excess.unwrap_or(Reason::PassStranger);
+            return excess.unwrap_or(Reason::PassStranger).into();
         }
         let seen = place.was_seen();
         let excess = self.admit(if seen { Who::STRANGER_AGAIN } else { Who::NEWCOMER });
-        if excess.is_none() || self.may_be_tracked() {
-            self.give_entry(hash, excess.is_some());
-        } else {
+        if excess.is_some() && !self.may_be_tracked() {
             place.remember(seen);
-            count::untracked(1);
+            return Outcome::untracked(excess.unwrap_or(Reason::DropStrangerShare));
         }
-        excess.unwrap_or(Reason::PassStranger)
+        self.give_entry(hash, excess.is_some());
+        excess.unwrap_or(Reason::PassStranger).into()
     }
 
     /// The client's own limit, and then the shared ones. `None`: the packet may pass.
@@ -244,8 +257,19 @@ impl<'a> Case<'a> {
     }
 
     /// The shared limits.
+    ///
+    /// The strangers' share is looked at here: it is what a flood of random MACs meets, and most of what it costs.
     #[inline(always)]
     fn admit(&self, who: Who) -> Option<Reason> {
+        if who.is_stranger() {
+            let limit = self.policy.strangers.limit(who == Who::STRANGER_AGAIN);
+            if admit::exceeds_until(&self.word(|s| &raw mut s.strangers), self.now, &limit).is_some() {
+                if events::mark(self.word(|s| &raw mut s.last_excess), self.now) {
+                    self.tell(EVENT_PORT_OVER_LIMIT);
+                }
+                return Some(Reason::DropStrangerShare);
+            }
+        }
         let discover = self.arrival.is_discover();
         admit::admit(self.slot, Control::bank(self.arrival.version), who, discover, self.arrival, self.now)
     }
@@ -308,6 +332,27 @@ impl<'a> Case<'a> {
     #[inline(always)]
     fn tell(&self, kind: u32) {
         events::send(kind, self.slot, self.client(), self.arrival.port(), self.now.ticks);
+    }
+}
+
+/// What becomes of a packet, and whether it was counted for its client, if it is a client's.
+#[derive(Clone, Copy)]
+struct Outcome {
+    reason: Reason,
+    tracked: bool,
+}
+
+impl Outcome {
+    #[inline(always)]
+    fn untracked(reason: Reason) -> Self {
+        Self { reason, tracked: false }
+    }
+}
+
+impl From<Reason> for Outcome {
+    #[inline(always)]
+    fn from(reason: Reason) -> Self {
+        Self { reason, tracked: true }
     }
 }
 

@@ -14,6 +14,8 @@ use dhcp_guard_common::{
     },
 };
 
+use crate::arrival::Arrival;
+
 /// Which slot a port has. User space writes, the program reads.
 #[map]
 pub(crate) static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(1024, 0);
@@ -61,6 +63,10 @@ pub(crate) static CLIENT_MEMOS: PerCpuArray<ClientMemo> = PerCpuArray::with_max_
 /// Ports that were seen lately.
 #[map]
 pub(crate) static PORT_MEMOS: PerCpuArray<PortMemo> = PerCpuArray::with_max_entries(1 << PORT_MEMO_BITS, 0);
+
+/// The packet that is being judged.
+#[map]
+pub(crate) static ARRIVAL: PerCpuArray<Arrival> = PerCpuArray::with_max_entries(1, 0);
 
 /// What could not be done.
 #[map]

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use dhcp_guard::dataplane::PortSpec;
 use dhcp_guard_common::{
+    layout::mac_of_word,
     message, parse,
     verdict::{MessageType, Reason},
 };
@@ -47,8 +48,7 @@ fn parsed(fixture: &Fixture) -> Expected {
     match parse::walk(&frame) {
         None => Expected::NotDhcp,
         Some(dhcp) => {
-            let source: Vec<u8> = dhcp.source.iter().flat_map(|word| word.to_ne_bytes()).collect();
-            assert_eq!(source, SENDER.0, "{}: the source MAC", fixture.name);
+            assert_eq!(mac_of_word(dhcp.source), SENDER.0, "{}: the source MAC", fixture.name);
             let message = message::message_type(&frame, &dhcp);
             Expected::Dhcp { towards: dhcp.towards, vlans: dhcp.vlans, message }
         }

@@ -259,7 +259,7 @@ fn vlans() -> Result<()> {
     let config = "[[port]]\ninterface = \"uplink0\"\nvlans = [100, 20]\nclass = \"vm\"\n";
     let agent = Agent::start(&lab.host, &lab.guarded(), config)?;
     let flood = |tags: Vec<Tag>, packets| -> Result<Report> {
-        let traffic = Traffic { mode: Mode::One(FLOODER), tags };
+        let traffic = Traffic::from(Mode::One(FLOODER)).tagged(&tags);
         Flood::start(&lab.injection(0), traffic, Limits::packets(packets).at(20_000))?.wait()
     };
     flood(vec![Tag::s(100), Tag::c(20)], 5000)?;

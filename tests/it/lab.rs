@@ -17,11 +17,11 @@ use tests::{
     cleanup,
     client::{self, leases},
     control::{Control, Verdict},
-    flood::{Flood, Limits, Mode, Traffic},
+    flood::{Flood, Limits, Mode, Traffic, first_frames},
     harness::{Need, trial},
     mac::Mac,
     netns::Netns,
-    packets::Tag,
+    packets::{CHADDR_IN_MESSAGE, GIADDR_IN_MESSAGE, TYPE_IN_MESSAGE, Tag, XID_IN_MESSAGE},
     topology::{Lab, Layout},
     wait,
 };
@@ -39,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         }),
         trial("lab: a flood of 100 MACs is counted exactly, by us and by the interface", Need::LAB, counts_are_exact),
         trial("lab: a flood with VLAN tags arrives with them", Need::LAB, tags_arrive),
+        trial("lab: each mode of the flood varies what it says and nothing else", Need::LAB, modes_vary_what_they_say),
         trial("lab: a flood keeps its rate and its limit", Need::LAB, rate_is_kept),
         trial("lab: flood without guard reaches the server and is counted there", Need::LAB, flood_reaches_the_server),
         trial("lab: nothing is left behind after success, failure and panic", Need::LAB, nothing_left_after_drop),
@@ -99,12 +100,83 @@ fn counts_are_exact() -> Result<()> {
 fn tags_arrive() -> Result<()> {
     const FRAMES: u64 = 10_000;
     let lab = Lab::new(Layout::Uplink, 1)?;
-    let traffic = Traffic { mode: Mode::One(Mac::machine(0)), tags: vec![Tag::s(100), Tag::c(20)] };
+    let traffic = Traffic::from(Mode::One(Mac::machine(0))).tagged(&[Tag::s(100), Tag::c(20)]);
     let report = Flood::start(&lab.injection(0), traffic, Limits::packets(FRAMES).at(50_000))?.wait()?;
     wait::until("all tagged frames at the server", Duration::from_secs(5), || {
         Ok(lab.server.counts()?.tagged == report.delivered())
     })?;
     ensure!(lab.server.counts()?.requests == 0, "tagged frames lost their tags");
+    Ok(())
+}
+
+/// What differs between the frames of a flood.
+#[derive(Debug, Default)]
+struct Varied {
+    sources: HashSet<Vec<u8>>,
+    chaddrs: HashSet<Vec<u8>>,
+    xids: HashSet<Vec<u8>>,
+    giaddrs: HashSet<Vec<u8>>,
+    types: BTreeSet<u8>,
+    vlans: [BTreeSet<u16>; 2],
+    /// Everything else, zeros in the place of the above.
+    rest: HashSet<Vec<u8>>,
+}
+
+impl Varied {
+    fn of(frames: Vec<Vec<u8>>, tags: usize) -> Self {
+        let mut varied = Self::default();
+        for mut frame in frames {
+            let message = 14 + 4 * tags + 28;
+            let mut take = |offset: usize, len: usize| {
+                let taken = frame[offset..][..len].to_vec();
+                frame[offset..][..len].fill(0);
+                taken
+            };
+            varied.sources.insert(take(6, 6));
+            varied.chaddrs.insert(take(message + CHADDR_IN_MESSAGE, 6));
+            varied.xids.insert(take(message + XID_IN_MESSAGE, 4));
+            varied.giaddrs.insert(take(message + GIADDR_IN_MESSAGE, 4));
+            varied.types.extend(take(message + TYPE_IN_MESSAGE, 1));
+            for (tag, vlans) in varied.vlans.iter_mut().enumerate().take(tags) {
+                vlans.insert(u16::from_be_bytes(take(14 + 4 * tag, 2).try_into().expect("two bytes")));
+            }
+            varied.rest.insert(frame);
+        }
+        varied
+    }
+}
+
+fn modes_vary_what_they_say() -> Result<()> {
+    const FRAMES: usize = 500;
+    let lab = Lab::new(Layout::Uplink, 1)?;
+    let (source, seed) = (Mac([2, 0xf1, 0, 0, 0, 1]), 7);
+    let all_tags = [Tag::s(100), Tag::c(20)];
+    // With how many source MACs and client hardware addresses, and whether everything else varies, too.
+    for (mode, sources, chaddrs, all) in [
+        (Mode::One(source), 1, 1, false),
+        (Mode::Macs { base: source, count: 100 }, 100, 100, false),
+        (Mode::Random { seed }, FRAMES, FRAMES, false),
+        (Mode::RandomChaddr { source, seed }, 1, FRAMES, false),
+        (Mode::RandomAll { seed }, FRAMES, FRAMES, true),
+    ] {
+        for (tags, random_vlans) in [(0, false), (1, false), (2, false), (1, true), (2, true)] {
+            let traffic = Traffic { random_vlans, ..Traffic::from(mode).tagged(&all_tags[..tags]) };
+            let varied = Varied::of(first_frames(&lab.injection(0), traffic, FRAMES)?, tags);
+            let what = || format!("{mode:?}, {tags} tags, random ids: {random_vlans}: {varied:?}");
+            ensure!((varied.sources.len(), varied.chaddrs.len()) == (sources, chaddrs), "{}", what());
+            ensure!(varied.rest.len() == 1, "{}", what());
+            // 500 random numbers of 32 bits hardly ever have a pair of equals, and the sequence is always the same.
+            let others = if all { FRAMES } else { 1 };
+            ensure!((varied.xids.len(), varied.giaddrs.len()) == (others, others), "{}", what());
+            ensure!(varied.types.iter().copied().eq(if all { 1..=8 } else { 1..=1 }), "{}", what());
+            ensure!(varied.sources.is_disjoint(&varied.chaddrs) == (all || chaddrs > sources), "{}", what());
+            for (vlans, tag) in varied.vlans.iter().zip(&all_tags[..tags]) {
+                let alike = vlans.iter().copied().eq([tag.id]);
+                let apart = vlans.len() > 400 && vlans.iter().all(|id| *id < 4096);
+                ensure!(if random_vlans { apart } else { alike }, "{}", what());
+            }
+        }
+    }
     Ok(())
 }
 

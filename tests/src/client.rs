@@ -46,6 +46,8 @@ pub struct Lease {
     pub address: Ipv4Addr,
     /// From the start of the client, including its own start-up of some tens of milliseconds.
     pub elapsed: Duration,
+    /// From the client's first message.
+    pub exchange: Duration,
     /// DHCPDISCOVERs the client sent; 0 for a renewal that was answered.
     pub discovers: u32,
     /// DHCPREQUESTs the client sent.
@@ -93,7 +95,7 @@ impl Client {
         let start = Instant::now();
         let (lines, output) = mpsc::channel();
         let process = Process::start(self.command(), move |line| drop(lines.send(line.to_owned())))?;
-        let (mut discovers, mut requests) = (0, 0);
+        let (mut discovers, mut requests, mut asked) = (0, 0, None);
         let end = loop {
             let line = match output.recv_timeout(deadline.saturating_sub(start.elapsed())) {
                 Ok(line) => line,
@@ -102,9 +104,13 @@ impl Client {
             };
             discovers += u32::from(line.starts_with("DHCPDISCOVER on"));
             requests += u32::from(line.starts_with("DHCPREQUEST for"));
+            if discovers + requests > 0 {
+                asked.get_or_insert_with(Instant::now);
+            }
             if let Some(address) = bound_to(&line) {
                 let elapsed = start.elapsed();
-                return Ok(Outcome::Lease(Lease { address, elapsed, discovers, requests }));
+                let exchange = asked.map_or(elapsed, |asked: Instant| asked.elapsed());
+                return Ok(Outcome::Lease(Lease { address, elapsed, exchange, discovers, requests }));
             }
         };
         Ok(Outcome::NoLease { why: format!("{} {end}:\n{}", self.machine.interface, process.last_lines()) })
@@ -123,8 +129,20 @@ impl Client {
 
 /// Runs clients all at once, each with the same deadline; answers in their order.
 pub fn run_all(clients: &mut [Client], deadline: Duration) -> Result<Vec<Outcome>> {
+    run_paced(clients, Duration::ZERO, deadline)
+}
+
+/// The same, each starting some time after the one before, so that they do not fight for the CPU.
+pub fn run_paced(clients: &mut [Client], apart: Duration, deadline: Duration) -> Result<Vec<Outcome>> {
     thread::scope(|scope| {
-        let running: Vec<_> = clients.iter_mut().map(|client| scope.spawn(move || client.run(deadline))).collect();
+        let run = |(client, index): (_, u32)| {
+            scope.spawn(move || {
+                // why: the pace of the clients.
+                thread::sleep(apart * index);
+                Client::run(client, deadline)
+            })
+        };
+        let running: Vec<_> = clients.iter_mut().zip(0..).map(run).collect();
         running.into_iter().map(|client| client.join().unwrap_or_else(|panic| panic::resume_unwind(panic))).collect()
     })
 }

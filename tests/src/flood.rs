@@ -83,6 +83,12 @@ pub enum Mode {
         /// Any number but 0.
         seed: u64,
     },
+    /// Everything new in every frame, each on its own: source MAC and client hardware address (`0a:…`), transaction id,
+    /// relay address, and a message type of 1 to 8.
+    RandomAll {
+        /// Any number but 0.
+        seed: u64,
+    },
 }
 
 /// What to send.
@@ -92,11 +98,29 @@ pub struct Traffic {
     pub mode: Mode,
     /// VLAN tags, the outer one first; two at most.
     pub tags: Vec<Tag>,
+    /// Whether the tags get new ids, 0 to 4095, in every frame; those above then do not matter.
+    pub random_vlans: bool,
+}
+
+impl Traffic {
+    /// The same with these VLAN tags, the outer one first.
+    #[must_use]
+    pub fn tagged(mut self, tags: &[Tag]) -> Self {
+        self.tags = tags.to_vec();
+        self
+    }
+
+    /// The same with new ids in its VLAN tags for every frame.
+    #[must_use]
+    pub const fn with_random_vlans(mut self) -> Self {
+        self.random_vlans = true;
+        self
+    }
 }
 
 impl From<Mode> for Traffic {
     fn from(mode: Mode) -> Self {
-        Self { mode, tags: Vec::new() }
+        Self { mode, tags: Vec::new(), random_vlans: false }
     }
 }
 
@@ -141,7 +165,7 @@ pub struct Report {
     /// Of these, those that its peer had no room for; `None` if the interface does not say (it is not a veth).
     pub lost: Option<u64>,
     /// Frames of each MAC of a round robin, by index; of the one MAC in [`Mode::One`] and [`Mode::RandomChaddr`];
-    /// empty in [`Mode::Random`].
+    /// empty in [`Mode::Random`] and [`Mode::RandomAll`].
     pub per_mac: Vec<u64>,
     /// From the first frame to the last.
     pub elapsed: Duration,
@@ -261,6 +285,15 @@ fn supervise(
     generator.report(mode, lost, elapsed)
 }
 
+/// The frames that a flood of this traffic begins with, for a look at them: nothing is sent.
+///
+/// # Errors
+/// The kernel's.
+pub fn first_frames(from: &Injection, traffic: impl Into<Traffic>, count: usize) -> Result<Vec<Vec<u8>>> {
+    let mut generator = Generator::load(from, &traffic.into())?;
+    (0..count).map(|_| generator.finish_one()).collect()
+}
+
 /// Does something when dropped.
 struct OnDrop<F: FnMut()>(F);
 
@@ -284,19 +317,22 @@ impl Generator {
             Mode::Macs { base, count } => (1, base, count, 1),
             Mode::Random { seed } => (2, Mac([0x0a, 0, 0, 0, 0, 0]), 1, seed),
             Mode::RandomChaddr { source, seed } => (3, source, 1, seed),
+            Mode::RandomAll { seed } => (4, Mac([0x0a, 0, 0, 0, 0, 0]), 1, seed),
         };
         ensure!((1..=MAX_MACS).contains(&count), "a flood has 1 to {MAX_MACS} MACs, not {count}");
         ensure!(seed != 0, "a seed of 0 makes no random numbers");
         ensure!(traffic.tags.len() <= 2, "a flood has at most 2 VLAN tags, not {}", traffic.tags.len());
+        ensure!(!traffic.random_vlans || !traffic.tags.is_empty(), "random VLAN ids need tags to be in");
+        let random_vlans = if traffic.random_vlans { u32::try_from(traffic.tags.len())? } else { 0 };
 
-        // Without a UDP checksum, because the client hardware address changes.
+        // Without a UDP checksum, because the message changes.
         let mut frame = packets::discover(source).tagged(&traffic.tags);
         frame.checksum = false;
         let (template, link_len) = (frame.bytes(), frame.link_len());
         let header = header(&template[..link_len]);
         let header_len = u32::try_from(link_len / 2)?;
         // IPv4 without options and UDP are between the link layer and the message.
-        let chaddr_offset = u32::try_from(link_len + 20 + 8 + packets::CHADDR_IN_MESSAGE)?;
+        let message_offset = u32::try_from(link_len + 20 + 8)?;
         let egress = from.netns.ifindex(&from.interface)?;
 
         let mut object = control::load_with(
@@ -306,7 +342,8 @@ impl Generator {
                 .override_global("MAC_COUNT", &count, true)
                 .override_global("HEADER", &header, true)
                 .override_global("HEADER_LEN", &header_len, true)
-                .override_global("CHADDR_OFFSET", &chaddr_offset, true),
+                .override_global("RANDOM_VLANS", &random_vlans, true)
+                .override_global("MESSAGE_OFFSET", &message_offset, true),
         )?;
         control::program(&mut object, "flood")?;
         let state = object.map_mut("STATE").context("no map `STATE` in the lab's object")?;
@@ -337,6 +374,16 @@ impl Generator {
         Ok(start.elapsed())
     }
 
+    /// What the program makes of the template next.
+    fn finish_one(&mut self) -> Result<Vec<u8>> {
+        let program: &Xdp = self.object.program("flood").context("no program `flood`")?.try_into()?;
+        let mut frame = vec![0; self.template.len()];
+        let options =
+            TestRunOptions { data_in: Some(&self.template), data_out: Some(&mut frame), ..TestRunOptions::default() };
+        program.test_run(options).context("cannot run the flood on one frame")?;
+        Ok(frame)
+    }
+
     fn state(&self) -> Result<State> {
         let map = self.object.map("STATE").context("no map `STATE`")?;
         Array::try_from(map)?.get(&0, 0).context("cannot read the map `STATE`")
@@ -346,7 +393,7 @@ impl Generator {
         let [sent, ..] = self.state()?;
         let per_mac = match mode {
             Mode::One(_) | Mode::RandomChaddr { .. } => vec![sent],
-            Mode::Random { .. } => Vec::new(),
+            Mode::Random { .. } | Mode::RandomAll { .. } => Vec::new(),
             Mode::Macs { count, .. } => {
                 let counters = self.object.map("SENT").context("no map `SENT`")?;
                 let counters = Array::<_, u64>::try_from(counters)?;

@@ -20,19 +20,30 @@ pub struct Received {
 
 /// What `interface` has received.
 pub fn received(netns: &Netns, interface: &str) -> Result<Received> {
-    const PATH: &str = "/proc/thread-self/net/dev";
-    let table = netns.run(|| fs::read_to_string(PATH))?.with_context(|| format!("cannot read {PATH}"))?;
-    parse_received(&table, interface)
+    parse_received(&device_table(netns)?, interface)
         .with_context(|| format!("no counters of `{interface}` in the namespace `{}`", netns.label()))
+}
+
+fn device_table(netns: &Netns) -> Result<String> {
+    const PATH: &str = "/proc/thread-self/net/dev";
+    netns.run(|| fs::read_to_string(PATH))?.with_context(|| format!("cannot read {PATH}"))
 }
 
 /// Receive columns of /proc/net/dev: bytes, packets, errors, drops.
 fn parse_received(table: &str, interface: &str) -> Option<Received> {
+    let columns = columns(table, interface)?;
+    Some(Received { frames: *columns.get(1)?, dropped: *columns.get(3)? })
+}
+
+/// After eight receive columns, those for sending: bytes, packets, errors, drops.
+fn parse_sent_dropped(table: &str, interface: &str) -> Option<u64> {
+    columns(table, interface)?.get(11).copied()
+}
+
+/// The numbers of an interface in /proc/net/dev.
+fn columns(table: &str, interface: &str) -> Option<Vec<u64>> {
     let columns = table.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
-    let mut columns = columns.split_whitespace().map(str::parse::<u64>);
-    let frames = columns.nth(1)?.ok()?;
-    let dropped = columns.nth(1)?.ok()?;
-    Some(Received { frames, dropped })
+    columns.split_whitespace().map(|column| column.parse().ok()).collect()
 }
 
 /// Frames redirected to a veth by XDP that its peer's ring had no room for, since the link was made; `None` for other
@@ -48,6 +59,15 @@ pub fn redirects_lost(netns: &Netns, interface: &str) -> Result<Option<u64>> {
         (name.starts_with("tx_queue_") && name.ends_with("_xdp_xmit_errors")).then(|| value.parse::<u64>())
     });
     lost.sum::<Result<u64, _>>().map(Some).with_context(|| format!("statistics of `{interface}`"))
+}
+
+/// Ordinary frames sent to a veth that its peer's ring had no room for, since the link was made; those that XDP
+/// redirected are not among them. Exact when nothing is being redirected: it is the difference of two counters.
+pub fn sent_lost(netns: &Netns, veth: &str) -> Result<u64> {
+    let redirected = redirects_lost(netns, veth)?.with_context(|| format!("`{veth}` is not a veth"))?;
+    let table = device_table(netns)?;
+    let dropped = parse_sent_dropped(&table, veth).with_context(|| format!("no counters of `{veth}`"))?;
+    Ok(dropped.saturating_sub(redirected))
 }
 
 /// Makes a veth take frames that are redirected to its peer, also while it runs no XDP program: with GRO on, its
@@ -85,5 +105,6 @@ mod tests {
         assert_eq!(parse_received(table, "em1"), Some(Received { frames: 20, dropped: 3 }));
         assert_eq!(parse_received(table, "em"), Some(Received { frames: 2, dropped: 4 }));
         assert_eq!(parse_received(table, "e"), None);
+        assert_eq!(parse_sent_dropped(table, "em1"), Some(8));
     }
 }

@@ -221,8 +221,14 @@ impl Frame {
     }
 }
 
-/// How far into a DHCPv4 message the client hardware address is, in bytes (RFC 2131, figure 1).
+/// How far into a DHCPv4 message the transaction id is, in bytes (RFC 2131, figure 1).
+pub const XID_IN_MESSAGE: usize = 4;
+/// The relay's address.
+pub const GIADDR_IN_MESSAGE: usize = 24;
+/// The client hardware address.
 pub const CHADDR_IN_MESSAGE: usize = 28;
+/// The message type: in what [`message_v4`] makes, the value of the first option after the magic cookie.
+pub const TYPE_IN_MESSAGE: usize = 242;
 /// BOOTP's 300 bytes, which DHCP clients pad to (RFC 1542, 2.1).
 const MIN_MESSAGE: usize = 300;
 
@@ -312,6 +318,16 @@ mod tests {
         let Some(TransportSlice::Udp(udp)) = packet.transport else { panic!("not UDP") };
         assert_eq!((udp.source_port(), udp.destination_port(), udp.payload().len()), (68, 67, 300));
         assert_eq!(udp.payload()[CHADDR_IN_MESSAGE..][..6], mac.0);
+    }
+
+    #[test]
+    fn the_fields_of_a_message_are_where_the_flood_writes_them() {
+        let mut message = message_v4(v4::MessageType::Inform, Mac::machine(6));
+        message.set_giaddr([10, 77, 1, 2]);
+        let payload = encode_v4(&message);
+        assert_eq!(payload[XID_IN_MESSAGE..][..4], message.xid().to_be_bytes());
+        assert_eq!(payload[GIADDR_IN_MESSAGE..][..4], [10, 77, 1, 2]);
+        assert_eq!(payload[TYPE_IN_MESSAGE - 2..][..3], [53, 1, 8]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! In `Uplink` the machines are told apart by their MAC on one guarded interface; in `PerMachine` the interface is the
-//! port.
+//! port. `Mixed` is both in one: some machines behind the uplink, the others on interfaces of their own.
 
 use std::{fmt::Write as _, ops::Range, time::Duration};
 
@@ -31,7 +31,26 @@ pub enum Layout {
     Uplink,
     /// An interface of the host for every machine.
     PerMachine,
+    /// The first machines behind the uplink, each of the others on an interface of its own.
+    Mixed {
+        /// How many are the first.
+        behind_uplink: usize,
+    },
 }
+
+impl Layout {
+    /// How many of so many machines are behind the uplink.
+    fn behind_uplink(self, machines: usize) -> usize {
+        match self {
+            Self::Uplink => machines,
+            Self::PerMachine => 0,
+            Self::Mixed { behind_uplink } => behind_uplink.min(machines),
+        }
+    }
+}
+
+/// The guarded interface that machines share.
+const UPLINK: &str = "uplink0";
 
 /// A machine behind the guarded host.
 #[derive(Clone, Debug)]
@@ -64,7 +83,6 @@ pub struct Lab {
     pub host: Netns,
     /// The machines, all in one namespace.
     pub machines: Vec<Machine>,
-    layout: Layout,
     fabric: Option<Netns>,
 }
 
@@ -80,25 +98,21 @@ impl Lab {
         let host = Netns::new("host")?;
         let server = Netns::new("server")?;
         connect_server(&host, &server)?;
-        let fabric = match layout {
-            Layout::Uplink => Some(build_uplink(&inside, &host, machines)?),
-            Layout::PerMachine => {
-                build_ports(&inside, &host, machines)?;
-                None
-            }
-        };
+        let shared = layout.behind_uplink(machines);
+        let has_uplink = layout != Layout::PerMachine;
+        let fabric = has_uplink.then(|| build_uplink(&inside, &host, shared)).transpose()?;
+        build_ports(&inside, &host, shared..machines)?;
+        link::wait_for_ports(&host, 1 + usize::from(has_uplink) + machines - shared)?;
         let server = Server::start(server, "srv0")?;
-        let machines = (0..machines).map(|index| machine(layout, &inside, index)).collect();
-        Ok(Self { server, host, machines, layout, fabric })
+        let machines = (0..machines).map(|index| machine(index < shared, &inside, index)).collect();
+        Ok(Self { server, host, machines, fabric })
     }
 
     /// The interfaces of the host that the guard belongs on.
     #[must_use]
     pub fn guarded(&self) -> Vec<&str> {
-        match self.layout {
-            Layout::Uplink => vec!["uplink0"],
-            Layout::PerMachine => self.machines.iter().map(|machine| machine.guarded.as_str()).collect(),
-        }
+        let own = self.machines.iter().map(|machine| machine.guarded.as_str()).filter(|name| *name != UPLINK);
+        self.fabric.iter().map(|_| UPLINK).chain(own).collect()
     }
 
     /// Where to send from to look like machine `index`.
@@ -106,8 +120,10 @@ impl Lab {
     pub fn injection(&self, index: usize) -> Injection {
         let machine = &self.machines[index];
         match &self.fabric {
-            Some(fabric) => Injection { netns: fabric.clone(), interface: "fab-up".into() },
-            None => Injection { netns: machine.netns.clone(), interface: machine.interface.clone() },
+            Some(fabric) if machine.guarded == UPLINK => {
+                Injection { netns: fabric.clone(), interface: "fab-up".into() }
+            }
+            _ => Injection { netns: machine.netns.clone(), interface: machine.interface.clone() },
         }
     }
 
@@ -131,11 +147,8 @@ impl Lab {
 }
 
 /// What is known about machine `index` before anything is built.
-fn machine(layout: Layout, netns: &Netns, index: usize) -> Machine {
-    let guarded = match layout {
-        Layout::Uplink => "uplink0".into(),
-        Layout::PerMachine => format!("em{index}"),
-    };
+fn machine(behind_uplink: bool, netns: &Netns, index: usize) -> Machine {
+    let guarded = if behind_uplink { UPLINK.into() } else { format!("em{index}") };
     Machine { netns: netns.clone(), interface: format!("m{index}"), mac: Mac::machine(index), guarded }
 }
 
@@ -167,32 +180,31 @@ fn build_uplink(machines: &Netns, host: &Netns, count: usize) -> Result<Netns> {
         add_machine(&mut batch, &format!("fp{index}"), &inside, index);
     }
     fabric.ip(&batch)?;
-    machines.ip(&for_each(count, |index| format!("link set m{index} up\n")))?;
+    machines.ip(&for_each(0..count, |index| format!("link set m{index} up\n")))?;
     host.ip("link set uplink0 up\nlink set uplink0 master br0\n")?;
     fabric.ip(&format!(
         "link set fab-up master fabric0\n{}",
-        for_each(count, |index| format!("link set fp{index} master fabric0\n"))
+        for_each(0..count, |index| format!("link set fp{index} master fabric0\n"))
     ))?;
-    prepare_guarded(host, "uplink0")?;
+    prepare_guarded(host, UPLINK)?;
     link::wait_for_ports(&fabric, count + 1)?;
-    link::wait_for_ports(host, 2)?;
     Ok(fabric)
 }
 
-/// An interface of the host for every machine.
-fn build_ports(machines: &Netns, host: &Netns, count: usize) -> Result<()> {
+/// An interface of the host for each of these machines.
+fn build_ports(machines: &Netns, host: &Netns, indexes: Range<usize>) -> Result<()> {
     let inside = machines.path();
     let mut batch = String::new();
-    for index in 0..count {
+    for index in indexes.clone() {
         add_machine(&mut batch, &format!("em{index}"), &inside, index);
     }
     host.ip(&batch)?;
-    machines.ip(&for_each(count, |index| format!("link set m{index} up\n")))?;
-    host.ip(&for_each(count, |index| format!("link set em{index} master br0\n")))?;
-    for index in 0..count {
+    machines.ip(&for_each(indexes.clone(), |index| format!("link set m{index} up\n")))?;
+    host.ip(&for_each(indexes.clone(), |index| format!("link set em{index} master br0\n")))?;
+    for index in indexes {
         prepare_guarded(host, &format!("em{index}"))?;
     }
-    link::wait_for_ports(host, count + 1)
+    Ok(())
 }
 
 /// What an interface of the host needs for floods to arrive, and as they were sent.
@@ -208,7 +220,7 @@ fn add_machine(batch: &mut String, port: &str, inside: &str, index: usize) {
     writeln!(batch, "{link}\nlink set {port} up").expect("writing to a string cannot fail");
 }
 
-/// The lines for all machines.
-fn for_each(count: usize, line: impl Fn(usize) -> String) -> String {
-    (0..count).map(line).collect()
+/// The lines for some machines.
+fn for_each(indexes: Range<usize>, line: impl Fn(usize) -> String) -> String {
+    indexes.map(line).collect()
 }

@@ -4,6 +4,8 @@
 //! about a kilobyte. Before a server's full socket buffer the big ones are turned away while the small ones still fit
 //! into what is left, so that the generator alone is kinder to real clients than any network card: there a flood's
 //! frames and everybody else's are charged alike. The companion's frames are, and take that room.
+//!
+//! Alone it is also the smoother flood, up to 100,000 frames a second: the generator sends so many in bursts.
 
 use std::{
     io,
@@ -26,10 +28,21 @@ use crate::{
 
 /// Frames a second: more than a server answers, little against the flood.
 const RATE_PPS: u64 = 30_000;
+/// Whose frames they are, each with another client hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// All of one MAC.
+    One(Mac),
+    /// Each of another MAC, `0a:…`, which is also its client hardware address.
+    Random,
+}
+
 /// How often what is due is sent.
 const TICK: Duration = Duration::from_millis(1);
 /// Where the client hardware address of an untagged frame without IP options is: Ethernet 14, IPv4 20, UDP 8.
 const CHADDR_IN_FRAME: usize = 42 + CHADDR_IN_MESSAGE;
+/// Where the source MAC is.
+const SOURCE_IN_FRAME: usize = 6;
 
 /// A running companion; stopped on drop.
 #[derive(Debug)]
@@ -41,11 +54,16 @@ pub struct Trickle {
 impl Trickle {
     /// Starts to send DISCOVERs of `source`, each with another client hardware address, for `max_time` at most.
     pub fn start(from: &Injection, source: Mac, max_time: Duration) -> Result<Self> {
+        Self::start_at(from, Source::One(source), RATE_PPS, max_time)
+    }
+
+    /// Starts to send DISCOVERs, so many a second, for `max_time` at most.
+    pub fn start_at(from: &Injection, source: Source, rate_pps: u64, max_time: Duration) -> Result<Self> {
         let ifindex = from.netns.ifindex(&from.interface)?;
         let socket = from.netns.run(packet_socket)?.context("cannot open a packet socket")?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let body = move || send(&socket, ifindex, source, max_time, &stopped);
+        let body = move || send(&socket, ifindex, (source, rate_pps), max_time, &stopped);
         let sender = thread::Builder::new().name("trickle".into()).spawn(body).context("cannot start a thread")?;
         Ok(Self { stop, sender: Some(sender) })
     }
@@ -78,22 +96,25 @@ fn packet_socket() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn send(socket: &OwnedFd, ifindex: u32, source: Mac, max_time: Duration, stop: &AtomicBool) -> u64 {
+fn send(
+    socket: &OwnedFd,
+    ifindex: u32,
+    (source, rate_pps): (Source, u64),
+    max_time: Duration,
+    stop: &AtomicBool,
+) -> u64 {
     // SAFETY: all zeros is a valid address; the fields that matter follow.
     let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     to.sll_family = libc::AF_PACKET as u16;
     to.sll_ifindex = ifindex as i32;
-    let mut frame = discover(source);
-    // The address changes in place.
-    frame.checksum = false;
-    let mut bytes = frame.bytes();
+    let mut bytes = template(source);
     let (start, mut sent) = (Instant::now(), 0u64);
     while !stop.load(Ordering::Relaxed) && start.elapsed() < max_time {
-        let due = (start.elapsed().as_secs_f64() * RATE_PPS as f64) as u64;
+        let due = (start.elapsed().as_secs_f64() * rate_pps as f64) as u64;
         // Whoever was kept waiting for long does not catch up in one burst.
-        for _ in 0..due.saturating_sub(sent).min(RATE_PPS / 100) {
+        for _ in 0..due.saturating_sub(sent).min(rate_pps / 100) {
             sent += 1;
-            bytes[CHADDR_IN_FRAME + 2..][..4].copy_from_slice(&(sent as u32).to_be_bytes());
+            vary(&mut bytes, source, sent);
             // SAFETY: a frame and an address that live through the call. A full queue loses the frame, as a wire would.
             unsafe {
                 libc::sendto(
@@ -110,4 +131,69 @@ fn send(socket: &OwnedFd, ifindex: u32, source: Mac, max_time: Duration, stop: &
         thread::sleep(TICK);
     }
     sent
+}
+
+/// The frame before it is anybody's.
+fn template(source: Source) -> Vec<u8> {
+    let mut frame = discover(match source {
+        Source::One(mac) => mac,
+        Source::Random => Mac([0x0a, 0, 0, 0, 0, 0]),
+    });
+    // The address changes in place.
+    frame.checksum = false;
+    frame.bytes()
+}
+
+/// Makes the frame the one of this number.
+fn vary(bytes: &mut [u8], source: Source, number: u64) {
+    match source {
+        Source::One(_) => bytes[CHADDR_IN_FRAME + 2..][..4].copy_from_slice(&(number as u32).to_be_bytes()),
+        Source::Random => {
+            let random = mix(number).to_be_bytes();
+            bytes[SOURCE_IN_FRAME + 1..][..5].copy_from_slice(&random[..5]);
+            bytes[CHADDR_IN_FRAME + 1..][..5].copy_from_slice(&random[..5]);
+        }
+    }
+}
+
+/// Numbers that look random, for consecutive ones: splitmix64, Steele, Lea and Flood 2014.
+fn mix(number: u64) -> u64 {
+    let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Source MAC and client hardware address of the first frames.
+    fn first(source: Source) -> Vec<([u8; 6], [u8; 6])> {
+        let mut bytes = template(source);
+        (0..100)
+            .map(|number| {
+                vary(&mut bytes, source, number);
+                let at = |offset: usize| <[u8; 6]>::try_from(&bytes[offset..][..6]).unwrap();
+                (at(SOURCE_IN_FRAME), at(CHADDR_IN_FRAME))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn one_mac_has_many_client_hardware_addresses() {
+        let mac = Mac([2, 0xf1, 0, 0, 0, 1]);
+        let frames = first(Source::One(mac));
+        assert!(frames.iter().all(|(source, _)| *source == mac.0));
+        assert_eq!(frames.iter().map(|(_, chaddr)| chaddr).collect::<BTreeSet<_>>().len(), frames.len());
+    }
+
+    #[test]
+    fn random_macs_are_their_own_client_hardware_addresses() {
+        let frames = first(Source::Random);
+        assert!(frames.iter().all(|(source, chaddr)| source == chaddr && source[0] == 0x0a));
+        assert_eq!(frames.iter().map(|(source, _)| source).collect::<BTreeSet<_>>().len(), frames.len());
+    }
 }

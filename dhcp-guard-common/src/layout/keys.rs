@@ -3,8 +3,8 @@
 use super::MAX_PORTS;
 use crate::{
     hash::{self, Seeds},
-    message::{Sender, mac_word},
-    parse::{MacWords, Vlans},
+    message::Sender,
+    parse::{MAC_BITS, MacWord, Vlans},
 };
 
 /// What is policed and quarantined: an interface and a VLAN stack.
@@ -66,7 +66,6 @@ impl PortKey {
 pub struct ClientKey(pub u64);
 
 const ID_BITS: u32 = 48;
-const ID: u64 = (1 << ID_BITS) - 1;
 const SLOT_BITS: u32 = 14;
 const SLOT: u32 = (1 << SLOT_BITS) - 1;
 const RELAYED: u64 = 1 << 63;
@@ -78,8 +77,8 @@ impl ClientKey {
     /// The client with source MAC `mac` on the port in `slot`. Only the low 14 bits of the slot count.
     #[must_use]
     #[inline(always)]
-    pub const fn new(slot: u32, mac: MacWords) -> Self {
-        Self(mac_word(mac)).on(slot)
+    pub const fn new(slot: u32, mac: MacWord) -> Self {
+        Self(mac & MAC_BITS).on(slot)
     }
 
     /// The client that sent a packet, on no port yet.
@@ -87,7 +86,7 @@ impl ClientKey {
     #[inline(always)]
     pub const fn of(sender: Sender, seeds: Seeds) -> Self {
         if sender.relay == 0 {
-            return Self(sender.client & ID);
+            return Self(sender.client & MAC_BITS);
         }
         let relay = hash::mix(sender.relay, seeds);
         Self(RELAYED | hash::mix(relay ^ sender.client, seeds) >> (64 - ID_BITS))
@@ -123,23 +122,15 @@ impl ClientKey {
     /// The client with a MAC in transmission order.
     #[must_use]
     pub const fn from_mac(slot: u32, mac: [u8; 6]) -> Self {
-        Self::new(
-            slot,
-            [
-                u16::from_ne_bytes([mac[0], mac[1]]),
-                u16::from_ne_bytes([mac[2], mac[3]]),
-                u16::from_ne_bytes([mac[4], mac[5]]),
-            ],
-        )
+        let [a, b, c, d, e, f] = mac;
+        Self::new(slot, u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]))
     }
 }
 
-/// The bytes, in transmission order, of a MAC that [`mac_word`] packed.
+/// The bytes, in transmission order, of a MAC in a word.
 #[must_use]
-pub const fn mac_of_word(word: u64) -> [u8; 6] {
-    let [a, b] = ((word & 0xffff) as u16).to_ne_bytes();
-    let [c, d] = ((word >> 16 & 0xffff) as u16).to_ne_bytes();
-    let [e, f] = ((word >> 32 & 0xffff) as u16).to_ne_bytes();
+pub const fn mac_of_word(word: MacWord) -> [u8; 6] {
+    let [a, b, c, d, e, f, _, _] = word.to_ne_bytes();
     [a, b, c, d, e, f]
 }
 

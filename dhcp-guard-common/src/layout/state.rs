@@ -160,7 +160,7 @@ pub struct Troubles {
     pub events_lost: u64,
     /// New clients that did not get an entry because other CPUs were filling the same place.
     pub insert_failed: u64,
-    /// Packets of clients without an entry: counted for their port, not for their MAC.
+    /// Packets that a memo counted for a client which had no entry any more when they were handed over.
     pub untracked: u64,
     /// Packets that lost a limiter to other CPUs and count as over the limit.
     pub lost_races: u64,

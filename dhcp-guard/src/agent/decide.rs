@@ -6,32 +6,31 @@ use std::{
 };
 
 use dhcp_guard_common::{
-    layout::{
-        ClientKey, ClientState, EVENT_CLIENT_OVER_LIMIT, EVENT_HOST_OVER_LIMIT, EVENT_PORT_OVER_LIMIT,
-        EVENT_ROGUE_SERVER, EVENT_UNKNOWN_VLAN, Event as KernelEvent, NO_PORT_SLOT, PortCounters,
-    },
+    layout::{ClientKey, ClientState, Event as KernelEvent, NO_PORT_SLOT, PortCounters},
     verdict::Reason,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Context,
+    Context, describe,
     journal::{Draft, Journal},
-    plan::{Plan, Port},
+    learn::Learner,
+    plan::Plan,
+    who::{Relayed, Who},
 };
 use crate::{
-    config::port_name,
     dataplane::{Snapshot, clock::Moment, interface::Interface},
-    engine::{Change, Engine, Observation, Report, Rules, Standing, Subject, Totals, Window},
-    mac::Mac,
-    model::{EventKind, Mode},
+    engine::{Engine, Observation, Report, Rules, Standing, Subject, Totals, Window},
+    model::EventKind,
 };
 
 /// A client in the picture.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientPicture {
-    /// Slot and MAC.
+    /// Its key; [`ClientPicture::who`] says what it means.
     pub key: ClientKey,
+    /// Who that is.
+    pub who: Who,
     /// In the known table.
     pub known: bool,
     /// Its counts.
@@ -51,6 +50,8 @@ pub struct PortPicture {
     pub window: Window,
     /// Where it stands.
     pub standing: Standing,
+    /// Strangers that sent something in the last window, estimated; none: more than can be told.
+    pub distinct: Option<u64>,
     /// First and latest tick with packets over the port's own limits, as far as the agent saw; 0: never.
     pub excess_ticks: (u64, u64),
 }
@@ -76,6 +77,9 @@ pub struct Decider {
     context: Arc<Context>,
     journal: Arc<Journal>,
     engine: Engine,
+    /// None: nobody is to be learned.
+    learner: Option<Learner>,
+    relayed: Relayed,
     moment: Moment,
     excess_ticks: Vec<(u64, u64)>,
     /// Frames that each interface had received when the guard came.
@@ -90,6 +94,7 @@ impl Decider {
     pub fn new(
         context: Arc<Context>,
         journal: Arc<Journal>,
+        learner: Option<Learner>,
         first: &Snapshot,
     ) -> (Self, watch::Receiver<Arc<Picture>>) {
         let detection = &context.config.detection;
@@ -112,6 +117,8 @@ impl Decider {
             context,
             journal,
             engine,
+            learner,
+            relayed: Relayed::default(),
             moment: first.moment,
             excess_ticks,
             received_before,
@@ -162,10 +169,14 @@ impl Decider {
     fn take_snapshot(&mut self, snapshot: &Snapshot) {
         self.moment = snapshot.moment;
         let observation = self.observe(snapshot);
-        for report in self.engine.step(&observation) {
-            self.tell(report);
-        }
+        let reports = self.engine.step(&observation);
+        self.relayed.update(snapshot, |key| self.engine.get(Subject::Client(key)).is_some());
+        reports.into_iter().for_each(|report| self.tell(report));
         let picture = self.picture(snapshot);
+        if let Some(learner) = &mut self.learner {
+            let excess = |slot: u32| picture.ports.get(slot as usize).map_or(0, |port| port.window.own_excess);
+            learner.step(snapshot, &self.context.plan, excess);
+        }
         self.pictures.send_replace(Arc::new(picture));
         self.look_for_gone_interfaces();
     }
@@ -181,12 +192,16 @@ impl Decider {
 
     fn picture(&mut self, snapshot: &Snapshot) -> Picture {
         let known: HashSet<ClientKey> = snapshot.clients.iter().filter(|c| c.known).map(|c| c.key).collect();
-        let mut ports: Vec<PortPicture> = snapshot.ports.iter().map(|counters| PortPicture::new(*counters)).collect();
+        let distinct = |slot: usize| snapshot.distinct.get(slot).copied().flatten();
+        let ports = snapshot.ports.iter().enumerate();
+        let mut ports: Vec<PortPicture> =
+            ports.map(|(slot, counters)| PortPicture::new(*counters, distinct(slot))).collect();
         let mut clients = Vec::with_capacity(snapshot.clients.len());
         for (subject, tracked) in self.engine.tracked() {
             match *subject {
                 Subject::Client(key) => clients.push(ClientPicture {
                     key,
+                    who: self.relayed.who(key),
                     known: known.contains(&key),
                     totals: tracked.totals,
                     window: tracked.window,
@@ -216,42 +231,27 @@ impl Decider {
     }
 
     fn tell(&self, report: Report) {
-        let (slot, mac) = match report.subject {
-            Subject::Client(key) => (key.slot(), Some(Mac(key.mac()))),
+        let (slot, who) = match report.subject {
+            Subject::Client(key) => (key.slot(), Some(self.relayed.who(key))),
             Subject::Port(slot) => (slot, None),
         };
         let Some(port) = self.context.plan.port(slot) else { return };
-        let who = mac.map_or_else(|| "the port as a whole".to_owned(), |mac| mac.to_string());
-        let limit = match mac {
-            Some(_) => format!("limit of {} pps", self.context.config.limits.client_rate_pps),
-            None => format!("limit of {} pps, or strangers over their {}", port.rate_pps, port.strangers_pps),
-        };
-        let (kind, message) = match report.change {
-            Change::Offends => {
-                let windows = self.context.config.detection.offender_windows;
-                let what = format!("has been over its {limit}, in {windows} windows of a second running");
-                (EventKind::OffenderFound, format!("{who} on port {} {what}", port.name))
-            }
-            Change::Recovers => {
-                let quiet = self.context.config.detection.recover_after_s;
-                (
-                    EventKind::OffenderRecovered,
-                    format!("{who} on port {} has kept to its limit for {quiet} s", port.name),
-                )
-            }
-        };
+        let (kind, message) = describe::change(report.change, port, who, &self.context.config.detection);
+        let mac = who.and_then(|who| who.mac());
         let draft = Draft { kind, at: self.moment.wall, port: Some(port), mac, vlans: None, message };
         self.journal.add_with(draft, &self.context.inventory);
     }
 
     fn take_event(&self, event: &KernelEvent) {
-        let Some(port) = self.context.plan.port(event.slot) else { return };
-        let mac = Mac(ClientKey(event.client).mac());
-        let Some((kind, message)) = describe(event, port, mac) else { return };
-        let vlans = (kind == EventKind::UnknownVlan).then(|| vlans_of(event));
+        let plan = &self.context.plan;
+        let Some(port) = plan.port(event.slot) else { return };
+        let who = self.relayed.who(ClientKey(event.client));
+        let drops_rogue_servers = plan.spec.policy.host.drop_rogue_servers;
+        let Some((kind, message)) = describe::kernel_event(event, port, who, drops_rogue_servers) else { return };
+        let vlans = (kind == EventKind::UnknownVlan).then(|| describe::vlans_of(event));
         let at = self.moment.wall_of(event.at);
-        self.journal
-            .add_with(Draft { kind, at, port: Some(port), mac: Some(mac), vlans, message }, &self.context.inventory);
+        let draft = Draft { kind, at, port: Some(port), mac: who.mac(), vlans, message };
+        self.journal.add_with(draft, &self.context.inventory);
     }
 }
 
@@ -272,8 +272,8 @@ fn received_before(plan: &Plan, first: &Snapshot) -> HashMap<String, u64> {
 }
 
 impl PortPicture {
-    fn new(counters: PortCounters) -> Self {
-        Self { counters, window: Window::default(), standing: Standing::Normal, excess_ticks: (0, 0) }
+    fn new(counters: PortCounters, distinct: Option<u64>) -> Self {
+        Self { counters, window: Window::default(), standing: Standing::Normal, distinct, excess_ticks: (0, 0) }
     }
 }
 
@@ -320,45 +320,6 @@ fn port_totals(counters: &PortCounters, ticks: u64) -> Totals {
         excess: count_where(counters, Reason::is_excess),
         own_excess: count_where(counters, own),
     }
-}
-
-fn vlans_of(event: &KernelEvent) -> Vec<u16> {
-    [event.port.outer_vlan, event.port.inner_vlan].into_iter().filter(|vlan| *vlan != 0).collect()
-}
-
-/// The sentence for a kernel event; None for one that this version does not know.
-fn describe(event: &KernelEvent, port: &Port, mac: Mac) -> Option<(EventKind, String)> {
-    let name = &port.name;
-    let done = if port.mode == Mode::Monitor { "would be dropped (monitor mode)" } else { "is dropped" };
-    Some(match event.kind {
-        EVENT_CLIENT_OVER_LIMIT => {
-            (EventKind::ClientOverLimit, format!("{mac} on port {name} is over its limit: the excess {done}"))
-        }
-        EVENT_PORT_OVER_LIMIT => (
-            EventKind::PortOverLimit,
-            format!("port {name} is over what it, or strangers on it, may send: the excess {done}; latest from {mac}"),
-        ),
-        EVENT_ROGUE_SERVER => (
-            EventKind::RogueServer,
-            format!("{mac} on port {name} sends as a DHCP server, and the port is not trusted"),
-        ),
-        EVENT_UNKNOWN_VLAN => {
-            let tagged = port_name(&port.interface, &vlans_of(event));
-            let message = format!(
-                "DHCP from {mac} arrives as {tagged}, which is no port of its own: counted for port {name}; add a \
-                 [[port]] to the configuration to give it its own limits"
-            );
-            (EventKind::UnknownVlan, message)
-        }
-        EVENT_HOST_OVER_LIMIT => (
-            EventKind::HostOverLimit,
-            format!(
-                "the host's untrusted ports, or strangers on them, are over what they may send together: the excess \
-                 {done}; latest from {mac} on port {name}"
-            ),
-        ),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

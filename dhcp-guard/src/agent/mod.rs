@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   reader thread ──snapshots──▶ decision loop ──picture──▶ control API ──▶ CLI
-//!   ring buffer ────events─────▶      │ └──────journal────▶
-//!                                   engine (pure)
+//!        ▲  ring buffer ──events──▶   │ │ └────journal────▶
+//!        └──────who is known──────────┘ engine (pure)
 //! ```
 //!
 //! All channels are bounded, and the decision loop waits for nobody: a full queue loses its item, and the log says so.
@@ -12,18 +12,22 @@
 //! * [`plan`]: configuration and interfaces become ports with slots and limits.
 //! * [`reader`]: reads the maps once a window, on a thread of its own.
 //! * [`kernel_events`]: reads the ring buffer.
-//! * [`decide`]: the decision loop.
+//! * [`decide`]: the decision loop; [`describe`]: the sentences of its events; [`who`]: the names of clients.
+//! * [`learn`]: strangers become known, from the decision loop to the reader.
 //! * [`journal`]: the latest events, for `events` and its followers.
 //! * [`report`]: from the decision loop's picture to the API's documents.
 //! * [`api`]: HTTP on the Unix socket.
 
 pub mod api;
 pub mod decide;
+pub mod describe;
 pub mod journal;
 pub mod kernel_events;
+pub mod learn;
 pub mod plan;
 pub mod reader;
 pub mod report;
+pub mod who;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
@@ -97,12 +101,15 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     // First, so that whoever lacks the rights for everything hears of the rights, not of the first thing they are for.
     dataplane::check_kernel()?;
     let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut warnings = config.warnings();
     let (inventory, problems) = Inventory::load_or_warn(config.inventory.as_deref());
     warnings.extend(problems);
     let listener = api::bind(&config.socket).await?;
     let epoch = Instant::now();
-    let (mut plane, plan, attachments) = start_data_plane(&config, options.debug_kernel).await?;
+    let mut plan = find_interfaces(&config, options.debug_kernel).await?;
+    warnings.extend(plan.spare_hidden_servers(interface::strips_vlan_tags));
+    let (mut plane, attachments) = start_data_plane(&plan)?;
     warnings.extend(attachments.iter().filter_map(generic_warning));
     warnings.extend(attachments.iter().filter_map(vlan_warning));
     warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -121,15 +128,15 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     journal.add(started(&context));
 
     let first = reader::read(&mut plane, epoch).context("cannot read the counters")?;
-    let (mut reader, snapshots) = Reader::start(plane, attachments, epoch)?;
-    let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), &first);
+    let (learner, learned) = learn::channel(&context.config, &context.plan);
+    let (mut reader, snapshots) = Reader::start(plane, attachments, learned, epoch)?;
+    let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, &first);
     let (stop, stopped) = watch::channel(false);
     let mut decisions = tokio::spawn(decider.run(snapshots, kernel_events, stopped.clone()));
     let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
     let mut server = tokio::spawn(api::serve(listener, api::Shared { context, journal, pictures }, stopped));
 
     // There is nothing to reload yet. Without this, the end of a terminal, or the habit of sending HUP, would end the guard.
-    let mut hangup = signal(SignalKind::hangup())?;
     let ignore_hangups = async {
         while hangup.recv().await.is_some() {
             warn!("SIGHUP: this version cannot reload its configuration; the guard goes on with the one it has");
@@ -154,16 +161,19 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     reader.stop()
 }
 
-/// Finds the interfaces, loads the program and attaches it to all of them, or to none.
-async fn start_data_plane(config: &Config, debug_kernel: bool) -> anyhow::Result<(DataPlane, Plan, Vec<Attachment>)> {
+async fn find_interfaces(config: &Config, debug_kernel: bool) -> anyhow::Result<Plan> {
     let mut interfaces = Vec::new();
     for name in &config.interfaces {
         interfaces.push(interface::find(name).await?);
     }
-    let plan = Plan::new(config, interfaces, debug_kernel);
+    Ok(Plan::new(config, interfaces, debug_kernel))
+}
+
+/// Loads the program and attaches it to all interfaces, or to none.
+fn start_data_plane(plan: &Plan) -> anyhow::Result<(DataPlane, Vec<Attachment>)> {
     let mut plane = DataPlane::load(&plan.spec)?;
     let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
-    Ok((plane, plan, attachments))
+    Ok((plane, attachments))
 }
 
 fn generic_warning(attachment: &Attachment) -> Option<String> {

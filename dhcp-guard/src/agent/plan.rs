@@ -1,9 +1,14 @@
 //! From the configuration and the interfaces that exist to ports with slots and limits.
 
-use dhcp_guard_common::{layout::PortKey, parse::Vlans};
+use std::collections::HashSet;
+
+use dhcp_guard_common::{
+    layout::{ClientKey, PortKey},
+    parse::Vlans,
+};
 
 use crate::{
-    config::{Config, port_name},
+    config::{Config, Host, RogueServers, Rules, port_name, share},
     dataplane::{HostSpec, Policy, PortSpec, Spec, interface::Interface, load::slot_of},
     model::Mode,
 };
@@ -21,18 +26,10 @@ pub struct Port {
     pub vlans: Vec<u16>,
     /// Interface and VLANs, joined by dots.
     pub name: String,
-    /// Its class.
-    pub class: String,
-    /// Only the port's own limit applies.
-    pub trusted: bool,
-    /// Enforce or monitor.
-    pub mode: Mode,
-    /// Packets a second.
-    pub rate_pps: u32,
-    /// Packets in a burst.
-    pub burst: u32,
-    /// Packets a second of strangers together.
-    pub strangers_pps: u32,
+    /// Its class, mode and limits.
+    pub rules: Rules,
+    /// On the allowlist as a whole: everything passes.
+    pub allowed: bool,
 }
 
 /// Everything that is guarded.
@@ -42,6 +39,8 @@ pub struct Plan {
     pub interfaces: Vec<Interface>,
     /// The ports, in the order of their slots.
     pub ports: Vec<Port>,
+    /// The clients that the configuration makes known.
+    pub configured: HashSet<ClientKey>,
     /// What the data plane needs to know of it.
     pub spec: Spec,
 }
@@ -59,27 +58,42 @@ impl Plan {
                 add_port(&mut ports, config, interface, &port.vlans);
             }
         }
-        let known_clients = config
+        let find = |interface: &str, vlans: &[u16]| ports.iter().find(|p| p.interface == interface && p.vlans == vlans);
+        let known: Vec<(&Port, [u8; 6])> = config
             .known_clients
             .iter()
-            .filter_map(|client| {
-                let port = ports.iter().find(|p| p.interface == client.interface && p.vlans == client.vlans)?;
-                Some((key_of(port), client.mac.0))
-            })
+            .filter_map(|client| Some((find(&client.interface, &client.vlans)?, client.mac.0)))
             .collect();
+        let allowed = config.allowed.iter();
+        let allowed_clients =
+            allowed.filter_map(|allow| Some((find(&allow.interface, &allow.vlans)?.key(), allow.mac?.0))).collect();
         let spec = Spec {
-            policy: Policy {
-                ports: ports.iter().map(|port| port_spec(config, port)).collect(),
-                host: HostSpec::default(),
-            },
-            known_clients,
-            allowed_clients: Vec::new(),
+            policy: Policy { ports: ports.iter().map(port_spec).collect(), host: host_spec(config, &ports) },
+            known_clients: known.iter().map(|(port, mac)| (port.key(), *mac)).collect(),
+            allowed_clients,
             port_capacity: config.capacity.ports,
             known_capacity: config.capacity.known_clients,
             stranger_capacity: config.capacity.strangers,
             debug_kernel,
         };
-        Self { interfaces, ports, spec }
+        let configured = known.iter().map(|(port, mac)| ClientKey::from_mac(port.slot, *mac)).collect();
+        Self { interfaces, ports, configured, spec }
+    }
+
+    /// Lets rogue servers pass, if they were to be dropped, while servers may be taken for rogues: when a trusted port is on
+    /// VLANs whose tags its interface takes off (`strips`), the servers' messages arrive as those of the untagged port.
+    /// Answers with a warning then.
+    #[must_use]
+    pub fn spare_hidden_servers(&mut self, strips: impl Fn(&str) -> bool) -> Option<String> {
+        let host = &mut self.spec.policy.host;
+        let hides = |port: &&Port| port.rules.trusted && !port.vlans.is_empty() && strips(&port.interface);
+        let hidden = self.ports.iter().find(hides).filter(|_| host.drop_rogue_servers)?;
+        host.drop_rogue_servers = false;
+        Some(format!(
+            "rogue servers are reported and not dropped: port {} is trusted, but {} takes its VLAN tags off before the guard \
+             sees them, so its servers cannot be told from rogues; switch that off with `ethtool -K {} rxvlan off`",
+            hidden.name, hidden.interface, hidden.interface
+        ))
     }
 
     /// The port in a slot.
@@ -91,47 +105,52 @@ impl Plan {
 }
 
 fn add_port(ports: &mut Vec<Port>, config: &Config, interface: &Interface, vlans: &[u16]) {
-    let (class_name, class) = config.class_of(&interface.name, vlans);
+    let allows =
+        |allow: &crate::config::Allow| allow.mac.is_none() && allow.interface == interface.name && allow.vlans == vlans;
     ports.push(Port {
         slot: slot_of(ports.len()),
         ifindex: interface.ifindex,
         interface: interface.name.clone(),
         vlans: vlans.to_vec(),
         name: port_name(&interface.name, vlans),
-        class: class_name.to_owned(),
-        trusted: class.trusted,
-        mode: config.mode_of(&interface.name, vlans),
-        rate_pps: class.rate_pps,
-        burst: class.burst,
-        strangers_pps: strangers_share(config, class.rate_pps),
+        rules: config.rules_of(&interface.name, vlans),
+        allowed: config.allowed.iter().any(allows),
     });
 }
 
-/// The strangers' part of a rate or a burst, rounded up: never nothing.
-fn strangers_share(config: &Config, whole: u32) -> u32 {
-    let share = u64::from(whole) * u64::from(config.limits.strangers_share_percent);
-    u32::try_from(share.div_ceil(100)).unwrap_or(whole)
+impl Port {
+    fn key(&self) -> PortKey {
+        let vlan = |place: usize| self.vlans.get(place).copied().unwrap_or(0);
+        PortKey::new(self.ifindex, Vlans { outer: vlan(0), inner: vlan(1) })
+    }
 }
 
-fn key_of(port: &Port) -> PortKey {
-    let vlan = |place: usize| port.vlans.get(place).copied().unwrap_or(0);
-    PortKey::new(port.ifindex, Vlans { outer: vlan(0), inner: vlan(1) })
-}
-
-fn port_spec(config: &Config, port: &Port) -> PortSpec {
-    let limits = &config.limits;
+fn port_spec(port: &Port) -> PortSpec {
+    let rules = &port.rules;
     PortSpec {
-        key: key_of(port),
-        total: (port.rate_pps, port.burst),
-        strangers: (port.strangers_pps, strangers_share(config, port.burst)),
-        new_clients: (limits.new_clients_per_s, limits.new_clients_per_s),
-        discover: None,
-        client_v4: (limits.client_rate_pps, limits.client_burst),
-        client_v6: (limits.client_rate_pps, limits.client_burst),
-        trusted: port.trusted,
-        monitor: port.mode == Mode::Monitor,
-        allowed: false,
-        drop_chaddr_mismatch: false,
+        key: port.key(),
+        total: rules.total,
+        strangers: rules.strangers,
+        discover: rules.discover,
+        new_clients: (rules.new_clients_per_s, rules.new_clients_per_s),
+        client_v4: rules.client_v4,
+        client_v6: rules.client_v6,
+        trusted: rules.trusted,
+        monitor: rules.mode == Mode::Monitor,
+        allowed: port.allowed,
+        drop_chaddr_mismatch: rules.drop_chaddr_mismatch,
+    }
+}
+
+/// Rogue servers are dropped only where somebody said which ports are trusted: an uplink without configuration carries
+/// the replies that the host and its guests live on. To be allowed is not to be trusted: an entry of the allowlist says
+/// that someone is not to be policed, not that the servers are there and nowhere else.
+fn host_spec(config: &Config, ports: &[Port]) -> HostSpec {
+    let Host { rate_pps, burst, strangers_share_percent } = config.host;
+    let total = (rate_pps, burst);
+    HostSpec {
+        limit: Some((total, share(total, strangers_share_percent))),
+        drop_rogue_servers: config.rogue_servers == RogueServers::Drop && ports.iter().any(|port| port.rules.trusted),
     }
 }
 
@@ -157,13 +176,14 @@ mod tests {
             config::Port { interface: "elsewhere".into(), vlans: vec![5], class: None, mode: None },
         ];
         let plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
-        let names: Vec<_> = plan.ports.iter().map(|p| (p.slot, p.name.as_str(), p.class.as_str())).collect();
+        let names: Vec<_> = plan.ports.iter().map(|p| (p.slot, p.name.as_str(), p.rules.class.as_str())).collect();
         assert_eq!(names, [(1, "eth0", "metal"), (2, "eth1", "metal"), (3, "eth1.100.20", "vm")]);
         assert_eq!(plan.port(3).map(|p| p.name.as_str()), Some("eth1.100.20"));
         assert_eq!((plan.port(0), plan.port(4)), (None, None));
         let vm = &plan.spec.policy.ports[2];
         assert_eq!(vm.key, PortKey { ifindex: 7, outer_vlan: 100, inner_vlan: 20 });
-        assert_eq!((vm.total, vm.strangers, vm.client_v4), ((10, 50), (5, 25), (2, 20)));
+        assert_eq!((vm.total, vm.strangers, vm.discover), ((10, 50), (5, 25), None));
+        assert_eq!((vm.client_v4, vm.client_v6, vm.new_clients), ((2, 20), (1, 20), (128, 128)));
         assert_eq!((vm.monitor, plan.spec.policy.ports[0].monitor), (true, false));
     }
 
@@ -184,9 +204,85 @@ mod tests {
         config.known_clients = vec![client("eth0", &[100], 1), client("elsewhere", &[], 2), client("eth1", &[], 3)];
         let plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
         let trusted: Vec<_> =
-            plan.ports.iter().zip(&plan.spec.policy.ports).map(|(p, s)| (p.trusted, s.trusted)).collect();
+            plan.ports.iter().zip(&plan.spec.policy.ports).map(|(p, s)| (p.rules.trusted, s.trusted)).collect();
         assert_eq!(trusted, [(false, false), (false, false), (true, true)]);
         let key = |ifindex, outer_vlan| PortKey { ifindex, outer_vlan, inner_vlan: 0 };
         assert_eq!(plan.spec.known_clients, [(key(3, 100), [2, 0, 0, 0, 0, 1]), (key(7, 0), [2, 0, 0, 0, 0, 3])]);
+        let configured = [ClientKey::from_mac(3, [2, 0, 0, 0, 0, 1]), ClientKey::from_mac(2, [2, 0, 0, 0, 0, 3])];
+        assert_eq!(plan.configured, HashSet::from(configured));
+    }
+
+    #[test]
+    fn the_classes_own_limits_reach_the_data_plane() {
+        let config = Config { default_class: "strict".into(), ..Config::default() };
+        let plan = Plan::new(&config, vec![interface("tap0", 3)], false);
+        let strict = &plan.spec.policy.ports[0];
+        assert_eq!((strict.total, strict.strangers, strict.discover), ((5, 20), (3, 10), Some((3, 10))));
+        assert_eq!((strict.client_v4, strict.client_v6), ((1, 10), (1, 10)));
+        assert!(strict.drop_chaddr_mismatch);
+    }
+
+    fn allow(interface: &str, mac: Option<[u8; 6]>) -> config::Allow {
+        config::Allow { interface: interface.into(), vlans: vec![], mac: mac.map(crate::mac::Mac) }
+    }
+
+    #[test]
+    fn allowed_ports_and_clients_reach_the_data_plane_and_nothing_else_is_allowed() {
+        let allowed = vec![allow("eth1", None), allow("eth0", Some([2; 6])), allow("elsewhere", None)];
+        let config = Config { allowed, ..Config::default() };
+        let plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
+        let allowed: Vec<_> = plan.spec.policy.ports.iter().map(|port| (port.key.ifindex, port.allowed)).collect();
+        assert_eq!(allowed, [(3, false), (7, true)]);
+        assert_eq!(plan.spec.allowed_clients, [(PortKey::default_of(3), [2; 6])]);
+        assert!(plan.configured.is_empty(), "to be allowed is not to be known");
+    }
+
+    #[test]
+    fn the_host_has_a_budget() {
+        let config = Config { host: Host { rate_pps: 9, burst: 30, strangers_share_percent: 50 }, ..Config::default() };
+        let host = Plan::new(&config, vec![interface("eth0", 3)], false).spec.policy.host;
+        assert_eq!(host.limit, Some(((9, 30), (5, 15))), "rounded up");
+    }
+
+    #[test]
+    fn rogue_servers_are_dropped_once_a_guarded_port_is_trusted() {
+        let mut config = Config::default();
+        let drops =
+            |config: &Config| Plan::new(config, vec![interface("eth0", 3)], false).spec.policy.host.drop_rogue_servers;
+        assert!(!drops(&config), "nobody said where the servers are");
+        config.allowed = vec![allow("eth0", Some([2; 6]))];
+        assert!(!drops(&config), "nor does the allowlist");
+        let trusted = |interface: &str| config::Port {
+            interface: interface.into(),
+            vlans: vec![100],
+            class: Some("trusted".into()),
+            mode: None,
+        };
+        config.ports = vec![trusted("elsewhere")];
+        assert!(!drops(&config), "the trusted port is not guarded");
+        config.ports.push(trusted("eth0"));
+        assert!(drops(&config));
+        config.rogue_servers = RogueServers::Report;
+        assert!(!drops(&config));
+    }
+
+    #[test]
+    fn servers_whose_vlan_tags_are_hidden_are_not_dropped_as_rogues() {
+        let trusted = |vlans: &[u16]| config::Port {
+            interface: "eth0".into(),
+            vlans: vlans.into(),
+            class: Some("trusted".into()),
+            mode: None,
+        };
+        for (vlans, stripping, drops) in
+            [(&[100][..], "eth0", false), (&[100][..], "eth1", true), (&[][..], "eth0", true)]
+        {
+            let config = Config { ports: vec![trusted(vlans)], ..Config::default() };
+            let mut plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
+            let warning = plan.spare_hidden_servers(|name| name == stripping);
+            assert_eq!((warning.is_none(), plan.spec.policy.host.drop_rogue_servers), (drops, drops), "{vlans:?}");
+        }
+        let mut nobody_trusted = Plan::new(&Config::default(), vec![interface("eth0", 3)], false);
+        assert_eq!(nobody_trusted.spare_hidden_servers(|_| true), None);
     }
 }

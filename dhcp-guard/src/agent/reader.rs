@@ -14,6 +14,7 @@ use tokio::sync::{
     oneshot,
 };
 
+use super::learn::Actions;
 use crate::dataplane::{self, DataPlane, Snapshot, attach::Attachment};
 
 /// The length of a window. "Offender" is defined in windows of one second.
@@ -36,13 +37,14 @@ pub fn read(plane: &mut DataPlane, epoch: Instant) -> Result<Snapshot, dataplane
 }
 
 impl Reader {
-    /// Starts reading. A snapshot that the decision loop has no time for is lost: the next one has all its counts.
+    /// Starts reading, and carries out what was decided before each reading. A snapshot that the decision loop has no time for is lost: the next one has all its counts.
     ///
     /// # Errors
     /// If no thread can be started.
     pub fn start(
         mut plane: DataPlane,
         attachments: Vec<Attachment>,
+        mut actions: Actions,
         epoch: Instant,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Snapshot>)> {
         let (snapshots, receiver) = mpsc::channel(1);
@@ -55,6 +57,7 @@ impl Reader {
                 stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
             {
                 next = (next + WINDOW).max(Instant::now());
+                actions.carry_out(&mut plane);
                 match read(&mut plane, epoch) {
                     Ok(snapshot) => match snapshots.try_send(snapshot) {
                         Ok(()) => {}

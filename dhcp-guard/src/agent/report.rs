@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use dhcp_guard_common::{
     layout::{NO_PORT_SLOT, PortCounters},
-    verdict::{MessageType, Reason},
+    verdict::{MessageType, Note, Reason},
 };
 use jiff::Timestamp;
 
@@ -15,10 +15,9 @@ use super::{
 };
 use crate::{
     engine::Standing,
-    mac::Mac,
     model::{
-        ClientReport, Clients, InterfaceStatus, Kind, Mode, Offender, Offenders, PortReport, Ports, State, Status,
-        Troubles,
+        ClientReport, Clients, InterfaceStatus, Kind, KnownBy, Mode, Offender, Offenders, PortReport, Ports, State,
+        Status, Troubles,
     },
 };
 
@@ -98,6 +97,7 @@ fn interface(context: &Context, picture: &Picture, place: usize) -> InterfaceSta
         drop_rate_pps: ports.iter().map(|port| port.window.excess_pps()).sum(),
         reasons: reasons(&sum),
         message_types: message_types(&sum),
+        notes: notes(&sum),
     }
 }
 
@@ -127,12 +127,14 @@ fn offence(picture: &Picture, standing: &Standing) -> Option<(State, Timestamp)>
 fn client_offender(context: &Context, picture: &Picture, client: &ClientPicture) -> Option<Offender> {
     let (state, offender_since) = offence(picture, &client.standing)?;
     let port = context.plan.port(client.key.slot())?;
-    let mac = Mac(client.key.mac());
-    let machine = context.inventory.machine(&port.interface, &port.vlans, Some(mac));
-    let (dropped, would_drop) = split(port.mode, client.totals.excess);
+    let mac = client.who.mac();
+    let machine = context.inventory.machine(&port.interface, &port.vlans, mac);
+    let (dropped, would_drop) = split(port.rules.mode, client.totals.excess);
     Some(Offender {
         kind: Kind::Client,
-        mac: Some(mac.to_string()),
+        mac: mac.map(|mac| mac.to_string()),
+        relay: client.who.relay(),
+        peer: client.who.peer(),
         interface: port.interface.clone(),
         port: port.name.clone(),
         vlans: port.vlans.clone(),
@@ -140,7 +142,8 @@ fn client_offender(context: &Context, picture: &Picture, client: &ClientPicture)
         dropped,
         would_drop,
         rate_pps: client.window.rate_pps(),
-        limit_pps: context.config.limits.client_rate_pps.into(),
+        limit_pps: port.rules.client_v4.0.into(),
+        limit_v6_pps: Some(port.rules.client_v6.0.into()),
         first_seen: picture.moment.wall_of(client.totals.generation),
         last_seen: picture.moment.wall_of(client.totals.latest),
         offender_since,
@@ -156,13 +159,12 @@ fn port_offender(context: &Context, picture: &Picture, port: &Port) -> Option<Of
     let seen = picture.ports.get(port.slot as usize)?;
     let (state, offender_since) = offence(picture, &seen.standing)?;
     let machine = context.inventory.machine(&port.interface, &port.vlans, None);
-    let count = |enforced, monitored| reason_count(&seen.counters, enforced) + reason_count(&seen.counters, monitored);
-    let strangers = count(Reason::DropStrangerShare, Reason::WouldDropStrangerShare);
-    let total = count(Reason::DropPortLimit, Reason::WouldDropPortLimit);
-    let by_strangers = strangers >= total;
+    let (reason, limit) = port_excess(port, &seen.counters);
     Some(Offender {
         kind: Kind::Port,
         mac: None,
+        relay: None,
+        peer: None,
         interface: port.interface.clone(),
         port: port.name.clone(),
         vlans: port.vlans.clone(),
@@ -170,16 +172,31 @@ fn port_offender(context: &Context, picture: &Picture, port: &Port) -> Option<Of
         dropped: count_where(&seen.counters, Reason::is_drop),
         would_drop: count_where(&seen.counters, Reason::is_would_drop),
         rate_pps: seen.window.rate_pps(),
-        limit_pps: if by_strangers { port.strangers_pps } else { port.rate_pps }.into(),
+        limit_pps: limit.0.into(),
+        limit_v6_pps: None,
         first_seen: picture.moment.wall_of(seen.excess_ticks.0),
         last_seen: picture.moment.wall_of(seen.excess_ticks.1),
         offender_since,
         state,
-        reason: if by_strangers { "stranger_share" } else { "port_limit" }.to_owned(),
+        reason: reason.to_owned(),
         server_id: machine.map(|m| m.server_id.clone()),
         server_name: machine.and_then(|m| m.name.clone()),
         owner: machine.and_then(|m| m.owner.clone()),
     })
+}
+
+/// Which of a port's limits most packets were over, and what it is.
+fn port_excess(port: &Port, counters: &PortCounters) -> (&'static str, (u32, u32)) {
+    let rules = &port.rules;
+    let count = |reason: Reason| reason_count(counters, reason) + reason_count(counters, reason.monitored());
+    let limits = [
+        (count(Reason::DropPortLimit), "port_limit", rules.total),
+        (count(Reason::DropDiscoverShare), "discover_share", rules.discover.unwrap_or(rules.total)),
+        (count(Reason::DropStrangerShare), "stranger_share", rules.strangers),
+    ];
+    // Of equal ones the last: the narrowest.
+    let most = limits.into_iter().max_by_key(|(packets, ..)| *packets);
+    most.map_or(("port_limit", rules.total), |(_, reason, limit)| (reason, limit))
 }
 
 /// `GET /v1/ports`
@@ -210,22 +227,25 @@ fn port_report(context: &Context, port: &Port, seen: &PortPicture, clients: u64)
         port: port.name.clone(),
         interface: port.interface.clone(),
         vlans: port.vlans.clone(),
-        class: port.class.clone(),
-        trusted: port.trusted,
-        mode: port.mode,
+        class: port.rules.class.clone(),
+        trusted: port.rules.trusted,
+        allowed: port.allowed,
+        mode: port.rules.mode,
         state: state(&seen.standing),
         packets: count_where(counters, |_| true),
         dropped: count_where(counters, Reason::is_drop),
         would_drop: count_where(counters, Reason::is_would_drop),
         rate_pps: seen.window.rate_pps(),
         drop_rate_pps: seen.window.excess_pps(),
-        limit_pps: port.rate_pps.into(),
-        limit_burst: port.burst.into(),
+        limit_pps: port.rules.total.0.into(),
+        limit_burst: port.rules.total.1.into(),
         clients,
-        rogue_server_packets: reason_count(counters, Reason::PassServer),
+        distinct_macs: seen.distinct,
+        rogue_server_packets: rogue_server_packets(counters),
         server_id: machine.map(|m| m.server_id.clone()),
         reasons: reasons(counters),
         message_types: message_types(counters),
+        notes: notes(counters),
     }
 }
 
@@ -242,16 +262,19 @@ pub fn clients(context: &Context, picture: &Picture) -> Clients {
 
 fn client_report(context: &Context, picture: &Picture, client: &ClientPicture) -> Option<ClientReport> {
     let port = context.plan.port(client.key.slot())?;
-    let mac = Mac(client.key.mac());
-    let machine = context.inventory.machine(&port.interface, &port.vlans, Some(mac));
-    let (dropped, would_drop) = split(port.mode, client.totals.excess);
+    let mac = client.who.mac();
+    let machine = context.inventory.machine(&port.interface, &port.vlans, mac);
+    let (dropped, would_drop) = split(port.rules.mode, client.totals.excess);
     let time = |ticks: u64| (client.totals.packets > 0).then(|| picture.moment.wall_of(ticks));
     Some(ClientReport {
-        mac: mac.to_string(),
+        mac: mac.map(|mac| mac.to_string()),
+        relay: client.who.relay(),
+        peer: client.who.peer(),
         interface: port.interface.clone(),
         port: port.name.clone(),
         vlans: port.vlans.clone(),
         known: client.known,
+        known_by: client.known.then(|| known_by(context, client)),
         state: state(&client.standing),
         packets: client.totals.packets,
         dropped,
@@ -261,6 +284,16 @@ fn client_report(context: &Context, picture: &Picture, client: &ClientPicture) -
         last_seen: time(client.totals.latest),
         server_id: machine.map(|m| m.server_id.clone()),
     })
+}
+
+fn known_by(context: &Context, client: &ClientPicture) -> KnownBy {
+    if context.plan.configured.contains(&client.key) { KnownBy::Configuration } else { KnownBy::Learned }
+}
+
+/// Servers' messages from a port that is not trusted, whatever became of them.
+fn rogue_server_packets(counters: &PortCounters) -> u64 {
+    let reasons = [Reason::PassServer, Reason::DropRogueServer, Reason::WouldDropRogueServer];
+    reasons.iter().map(|reason| reason_count(counters, *reason)).sum()
 }
 
 /// Packets over a limit were dropped, or in `monitor` mode would have been.
@@ -287,6 +320,10 @@ fn reasons(counters: &PortCounters) -> BTreeMap<String, u64> {
 fn message_types(counters: &PortCounters) -> BTreeMap<String, u64> {
     let column = |kind: MessageType| counters.messages[kind.index()];
     MessageType::ALL.iter().map(|kind| (kind.name().to_owned(), column(*kind))).collect()
+}
+
+fn notes(counters: &PortCounters) -> BTreeMap<String, u64> {
+    Note::ALL.iter().map(|note| (note.name().to_owned(), counters.notes[note.index()])).collect()
 }
 
 // Slot 0 is nobody's: the picture's first port stands for it.

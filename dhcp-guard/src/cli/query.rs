@@ -63,8 +63,8 @@ pub(super) async fn ports(socket: &Path, args: &PortsArgs, out: &mut Output) -> 
 pub(super) async fn clients(socket: &Path, args: &ClientsArgs, out: &mut Output) -> anyhow::Result<()> {
     let mut answer: Clients = Client::new(socket).get("/v1/clients").await?;
     let total = answer.clients.len();
-    let keep = |mac: &str| args.mac.is_none_or(|wanted| is(mac, wanted));
-    answer.clients.retain(|client| args.place.has(&client.interface, &client.port) && keep(&client.mac));
+    let keep = |mac: Option<&str>| args.mac.is_none_or(|wanted| mac.is_some_and(|mac| is(mac, wanted)));
+    answer.clients.retain(|client| args.place.has(&client.interface, &client.port) && keep(client.mac.as_deref()));
     let matching = answer.clients.len();
     let rows = args.limit.unwrap_or(if args.format.json { usize::MAX } else { TABLE_ROWS });
     answer.clients.truncate(rows);
@@ -157,8 +157,9 @@ mod tests {
 
     #[tokio::test]
     async fn clients_are_limited_in_tables_and_on_demand() {
-        let clients_of =
-            |n: u8| (0..n).map(|i| ClientReport { mac: format!("02:00:00:00:00:{i:02x}"), ..samples::a_client() });
+        let clients_of = |n: u8| {
+            (0..n).map(|i| ClientReport { mac: Some(format!("02:00:00:00:00:{i:02x}")), ..samples::a_client() })
+        };
         let answer = Clients { as_of: samples::now(), clients: clients_of(60).collect() };
         let (_dir, socket) = Agent::new().with("/v1/clients", answer).serve();
         let shown = async |args: ClientsArgs| {

@@ -4,9 +4,18 @@ use std::{collections::BTreeSet, ops::RangeInclusive, os::unix::ffi::OsStrExt};
 
 use dhcp_guard_common::layout::MAX_PORTS;
 
-use super::{Config, KeyPath, Problem, ProblemKind, keys};
+use super::{Class, Config, KeyPath, Problem, ProblemKind, keys};
+use crate::mac::Mac;
 
 const MILLION: u32 = 1_000_000;
+const DAY_S: u32 = 86_400;
+
+/// Most allowed clients. The kernel's table for rules about single clients has room for twice as many: the other half is
+/// for quarantine.
+const MAX_ALLOWED_CLIENTS: usize = 2048;
+
+/// A number of the configuration: its name, its value, and what is permitted for it.
+pub(super) type Number = (KeyPath, u32, RangeInclusive<u32>);
 
 /// The name of a port: the interface, then each VLAN id after a dot (`eth0`, `eth0.100`, `eth0.100.20`).
 #[must_use]
@@ -32,6 +41,7 @@ impl Config {
         self.check_classes(&mut found);
         self.check_ports(&mut found);
         self.check_known_clients(&mut found);
+        self.check_allowed(&mut found);
         self.check_capacity(&mut found);
         let socket = self.socket.as_os_str().as_bytes().len();
         if !(1..108).contains(&socket) {
@@ -40,40 +50,33 @@ impl Config {
         found.0
     }
 
-    /// What is permitted and probably not meant: one sentence each.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let ports = self.ports.iter().enumerate().map(|(i, port)| (KeyPath::from(["port"]).index(i), &port.interface));
-        let clients = self.known_clients.iter().enumerate();
-        let clients = clients.map(|(i, client)| (KeyPath::from(["known_client"]).index(i), &client.interface));
-        ports
-            .chain(clients)
-            .filter(|(_, interface)| !self.interfaces.contains(interface))
-            .map(|(key, interface)| {
-                format!("{key}: interface {interface} is not guarded unless it is named in `interfaces` or with -i")
-            })
-            .collect()
-    }
-
-    /// Every number, its name, and what is permitted for it.
-    pub(super) fn numbers(&self) -> Vec<(KeyPath, u32, RangeInclusive<u32>)> {
+    /// Every number that is set.
+    pub(super) fn numbers(&self) -> Vec<Number> {
         let (limits, detection, capacity) = (&self.limits, &self.detection, &self.capacity);
+        let (host, learning) = (&self.host, &self.learning);
         let mut numbers = vec![
             (["limits", "client_rate_pps"].into(), limits.client_rate_pps, 1..=MILLION),
             (["limits", "client_burst"].into(), limits.client_burst, 1..=MILLION),
+            (["limits", "client_v6_rate_pps"].into(), limits.client_v6_rate_pps, 1..=MILLION),
+            (["limits", "client_v6_burst"].into(), limits.client_v6_burst, 1..=MILLION),
             (["limits", "strangers_share_percent"].into(), limits.strangers_share_percent, 1..=100),
+            (["limits", "discover_share_percent"].into(), limits.discover_share_percent, 1..=100),
             (["limits", "new_clients_per_s"].into(), limits.new_clients_per_s, 1..=100_000),
+            (["host", "rate_pps"].into(), host.rate_pps, 1..=MILLION),
+            (["host", "burst"].into(), host.burst, 1..=MILLION),
+            (["host", "strangers_share_percent"].into(), host.strangers_share_percent, 1..=100),
+            (["learning", "after_s"].into(), learning.after_s, 1..=DAY_S),
+            (["learning", "per_port_per_minute"].into(), learning.per_port_per_minute, 1..=1_000),
+            (["learning", "per_port_max"].into(), learning.per_port_max, 1..=100_000),
+            (["learning", "forget_after_s"].into(), learning.forget_after_s, 60..=365 * DAY_S),
             (["detection", "offender_windows"].into(), detection.offender_windows, 1..=3_600),
-            (["detection", "recover_after_s"].into(), detection.recover_after_s, 1..=86_400),
-            (["detection", "remember_s"].into(), detection.remember_s, 0..=604_800),
+            (["detection", "recover_after_s"].into(), detection.recover_after_s, 1..=DAY_S),
+            (["detection", "remember_s"].into(), detection.remember_s, 0..=7 * DAY_S),
             (["capacity", "ports"].into(), capacity.ports, 1..=MAX_PORTS),
             (["capacity", "known_clients"].into(), capacity.known_clients, 1..=MILLION),
             (["capacity", "strangers"].into(), capacity.strangers, 1_024..=MILLION),
         ];
-        for (name, class) in &self.classes {
-            numbers.push((["class", name, "rate_pps"].into(), class.rate_pps, 1..=MILLION));
-            numbers.push((["class", name, "burst"].into(), class.burst, 1..=MILLION));
-        }
+        numbers.extend(self.classes.iter().flat_map(|(name, class)| class_numbers(name, class)));
         numbers
     }
 
@@ -121,17 +124,44 @@ impl Config {
         let mut seen = std::collections::BTreeMap::new();
         for (i, client) in self.known_clients.iter().enumerate() {
             let key = KeyPath::from(["known_client"]).index(i);
-            found.interface(key.key("interface"), &client.interface);
-            found.vlans(&key.key("vlans"), &client.vlans);
-            if !client.mac.is_unicast() {
-                found.add(key.key("mac"), ProblemKind::NotUnicast(client.mac));
-            }
+            self.check_place(found, &key, &client.interface, &client.vlans);
+            found.unicast(&key, client.mac);
             let first = *seen.entry((&client.interface, &client.vlans, client.mac)).or_insert(i);
             if first != i {
                 let first = KeyPath::from(["known_client"]).index(first);
                 let port = port_name(&client.interface, &client.vlans);
                 found.add(key, ProblemKind::DuplicateClient { mac: client.mac, port, first });
             }
+        }
+    }
+
+    fn check_allowed(&self, found: &mut Found) {
+        let mut seen = std::collections::BTreeMap::new();
+        for (i, allow) in self.allowed.iter().enumerate() {
+            let key = KeyPath::from(["allow"]).index(i);
+            self.check_place(found, &key, &allow.interface, &allow.vlans);
+            if let Some(mac) = allow.mac {
+                found.unicast(&key, mac);
+            }
+            let first = *seen.entry((&allow.interface, &allow.vlans, allow.mac)).or_insert(i);
+            if first != i {
+                let first = KeyPath::from(["allow"]).index(first);
+                let port = port_name(&allow.interface, &allow.vlans);
+                found.add(key, ProblemKind::DuplicateAllow { mac: allow.mac, port, first });
+            }
+        }
+        let clients = self.allowed.iter().filter(|allow| allow.mac.is_some()).count();
+        if clients > MAX_ALLOWED_CLIENTS {
+            found.add(["allow"].into(), ProblemKind::TooManyAllowed { clients, max: MAX_ALLOWED_CLIENTS });
+        }
+    }
+
+    /// Where a client is: an interface's untagged port, which is always there, or one that is configured.
+    fn check_place(&self, found: &mut Found, key: &KeyPath, interface: &str, vlans: &[u16]) {
+        found.interface(key.key("interface"), interface);
+        let possible = found.vlans(&key.key("vlans"), vlans);
+        if possible && !vlans.is_empty() && self.port(interface, vlans).is_none() {
+            found.add(key.key("vlans"), ProblemKind::NoSuchPort(port_name(interface, vlans)));
         }
     }
 
@@ -143,6 +173,23 @@ impl Config {
         found.capacity("port", ports, "ports", self.capacity.ports);
         found.capacity("known client", self.known_clients.len(), "known_clients", self.capacity.known_clients);
     }
+}
+
+/// The numbers that a class has set.
+fn class_numbers(name: &str, class: &Class) -> Vec<Number> {
+    let numbers = [
+        ("rate_pps", Some(class.rate_pps), 1..=MILLION),
+        ("burst", Some(class.burst), 1..=MILLION),
+        ("client_rate_pps", class.client_rate_pps, 1..=MILLION),
+        ("client_burst", class.client_burst, 1..=MILLION),
+        ("client_v6_rate_pps", class.client_v6_rate_pps, 1..=MILLION),
+        ("client_v6_burst", class.client_v6_burst, 1..=MILLION),
+        ("strangers_share_percent", class.strangers_share_percent, 1..=100),
+        ("discover_share_percent", class.discover_share_percent, 1..=100),
+        ("new_clients_per_s", class.new_clients_per_s, 1..=100_000),
+    ];
+    let set = numbers.into_iter().filter_map(|(key, value, range)| Some((["class", name, key].into(), value?, range)));
+    set.collect()
 }
 
 /// The problems found so far.
@@ -165,12 +212,21 @@ impl Found {
         }
     }
 
-    fn vlans(&mut self, key: &KeyPath, vlans: &[u16]) {
+    /// True: they can be the VLANs of a port.
+    fn vlans(&mut self, key: &KeyPath, vlans: &[u16]) -> bool {
+        let before = self.0.len();
         if vlans.len() > 2 {
             self.add(key.clone(), ProblemKind::TooManyVlans(vlans.len()));
         }
         for (i, vlan) in vlans.iter().enumerate().filter(|(_, vlan)| !(1..4095).contains(*vlan)) {
             self.add(key.index(i), ProblemKind::VlanId(*vlan));
+        }
+        self.0.len() == before
+    }
+
+    fn unicast(&mut self, client: &KeyPath, mac: Mac) {
+        if !mac.is_unicast() {
+            self.add(client.key("mac"), ProblemKind::NotUnicast(mac));
         }
     }
 
@@ -186,7 +242,7 @@ impl Found {
 mod tests {
     use super::*;
     use crate::{
-        config::{Class, KnownClient, Port},
+        config::{Allow, KnownClient, Port},
         mac::Mac,
     };
 
@@ -198,6 +254,10 @@ mod tests {
 
     fn port(interface: &str, vlans: &[u16]) -> Port {
         Port { interface: interface.into(), vlans: vlans.into(), class: None, mode: None }
+    }
+
+    fn allow(vlans: &[u16], mac: Option<[u8; 6]>) -> Allow {
+        Allow { interface: "eth0".into(), vlans: vlans.into(), mac: mac.map(Mac) }
     }
 
     fn known(mac: [u8; 6]) -> KnownClient {
@@ -224,19 +284,34 @@ mod tests {
         assert!(rejected(|c| c.capacity.ports = 4_097).contains("1 to 4,096"));
         assert!(rejected(|c| c.capacity.known_clients = 0).contains("1 to 1,000,000"));
         assert!(rejected(|c| c.capacity.strangers = 1_023).contains("1,024 to 1,000,000"));
+        assert_eq!(rejected(|c| c.host.rate_pps = 0), "host.rate_pps: 0 is out of range, use 1 to 1,000,000");
+        assert!(rejected(|c| c.host.strangers_share_percent = 0).contains("1 to 100"));
+        assert!(rejected(|c| c.learning.per_port_per_minute = 0).contains("1 to 1,000"));
+        assert!(rejected(|c| c.learning.forget_after_s = 59).contains("60 to 31,536,000"));
         assert_eq!(
-            rejected(|c| _ = c.classes.insert("x".into(), Class { rate_pps: 0, burst: 1, trusted: true })),
+            rejected(|c| _ = c.classes.insert("x".into(), Class::with_rate(0, 1))),
             "class.x.rate_pps: 0 is out of range, use 1 to 1,000,000"
+        );
+        let own = Class { discover_share_percent: Some(101), ..Class::with_rate(1, 1) };
+        assert_eq!(
+            problems(|c| _ = c.classes.insert("x".into(), own)),
+            ["class.x.discover_share_percent: 101 is out of range, use 1 to 100"]
         );
         assert!(problems(|c| c.detection.remember_s = 0).is_empty());
     }
 
     #[test]
     fn every_number_is_checked() {
+        fn count(value: &serde_json::Value) -> usize {
+            match value {
+                serde_json::Value::Number(_) => 1,
+                serde_json::Value::Object(table) => table.values().map(count).sum(),
+                // VLAN ids are checked on their own.
+                _ => 0,
+            }
+        }
         let exemplar = keys::exemplar();
-        let count = |table: &str| exemplar[table].as_object().unwrap().len();
-        let numbers = Config::default().numbers().len();
-        assert_eq!(numbers, count("limits") + count("detection") + count("capacity") + 2 * count("class"));
+        assert_eq!(exemplar.numbers().len(), count(&serde_json::to_value(&exemplar).unwrap()));
     }
 
     #[test]
@@ -258,6 +333,7 @@ mod tests {
             c.interfaces = vec!["eth0".into(), "eth1".into(), "eth0".into()];
             c.ports = vec![port("eth0", &[1]), port("eth0", &[2]), port("eth0", &[1])];
             c.known_clients = vec![known([2; 6]), known([4; 6]), known([2; 6])];
+            c.allowed = vec![allow(&[], None), allow(&[], Some([2; 6])), allow(&[], Some([2; 6])), allow(&[], None)];
         });
         assert_eq!(
             problems,
@@ -265,7 +341,40 @@ mod tests {
                 "interfaces[2]: `eth0` is listed twice, remove one",
                 "port[2]: port eth0.1 is configured already, at port[0]: remove one",
                 "known_client[2]: client 02:02:02:02:02:02 on eth0 is listed already, at known_client[0]: remove one",
+                "allow[2]: client 02:02:02:02:02:02 on eth0 is allowed already, at allow[1]: remove one",
+                "allow[3]: everybody on eth0 is allowed already, at allow[0]: remove one",
             ]
+        );
+    }
+
+    #[test]
+    fn clients_are_on_ports_that_there_are() {
+        let mut client = known([2; 6]);
+        client.vlans = vec![100, 20];
+        let problems = problems(|c| {
+            c.ports = vec![port("eth0", &[100])];
+            c.known_clients = vec![client];
+            c.allowed = vec![allow(&[100], None), allow(&[], Some([2; 6])), allow(&[7], None), allow(&[5000], None)];
+        });
+        assert_eq!(
+            problems,
+            [
+                "known_client[0].vlans: there is no port eth0.100.20, add a [[port]] with these VLANs",
+                "allow[2].vlans: there is no port eth0.7, add a [[port]] with these VLANs",
+                "allow[3].vlans[0]: 5000 is not a VLAN id, use 1 to 4094",
+            ]
+        );
+    }
+
+    #[test]
+    fn there_are_not_more_allowed_clients_than_the_kernel_has_room_for() {
+        let mac = |i: usize| Some([2, 0, 0, 0, (i >> 8) as u8, i as u8]);
+        let fit: Vec<Allow> = (0..2048).map(|i| allow(&[], mac(i))).chain([allow(&[], None)]).collect();
+        assert!(problems(|c| c.allowed = fit.clone()).is_empty());
+        let one_more = [fit, vec![allow(&[], mac(4096))]].concat();
+        assert_eq!(
+            problems(|c| c.allowed = one_more),
+            ["allow: 2,049 clients are too many, use at most 2,048, or allow whole ports"]
         );
     }
 
@@ -286,12 +395,16 @@ mod tests {
 
     #[test]
     fn clients_have_unicast_macs() {
-        let problems = problems(|c| c.known_clients = vec![known([0; 6]), known([1, 0, 0, 0, 0, 1]), known([2; 6])]);
+        let problems = problems(|c| {
+            c.known_clients = vec![known([0; 6]), known([1, 0, 0, 0, 0, 1]), known([2; 6])];
+            c.allowed = vec![allow(&[], Some([0xff; 6])), allow(&[], None)];
+        });
         assert_eq!(
             problems,
             [
                 "known_client[0].mac: 00:00:00:00:00:00 cannot be a client's MAC, use a unicast address",
                 "known_client[1].mac: 01:00:00:00:00:01 cannot be a client's MAC, use a unicast address",
+                "allow[0].mac: ff:ff:ff:ff:ff:ff cannot be a client's MAC, use a unicast address",
             ]
         );
     }
@@ -322,23 +435,6 @@ mod tests {
         assert!(problems(|c| c.interfaces = vec!["fifteen-letters".into(), "eth0.100".into()]).is_empty());
         assert_eq!(problems(|c| c.socket = "".into()), ["socket: a socket's path has 1 to 107 bytes, this one has 0"]);
         assert_eq!(problems(|c| c.socket = "s".repeat(108).into()).len(), 1);
-    }
-
-    #[test]
-    fn an_interface_that_is_not_guarded_is_a_warning() {
-        let mut config = Config {
-            interfaces: vec!["eth1".into()],
-            ports: vec![port("eth0", &[]), port("eth1", &[])],
-            known_clients: vec![known([2; 6])],
-            ..Config::default()
-        };
-        assert_eq!(config.validate(), []);
-        let warnings = config.warnings();
-        assert_eq!(warnings.len(), 2);
-        assert!(warnings[0].starts_with("port[0]: interface eth0 is not guarded"), "{warnings:?}");
-        assert!(warnings[1].starts_with("known_client[0]: interface eth0 is not guarded"), "{warnings:?}");
-        config.interfaces.push("eth0".into());
-        assert!(config.warnings().is_empty());
     }
 
     #[test]

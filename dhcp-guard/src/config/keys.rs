@@ -3,22 +3,54 @@
 
 use serde_json::Value;
 
-use super::{Config, KeyPath, KnownClient, Port, Segment};
-use crate::mac::Mac;
+use super::{Allow, Class, Config, KeyPath, KnownClient, Port, Segment};
+use crate::{mac::Mac, model::Mode};
 
-/// A configuration with one of everything. JSON shows even the options that are not set.
-pub(super) fn exemplar() -> Value {
-    let port = Port { interface: "eth0".into(), vlans: vec![100], class: None, mode: None };
-    let known = KnownClient { interface: "eth0".into(), vlans: vec![100], mac: Mac([2, 0, 0, 0, 0, 1]) };
-    let config = Config { ports: vec![port], known_clients: vec![known], ..Config::default() };
-    serde_json::to_value(config).unwrap_or_default()
+/// Name of the class, in [`exemplar`], in which everything is set.
+pub(super) const EXEMPLARY_CLASS: &str = "mine";
+
+/// A configuration with one of everything, and with everything set.
+pub(super) fn exemplar() -> Config {
+    let (interface, vlans, mac) = ("eth0".to_owned(), vec![100], Mac([2, 0, 0, 0, 0, 1]));
+    let class = Class {
+        rate_pps: 10,
+        burst: 50,
+        trusted: false,
+        mode: Some(Mode::Monitor),
+        client_rate_pps: Some(2),
+        client_burst: Some(20),
+        client_v6_rate_pps: Some(1),
+        client_v6_burst: Some(20),
+        strangers_share_percent: Some(50),
+        discover_share_percent: Some(100),
+        new_clients_per_s: Some(128),
+        drop_chaddr_mismatch: false,
+    };
+    let mut config = Config {
+        inventory: Some("inventory.csv".into()),
+        ports: vec![Port {
+            interface: interface.clone(),
+            vlans: vlans.clone(),
+            class: Some(EXEMPLARY_CLASS.to_owned()),
+            mode: Some(Mode::Monitor),
+        }],
+        known_clients: vec![KnownClient { interface: interface.clone(), vlans: vlans.clone(), mac }],
+        allowed: vec![Allow { interface, vlans, mac: Some(mac) }],
+        ..Config::default()
+    };
+    config.classes.insert(EXEMPLARY_CLASS.to_owned(), class);
+    config
+}
+
+fn all_keys() -> Value {
+    serde_json::to_value(exemplar()).unwrap_or_default()
 }
 
 /// The key that whoever wrote `unknown` probably meant: a similar one at that place, or the same one at another.
 pub(super) fn nearest_key(unknown: &KeyPath) -> Option<String> {
     let (last, parent) = unknown.0.split_last()?;
     let Segment::Key(name) = last else { return None };
-    let exemplar = exemplar();
+    let exemplar = all_keys();
     let siblings = parent.iter().try_fold(&exemplar, step)?.as_object()?;
     nearest(name, siblings.keys().map(String::as_str))
         .or_else(|| elsewhere(name, &exemplar, &KeyPath::default()).map(|path| path.to_string()))
@@ -35,23 +67,24 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>)
         .map(|(.., candidate)| candidate.to_owned())
 }
 
-/// One step into the exemplar. A name that it does not have is one that the user may choose (a class), so any member
-/// shows what is below it; an array has one element.
+/// One step into the exemplar. A name that it does not have is one that the user may choose (a class); an array has one
+/// element.
 fn step<'a>(value: &'a Value, segment: &Segment) -> Option<&'a Value> {
     match (value, segment) {
-        (Value::Object(table), Segment::Key(key)) => table.get(key).or_else(|| table.values().next()),
+        (Value::Object(table), Segment::Key(key)) => table.get(key).or_else(|| table.get(EXEMPLARY_CLASS)),
         (Value::Array(elements), Segment::Index(_)) => elements.first(),
         _ => None,
     }
 }
 
-/// Where in the tables with fixed names (not in arrays: which element would it be?) a key of this name stands.
+/// Where in the tables with fixed names (not in arrays and classes: which one would it be?) a key of this name stands.
 fn elsewhere(name: &str, value: &Value, at: &KeyPath) -> Option<KeyPath> {
     let table = value.as_object()?;
     if table.contains_key(name) {
         return Some(at.key(name));
     }
-    table.iter().find_map(|(key, value)| elsewhere(name, value, &at.key(key)))
+    let fixed = table.iter().filter(|(key, _)| *key != "class");
+    fixed.into_iter().find_map(|(key, value)| elsewhere(name, value, &at.key(key)))
 }
 
 #[cfg(test)]
@@ -68,6 +101,9 @@ mod tests {
             (KeyPath::from(["known_client"]).index(0).key("mca"), Some("mac")),
             (KeyPath::from(["class", "of-my-own", "brust"]), Some("burst")),
             (KeyPath::from(["limits", "client_rate"]), Some("client_rate_pps")),
+            (KeyPath::from(["class", "of-my-own", "client_rate"]), Some("client_rate_pps")),
+            (KeyPath::from(["allow"]).index(0).key("interfaces"), Some("interface")),
+            (KeyPath::from(["known_clients"]), Some("known_client")),
             (KeyPath::from(["zzz"]), None),
         ];
         for (path, nearest) in cases {
@@ -82,10 +118,23 @@ mod tests {
     }
 
     #[test]
-    fn the_exemplar_has_every_key_even_the_optional_ones() {
-        let exemplar = exemplar();
-        for pointer in ["/inventory", "/port/0/class", "/port/0/mode", "/known_client/0/vlans", "/class/vm/trusted"] {
-            assert!(exemplar.pointer(pointer).is_some(), "{pointer}");
+    fn everything_is_set_in_the_exemplar() {
+        fn unset(value: &Value, at: &str) -> Vec<String> {
+            match value {
+                Value::Null => vec![at.to_owned()],
+                Value::Object(table) => {
+                    table.iter().flat_map(|(key, value)| unset(value, &format!("{at}/{key}"))).collect()
+                }
+                Value::Array(elements) => elements.iter().flat_map(|value| unset(value, at)).collect(),
+                _ => Vec::new(),
+            }
         }
+        let mut keys = all_keys();
+        keys["class"] = keys["class"][EXEMPLARY_CLASS].clone();
+        assert_eq!(unset(&keys, ""), Vec::<String>::new());
+        for (array, name) in [("port", "class"), ("known_client", "mac"), ("allow", "mac")] {
+            assert!(keys[array][0].get(name).is_some(), "{array}");
+        }
+        assert_eq!(exemplar().validate(), []);
     }
 }

@@ -1,27 +1,33 @@
 //! The configuration: defaults, the TOML file, and what both must satisfy.
 //!
-//! - here: the types, their defaults, and what follows from them ([`Config::class_of`], [`Config::mode_of`])
+//! - here: the types and their defaults; `class`: port classes
+//! - `rules`: what follows from them for a port ([`Config::rules_of`])
 //! - `read`: from the text of a file to the types, with the line of each problem
 //! - `keys`: which keys exist, from the types themselves
-//! - `check`: what the values must satisfy
+//! - `check`: what the values must satisfy; `warn`: what they should
 //! - `problem`: the sentences
 
 mod check;
+mod class;
 mod keys;
 mod path;
 mod problem;
 mod read;
 #[cfg(test)]
 mod reference;
+mod rules;
+mod warn;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     check::port_name,
+    class::Class,
     path::{KeyPath, Segment},
     problem::{ConfigError, Problem, ProblemKind},
+    rules::{Rules, share},
 };
 use crate::{mac::Mac, model::Mode};
 
@@ -29,13 +35,6 @@ use crate::{mac::Mac, model::Mode};
 pub const DEFAULT_FILE: &str = "/etc/dhcp-guard/dhcp-guard.toml";
 /// The control API's socket, unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/dhcp-guard/agent.sock";
-
-/// The built-in class for virtual machines: libvirt's limit for DHCP.
-const VM: Class = Class { rate_pps: 10, burst: 50, trusted: false };
-/// The built-in class for physical machines: 250 nested virtual machines booting at once stay below it.
-const METAL: Class = Class { rate_pps: 50, burst: 250, trusted: false };
-/// The built-in class for DHCP servers and relays, which aggregate many clients.
-const TRUSTED: Class = Class { rate_pps: 1000, burst: 1000, trusted: true };
 
 /// Everything that can be configured. Every key has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,10 +50,14 @@ pub struct Config {
     pub socket: PathBuf,
     /// CSV file that gives ports and MACs the name of a machine.
     pub inventory: Option<PathBuf>,
-    /// Limits that do not depend on the class.
+    /// What happens to servers' messages from ports that are not trusted.
+    pub rogue_servers: RogueServers,
+    /// Limits of every class that has none of its own.
     pub limits: Limits,
+    /// What all untrusted ports together may send.
+    pub host: Host,
     /// Port classes by name. Those of the file are added to the built-in ones, or replace them.
-    #[serde(rename = "class", deserialize_with = "over_built_in_classes")]
+    #[serde(rename = "class", deserialize_with = "class::over_built_in")]
     pub classes: BTreeMap<String, Class>,
     /// Ports other than each interface's untagged one, or with a class of their own.
     #[serde(rename = "port", skip_serializing_if = "Vec::is_empty")]
@@ -62,37 +65,61 @@ pub struct Config {
     /// Clients known from the start.
     #[serde(rename = "known_client", skip_serializing_if = "Vec::is_empty")]
     pub known_clients: Vec<KnownClient>,
+    /// Clients and ports whose packets always pass.
+    #[serde(rename = "allow", skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<Allow>,
+    /// How strangers become known.
+    pub learning: Learning,
     /// When someone is an offender.
     pub detection: Detection,
     /// Sizes of the kernel's tables.
     pub capacity: Capacity,
 }
 
-/// Limits that do not depend on the class.
+/// What happens to servers' messages (to port 68 or 546) from ports that are not trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RogueServers {
+    /// They are dropped, provided that a guarded port is trusted. While none is, nobody has said where the servers are, and
+    /// the replies that everybody lives on may well come this way: then they are reported.
+    #[default]
+    Drop,
+    /// They pass, and are reported.
+    Report,
+}
+
+/// Limits of every class that has none of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Packets a second that one client may send; 1 to 1,000,000.
+    /// DHCPv4 packets a second that one client may send; 1 to 1,000,000.
     pub client_rate_pps: u32,
     /// And in one burst; 1 to 1,000,000.
     pub client_burst: u32,
+    /// DHCPv6 packets a second that one client may send; 1 to 1,000,000.
+    pub client_v6_rate_pps: u32,
+    /// And in one burst; 1 to 1,000,000.
+    pub client_v6_burst: u32,
     /// What strangers together may take of their port's limit; 1 to 100.
     pub strangers_share_percent: u32,
+    /// What DISCOVERs and Solicits together may take of their port's limit; 1 to 100, 100: all of it.
+    pub discover_share_percent: u32,
     /// New MACs a second, on one port, that get an entry even though their packet is dropped, so that it is counted for
     /// its MAC; 1 to 100,000.
     pub new_clients_per_s: u32,
 }
 
-/// A port class.
+/// What all untrusted ports together may send. It is not the sum of their limits: that all of them are busy at once is
+/// rather an incident than a day's work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Class {
-    /// DHCP packets a second that the port may send; 1 to 1,000,000.
+#[serde(default)]
+pub struct Host {
+    /// DHCP packets a second; 1 to 1,000,000.
     pub rate_pps: u32,
     /// And in one burst; 1 to 1,000,000.
     pub burst: u32,
-    /// DHCP servers, relays, uplinks towards them: only the port's own limit applies.
-    #[serde(default)]
-    pub trusted: bool,
+    /// What strangers, on all these ports together, may take of it; 1 to 100.
+    pub strangers_share_percent: u32,
 }
 
 /// A port.
@@ -105,7 +132,7 @@ pub struct Port {
     pub vlans: Vec<u16>,
     /// Class; the default class if missing.
     pub class: Option<String>,
-    /// Mode; the agent's if missing.
+    /// Mode; that of the class, or else the agent's, if missing.
     pub mode: Option<Mode>,
 }
 
@@ -119,6 +146,34 @@ pub struct KnownClient {
     pub vlans: Vec<u16>,
     /// Source MAC.
     pub mac: Mac,
+}
+
+/// A client, or a whole port, whose packets always pass: no limit, no quarantine and no other rule stops them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allow {
+    /// Interface name.
+    pub interface: String,
+    /// VLAN ids, outer first.
+    #[serde(default)]
+    pub vlans: Vec<u16>,
+    /// Source MAC; missing: everybody on the port.
+    pub mac: Option<Mac>,
+}
+
+/// How strangers that behave become known clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Learning {
+    /// Whether they do.
+    pub enabled: bool,
+    /// Seconds between a stranger's first and latest packet from which on it may become known; 1 to 86,400.
+    pub after_s: u32,
+    /// Strangers of one port that become known in one minute at most; 1 to 1,000.
+    pub per_port_per_minute: u32,
+    /// Clients of one port that are known by learning, at most; 1 to 100,000.
+    pub per_port_max: u32,
+    /// Seconds of silence after which a learned client is a stranger again; 60 to 31,536,000 (a year).
+    pub forget_after_s: u32,
 }
 
 /// When someone is an offender.
@@ -153,10 +208,14 @@ impl Default for Config {
             default_class: "metal".to_owned(),
             socket: PathBuf::from(DEFAULT_SOCKET),
             inventory: None,
+            rogue_servers: RogueServers::default(),
             limits: Limits::default(),
-            classes: built_in_classes(),
+            host: Host::default(),
+            classes: class::built_in(),
             ports: Vec::new(),
             known_clients: Vec::new(),
+            allowed: Vec::new(),
+            learning: Learning::default(),
             detection: Detection::default(),
             capacity: Capacity::default(),
         }
@@ -165,8 +224,30 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        // The worst legitimate client measured sends 4 packets in one second and 11 in ten.
-        Self { client_rate_pps: 2, client_burst: 20, strangers_share_percent: 50, new_clients_per_s: 128 }
+        Self {
+            // The worst legitimate client measured sends 4 packets in one second and 11 in ten.
+            client_rate_pps: 2,
+            client_burst: 20,
+            // RFC 8415 section 14.1 suggests 20 packets in 20 seconds.
+            client_v6_rate_pps: 1,
+            client_v6_burst: 20,
+            strangers_share_percent: 50,
+            discover_share_percent: 100,
+            new_clients_per_s: 128,
+        }
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        // Switches protect their own processor with 100 to 300 packets a second.
+        Self { rate_pps: 200, burst: 1000, strangers_share_percent: 50 }
+    }
+}
+
+impl Default for Learning {
+    fn default() -> Self {
+        Self { enabled: true, after_s: 300, per_port_per_minute: 10, per_port_max: 256, forget_after_s: 86_400 }
     }
 }
 
@@ -179,44 +260,6 @@ impl Default for Detection {
 impl Default for Capacity {
     fn default() -> Self {
         Self { ports: 1024, known_clients: 16_384, strangers: 65_536 }
-    }
-}
-
-fn built_in_classes() -> BTreeMap<String, Class> {
-    [("vm", VM), ("metal", METAL), ("trusted", TRUSTED)].map(|(name, class)| (name.to_owned(), class)).into()
-}
-
-/// The built-in classes, and over them those of the file.
-fn over_built_in_classes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Class>, D::Error> {
-    let mut classes = built_in_classes();
-    classes.extend(BTreeMap::<String, Class>::deserialize(deserializer)?);
-    Ok(classes)
-}
-
-impl Config {
-    /// The class, by name, that frames with these VLANs on this interface are held to: the port's own; else, because
-    /// VLANs without a port of their own belong to it, that of the interface's untagged port; else the default class.
-    #[must_use]
-    pub fn class_of(&self, interface: &str, vlans: &[u16]) -> (&str, &Class) {
-        let port = self.port(interface, vlans).or_else(|| self.port(interface, &[]));
-        let name = port.and_then(|port| port.class.as_deref()).unwrap_or(&self.default_class);
-        match self.classes.get_key_value(name) {
-            Some((name, class)) => (name, class),
-            // Not in a configuration that was validated. Never without a limit, all the same.
-            None => ("metal", &METAL),
-        }
-    }
-
-    /// The mode of frames with these VLANs on this interface: the port's own, found as in [`Self::class_of`], or the
-    /// agent's.
-    #[must_use]
-    pub fn mode_of(&self, interface: &str, vlans: &[u16]) -> Mode {
-        let port = self.port(interface, vlans).or_else(|| self.port(interface, &[]));
-        port.and_then(|port| port.mode).unwrap_or(self.mode)
-    }
-
-    fn port(&self, interface: &str, vlans: &[u16]) -> Option<&Port> {
-        self.ports.iter().find(|port| port.interface == interface && port.vlans == vlans)
     }
 }
 
@@ -233,56 +276,31 @@ mod tests {
         let defaults = Config::default();
         assert_eq!(config(""), defaults);
         assert_eq!(defaults.validate(), []);
-        assert_eq!((defaults.limits.client_rate_pps, defaults.limits.client_burst), (2, 20));
-        assert_eq!((defaults.limits.strangers_share_percent, defaults.limits.new_clients_per_s), (50, 128));
+        let limits = &defaults.limits;
+        assert_eq!((limits.client_rate_pps, limits.client_burst), (2, 20));
+        assert_eq!((limits.client_v6_rate_pps, limits.client_v6_burst), (1, 20));
+        assert_eq!((limits.strangers_share_percent, limits.discover_share_percent), (50, 100));
+        assert_eq!(limits.new_clients_per_s, 128);
+        assert_eq!(defaults.host, Host { rate_pps: 200, burst: 1000, strangers_share_percent: 50 });
+        assert_eq!(defaults.rogue_servers, RogueServers::Drop);
+        let learning = &defaults.learning;
+        assert!(learning.enabled);
+        assert_eq!((learning.after_s, learning.forget_after_s), (300, 86_400));
+        assert_eq!((learning.per_port_per_minute, learning.per_port_max), (10, 256));
         let detection = &defaults.detection;
         assert_eq!((detection.offender_windows, detection.recover_after_s, detection.remember_s), (3, 60, 600));
         let capacity = &defaults.capacity;
         assert_eq!((capacity.ports, capacity.known_clients, capacity.strangers), (1024, 16_384, 65_536));
         assert_eq!(defaults.mode, Mode::Enforce);
         assert_eq!(defaults.default_class, "metal");
-        let class = |name: &str| {
-            let class = &defaults.classes[name];
-            (class.rate_pps, class.burst, class.trusted)
-        };
-        assert_eq!(["vm", "metal", "trusted"].map(class), [(10, 50, false), (50, 250, false), (1000, 1000, true)]);
     }
 
     #[test]
     fn classes_of_the_file_join_or_replace_the_built_in_ones() {
         let config = config("[class.vm]\nrate_pps = 20\nburst = 60\n[class.lab]\nrate_pps = 5\nburst = 5\n");
-        assert_eq!(config.classes.keys().collect::<Vec<_>>(), ["lab", "metal", "trusted", "vm"]);
-        assert_eq!(config.classes["vm"], Class { rate_pps: 20, burst: 60, trusted: false });
-        assert_eq!(config.classes["metal"], METAL);
-    }
-
-    #[test]
-    fn a_port_has_its_class_or_its_interface_s_or_the_default() {
-        let config = config(
-            "mode = 'monitor'
-            [[port]]
-            interface = 'eth0'
-            class = 'vm'
-            mode = 'enforce'
-            [[port]]
-            interface = 'eth0'
-            vlans = [100]
-            class = 'trusted'
-            [[port]]
-            interface = 'eth0'
-            vlans = [200]",
-        );
-        let class = |interface, vlans: &[u16]| config.class_of(interface, vlans).0.to_owned();
-        assert_eq!(class("eth0", &[]), "vm");
-        assert_eq!(class("eth0", &[100]), "trusted");
-        assert_eq!(class("eth0", &[200]), "metal", "a port of its own, without a class");
-        assert_eq!(class("eth0", &[100, 20]), "vm", "no port of its own: the untagged one takes it");
-        assert_eq!(class("eth1", &[]), "metal");
-        assert!(config.class_of("eth0", &[100]).1.trusted);
-        assert_eq!(config.mode_of("eth0", &[]), Mode::Enforce);
-        assert_eq!(config.mode_of("eth0", &[7]), Mode::Enforce, "the untagged port takes it");
-        assert_eq!(config.mode_of("eth0", &[100]), Mode::Monitor, "a port of its own, without a mode");
-        assert_eq!(config.mode_of("eth1", &[]), Mode::Monitor);
+        assert_eq!(config.classes.keys().collect::<Vec<_>>(), ["lab", "metal", "strict", "trusted", "vm"]);
+        assert_eq!(config.classes["vm"], Class::with_rate(20, 60));
+        assert_eq!(config.classes["metal"], Class::metal());
     }
 
     #[test]
@@ -304,7 +322,15 @@ mod tests {
             vlans = [100, 20]
             [[known_client]]
             interface = 'eth0'
-            mac = '0200.5e10.0001'",
+            vlans = [100, 20]
+            mac = '0200.5e10.0001'
+            [[allow]]
+            interface = 'eth0'
+            [class.lab]
+            rate_pps = 1
+            burst = 1
+            mode = 'monitor'
+            discover_share_percent = 3",
         );
         assert_eq!(Config::from_toml(&toml::to_string(&config).unwrap()).unwrap(), config);
     }

@@ -122,6 +122,27 @@ pub enum ProblemKind {
         /// Where it is listed first.
         first: KeyPath,
     },
+    /// The client, or the port, is allowed twice.
+    #[error("{} is allowed already, at {first}: remove one", whom(*mac, port))]
+    DuplicateAllow {
+        /// The client's MAC; none: everybody on the port.
+        mac: Option<Mac>,
+        /// The port's name.
+        port: String,
+        /// Where it is allowed first.
+        first: KeyPath,
+    },
+    /// More allowed clients than the kernel has room for.
+    #[error("{} clients are too many, use at most {}, or allow whole ports", count(*clients as u64), count(*max as u64))]
+    TooManyAllowed {
+        /// How many there are.
+        clients: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A client on a port that nobody has configured.
+    #[error("there is no port {0}, add a [[port]] with these VLANs")]
+    NoSuchPort(String),
     /// There is no such class.
     #[error("there is no class `{name}`{}", did_you_mean(nearest.as_ref()))]
     UndefinedClass {
@@ -148,6 +169,10 @@ pub enum ProblemKind {
     /// The path cannot be that of a Unix socket.
     #[error("a socket's path has 1 to 107 bytes, this one has {0}")]
     SocketPath(usize),
+}
+
+fn whom(mac: Option<Mac>, port: &str) -> String {
+    mac.map_or_else(|| format!("everybody on {port}"), |mac| format!("client {mac} on {port}"))
 }
 
 fn did_you_mean(nearest: Option<&String>) -> String {

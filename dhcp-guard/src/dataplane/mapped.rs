@@ -30,7 +30,7 @@ unsafe impl<T> Sync for Mapped<T> {}
 
 impl<T: Pod> Mapped<T> {
     const WORDS: usize = {
-        assert!(size_of::<T>() % 8 == 0 && align_of::<T>() <= 8, "a value is a whole number of words");
+        assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8, "a value is a whole number of words");
         size_of::<T>() / 8
     };
 
@@ -84,7 +84,7 @@ impl<T: Pod> Mapped<T> {
     /// A copy of what is at byte `offset` of an element, each word as it is when its turn comes; `None` beyond the end.
     #[must_use]
     pub fn field<F: Pod>(&self, index: usize, offset: usize) -> Option<F> {
-        const { assert!(size_of::<F>() % 8 == 0, "a field is a whole number of words") };
+        const { assert!(size_of::<F>().is_multiple_of(8), "a field is a whole number of words") };
         let words = self.words(index).get(offset / 8..offset / 8 + size_of::<F>() / 8)?;
         let mut value = MaybeUninit::<F>::uninit();
         for (place, word) in words.iter().enumerate() {

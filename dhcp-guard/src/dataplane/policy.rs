@@ -1,7 +1,7 @@
 //! Putting a policy into force: at once, or not at all.
 //!
 //! See `dhcp_guard_common::layout::policy` for the two banks. Here is the order that makes them safe: no program may still
-//! be reading the idle bank when it is written ([`grace`]), every key must be listed in the filter before it is in its
+//! be reading the idle bank when it is written (`grace`), every key must be listed in the filter before it is in its
 //! table, and the version comes last.
 
 use std::collections::HashMap;

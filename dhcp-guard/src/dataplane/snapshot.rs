@@ -11,7 +11,7 @@ use dhcp_guard_common::{
         BEING_FILLED, CLIENT_MEMO_BITS, ClientKey, ClientMemo, ClientState, DISTINCT_WORDS, MEMO_KNOWN, NO_PORT_SLOT,
         PortCounters, PortState, Troubles, WAYS,
     },
-    verdict::Reason,
+    verdict::{Note, Reason},
 };
 use jiff::Timestamp;
 
@@ -49,7 +49,7 @@ pub struct Snapshot {
     pub received: HashMap<String, u64>,
     /// All clients with an entry.
     pub clients: Vec<ClientSample>,
-    /// What the program could not do.
+    /// What the program could not do. `untracked` has all packets of clients without an entry.
     pub troubles: Troubles,
 }
 
@@ -61,14 +61,17 @@ impl DataPlane {
     pub fn snapshot(&mut self, epoch: Instant) -> Result<Snapshot, Error> {
         let moment = self.moment(epoch)?;
         let slots = NO_PORT_SLOT..=self.slots.len();
+        let ports = self.read_counters(slots.clone())?;
+        let mut troubles = self.read_troubles()?;
+        troubles.untracked += ports.iter().map(|port| port.notes[Note::Untracked.index()]).sum::<u64>();
         Ok(Snapshot {
             moment,
-            ports: self.read_counters(slots.clone())?,
+            ports,
             distinct: slots.map(|slot| self.take_distinct(slot)).collect(),
             // Without procfs, nobody knows.
             received: received::frames().unwrap_or_default(),
             clients: self.read_clients()?,
-            troubles: self.read_troubles()?,
+            troubles,
         })
     }
 

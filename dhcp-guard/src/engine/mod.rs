@@ -5,7 +5,9 @@
 //!
 //! * [`window`]: what happened to one client or port since the last observation.
 //! * [`standing`]: the state machine of one client or port.
+//! * [`learning`]: which strangers become known clients.
 
+pub mod learning;
 pub mod standing;
 pub mod window;
 
@@ -108,6 +110,12 @@ impl Engine {
             }
             tracked.standing != Standing::Normal
         });
+    }
+
+    /// One of those the engine knows.
+    #[must_use]
+    pub fn get(&self, subject: Subject) -> Option<&Tracked> {
+        self.tracked.get(&subject)
     }
 
     /// Everyone the engine knows, in no order.

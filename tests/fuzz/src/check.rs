@@ -2,7 +2,7 @@
 
 use dhcp_guard_common::{
     message::{self, MAX_OPTIONS},
-    parse::{self, Dhcp, Family, MAX_EXTENSIONS, MacWords},
+    parse::{self, Dhcp, Family, MAX_EXTENSIONS, MacWord},
 };
 
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
     watched::Watched,
 };
 
-/// Most reads of a walk: Ethernet, two tags, IP, extension headers, UDP, source.
-const WALK_READS: usize = 6 + MAX_EXTENSIONS;
+/// Most reads of a walk: Ethernet and two tags; IP and UDP in each half; extension headers and the source in the second.
+const WALK_READS: usize = 3 + 2 * 2 + MAX_EXTENSIONS + 1;
 /// Most reads for the message type: the cookie, and code, length and value of each option in three fields.
 const TYPE_READS: usize = 1 + 3 * 3 * MAX_OPTIONS;
 /// Two tags, and IPv6 with nothing but the longest extension headers: 256 units of eight bytes.
@@ -45,6 +45,9 @@ pub fn ours(bytes: &[u8]) -> Option<Packet> {
     let watched = Watched::new(bytes);
     let dhcp = parse::walk(&watched);
     assert!(watched.reads() <= WALK_READS, "a walk has a bound");
+    // The kernel hands the first half's result to the second in one word.
+    let link = parse::may_be_dhcp(&bytes).map(|link| parse::Link::from_word(link.word()));
+    assert_eq!(dhcp, link.and_then(|link| parse::finish(&bytes, link)), "in halves, on the right");
     let dhcp = dhcp?;
     // The ports, which are the first half of the UDP header, are inside the frame; the message may begin behind it.
     assert!(dhcp.payload <= LAST_PAYLOAD && dhcp.payload <= bytes.len() + 4, "{} of {}", dhcp.payload, bytes.len());
@@ -59,8 +62,8 @@ pub fn ours(bytes: &[u8]) -> Option<Packet> {
 }
 
 /// A MAC address as its bytes.
-fn mac(words: MacWords) -> [u8; 6] {
-    let [[a, b], [c, d], [e, f]] = words.map(u16::to_ne_bytes);
+fn mac(word: MacWord) -> [u8; 6] {
+    let [a, b, c, d, e, f, 0, 0] = word.to_le_bytes() else { panic!("{word:#x} is more than a MAC address") };
     [a, b, c, d, e, f]
 }
 

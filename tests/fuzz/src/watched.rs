@@ -39,4 +39,10 @@ impl Frame for Watched<'_> {
         self.count();
         self.bytes.byte(at)
     }
+
+    fn long(&self, at: usize) -> Option<u64> {
+        assert!(at.is_multiple_of(2), "a long at the odd offset {at}: some machines cannot read it");
+        self.count();
+        self.bytes.long(at)
+    }
 }

@@ -37,6 +37,21 @@ impl Spread {
     }
 }
 
+impl Spread {
+    /// The same in another unit.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        let Self { median, min, lower_quartile, upper_quartile, max } = *self;
+        Self {
+            median: median * factor,
+            min: min * factor,
+            lower_quartile: lower_quartile * factor,
+            upper_quartile: upper_quartile * factor,
+            max: max * factor,
+        }
+    }
+}
+
 /// Linear between the neighbours (Hyndman and Fan 1996, definition 7, which is what most tools use).
 fn quantile(sorted: &[f64], fraction: f64) -> f64 {
     let place = fraction * (sorted.len() - 1) as f64;

@@ -17,7 +17,8 @@ use tests::{
 #[command(name = "flood")]
 struct Arguments {
     /// Whose frames: `one` (a single MAC), `macs:N` (round robin over N), `random` (a new source MAC for every frame),
-    /// `random-chaddr` (one source MAC, a new client hardware address for every frame).
+    /// `random-chaddr` (one source MAC, a new client hardware address for every frame), `random-all` (source MAC, client
+    /// hardware address, transaction id, relay address and message type, all new and unrelated in every frame).
     #[arg(long, default_value = "one")]
     mode: ModeName,
     /// The source MAC, and the base for `macs:N`.
@@ -26,6 +27,9 @@ struct Arguments {
     /// VLAN ids, the outer one first: one (802.1Q) or two (802.1ad, 802.1Q), as in `100,20`.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..4095))]
     vlan: Vec<u16>,
+    /// New VLAN ids, 0 to 4095, in every frame, in place of those given.
+    #[arg(long, requires = "vlan")]
+    random_vlans: bool,
     /// How long to send, in seconds.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -50,17 +54,19 @@ enum ModeName {
     Macs(u32),
     Random,
     RandomChaddr,
+    RandomAll,
 }
 
 impl FromStr for ModeName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("`{text}` is none of one, macs:N, random, random-chaddr");
+        let unknown = || format!("`{text}` is none of one, macs:N, random, random-chaddr, random-all");
         Ok(match text {
             "one" => Self::One,
             "random" => Self::Random,
             "random-chaddr" => Self::RandomChaddr,
+            "random-all" => Self::RandomAll,
             _ => Self::Macs(text.strip_prefix("macs:").and_then(|count| count.parse().ok()).ok_or_else(unknown)?),
         })
     }
@@ -92,6 +98,7 @@ fn run(arguments: Arguments) -> Result<Report> {
         ModeName::Macs(count) => Mode::Macs { base: arguments.mac, count },
         ModeName::Random => Mode::Random { seed: SEED },
         ModeName::RandomChaddr => Mode::RandomChaddr { source: arguments.mac, seed: SEED },
+        ModeName::RandomAll => Mode::RandomAll { seed: SEED },
     };
     let tags = match arguments.vlan[..] {
         [] => Vec::new(),
@@ -105,7 +112,7 @@ fn run(arguments: Arguments) -> Result<Report> {
         rate_pps: arguments.rate,
     };
     let from = Injection { netns, interface };
-    let flood = Flood::start(&from, Traffic { mode, tags }, limits)
+    let flood = Flood::start(&from, Traffic { mode, tags, random_vlans: arguments.random_vlans }, limits)
         .with_context(|| format!("cannot flood `{}`", from.interface))?;
     flood.wait()
 }

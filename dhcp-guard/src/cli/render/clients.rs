@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     human::{ago, count, rate},
-    model::Clients,
+    model::{ClientReport, Clients, KnownBy},
 };
 
 /// The clients of the answer, and how many more there are.
@@ -35,10 +35,10 @@ pub(crate) fn clients(answer: &Clients, more: usize, now: Timestamp, style: Styl
     for client in &answer.clients {
         table.row([
             words::state(client.state),
-            client.mac.as_str().into(),
+            words::client(client.mac.as_deref(), client.peer.as_deref(), client.relay.as_deref()),
             client.port.as_str().into(),
             words::machine(client.server_id.as_deref(), None),
-            if client.known { "known" } else { "stranger" }.into(),
+            who(client).into(),
             rate(client.rate_pps).into(),
             count(client.packets).into(),
             words::dropped(client.dropped, client.would_drop),
@@ -56,16 +56,25 @@ pub(crate) fn clients(answer: &Clients, more: usize, now: Timestamp, style: Styl
     text
 }
 
+fn who(client: &ClientReport) -> &'static str {
+    match client.known_by {
+        Some(KnownBy::Learned) => "learned",
+        Some(KnownBy::Configuration) => "known",
+        None => "stranger",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::samples::*, *};
-    use crate::model::{ClientReport, State};
+    use crate::model::State;
 
     #[test]
     fn a_client_has_a_place_and_counts() {
         let stranger = ClientReport {
-            mac: "02:00:5e:10:00:01".into(),
+            mac: Some("02:00:5e:10:00:01".into()),
             known: false,
+            known_by: None,
             state: State::Offender,
             packets: 1_234_567,
             dropped: 1_234_500,
@@ -73,16 +82,20 @@ mod tests {
             server_id: Some("em-17".into()),
             ..a_client()
         };
-        let silent = ClientReport { first_seen: None, last_seen: None, packets: 0, ..a_client() };
-        let answer = Clients { as_of: now(), clients: vec![stranger, a_client(), silent] };
+        let relayed = ClientReport { relay: Some("10.0.0.1".into()), known_by: Some(KnownBy::Learned), ..a_client() };
+        let (peer, relay) = (Some("::dead:beef".into()), Some("dhcpv6".into()));
+        let silent =
+            ClientReport { first_seen: None, last_seen: None, packets: 0, mac: None, peer, relay, ..a_client() };
+        let answer = Clients { as_of: now(), clients: vec![stranger, a_client(), relayed, silent] };
         assert_eq!(
             clients(&answer, 123, now(), PLAIN),
             "\
-STATE     MAC                PORT  MACHINE  WHO            RATE    PACKETS    DROPPED  FIRST SEEN  LAST SEEN
-offender  02:00:5e:10:00:01  eth0  em-17    stranger  4,000 pps  1,234,567  1,234,500  2 h ago     12 s ago
-normal    02:00:5e:10:00:02  eth0  -        known         0 pps         12          0  2 h ago     12 s ago
-normal    02:00:5e:10:00:02  eth0  -        known         0 pps          0          0  never       never
-… and 123 more (`-n 126` shows all)
+STATE     MAC                                 PORT  MACHINE  WHO            RATE    PACKETS    DROPPED  FIRST SEEN  LAST SEEN
+offender  02:00:5e:10:00:01                   eth0  em-17    stranger  4,000 pps  1,234,567  1,234,500  2 h ago     12 s ago
+normal    02:00:5e:10:00:02                   eth0  -        known         0 pps         12          0  2 h ago     12 s ago
+normal    02:00:5e:10:00:02 (relay 10.0.0.1)  eth0  -        learned       0 pps         12          0  2 h ago     12 s ago
+normal    ::dead:beef (relay dhcpv6)          eth0  -        known         0 pps          0          0  never       never
+… and 123 more (`-n 127` shows all)
 "
         );
     }

@@ -45,9 +45,9 @@ pub(crate) fn offenders(answer: &Offenders, now: Timestamp, style: Style) -> Str
 }
 
 fn who(offender: &Offender) -> Cell {
-    match (offender.kind, &offender.mac) {
-        (Kind::Client, Some(mac)) => mac.as_str().into(),
-        _ => Cell::new(Tone::Dim, "(whole port)"),
+    match offender.kind {
+        Kind::Port => Cell::new(Tone::Dim, "(whole port)"),
+        Kind::Client => words::client(offender.mac.as_deref(), offender.peer.as_deref(), offender.relay.as_deref()),
     }
 }
 
@@ -101,6 +101,13 @@ offender   em-17 (web-3)  02:00:5e:10:00:01  eth0.100  4.1 M/s   2 pps      1,23
 recovered  -              (whole port)       tap7        0 pps  50 pps  (1,500 would)  3 min ago  1 min ago  strangers over their share of the port
 "
         );
+    }
+
+    #[test]
+    fn a_relayed_offender_names_its_relay() {
+        let relayed = Offender { relay: Some("10.0.0.1".into()), ..an_offender() };
+        let text = offenders(&Offenders { as_of: now(), offenders: vec![relayed] }, now(), PLAIN);
+        assert!(text.contains("  02:00:5e:10:00:01 (relay 10.0.0.1)  eth0.100  "), "{text}");
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) fn ports(answer: &Ports, now: Timestamp, style: Style) -> String {
         ("DHCP PACKETS", Right),
         ("DROPPED", Right),
         ("CLIENTS", Right),
+        ("MACS/S", Right),
         ("ROGUE", Right),
     ];
     let mut table = Table::new(style, columns);
@@ -47,18 +48,26 @@ pub(crate) fn ports(answer: &Ports, now: Timestamp, style: Style) -> String {
             count(port.packets).into(),
             words::dropped(port.dropped, port.would_drop),
             count(port.clients).into(),
+            distinct_macs(port),
             noticed(Tone::Bad, port.rogue_server_packets, count(port.rogue_server_packets)),
         ]);
     }
     table.render()
 }
 
-/// A class that is called something else and is trusted all the same says so.
+/// The class; and what it means, if its name does not say it.
 fn class(port: &PortReport) -> Cell {
-    if port.trusted && port.class != "trusted" {
-        return format!("{} (trusted)", port.class).into();
+    let trusted = if port.trusted && port.class != "trusted" { " (trusted)" } else { "" };
+    let allowed = if port.allowed { " (allowed)" } else { "" };
+    format!("{}{trusted}{allowed}", port.class).into()
+}
+
+/// Strangers in the last second. More than can be told is certainly random MACs.
+fn distinct_macs(port: &PortReport) -> Cell {
+    match port.distinct_macs {
+        Some(macs) => noticed(Tone::Plain, macs, count(macs)),
+        None => Cell::new(Tone::Bad, "many"),
     }
-    port.class.as_str().into()
 }
 
 /// Zero is not worth looking at.
@@ -85,17 +94,20 @@ mod tests {
             dropped: 1,
             would_drop: 4_900_000,
             clients: 1500,
+            distinct_macs: None,
             rogue_server_packets: 3,
             server_id: Some("em-17".into()),
             ..a_port()
         };
-        let answer = Ports { as_of: now(), ports: vec![flooded, a_port()] };
+        let allowed = PortReport { allowed: true, ..a_port() };
+        let answer = Ports { as_of: now(), ports: vec![flooded, a_port(), allowed] };
         assert_eq!(
             ports(&answer, now(), PLAIN),
             "\
-STATE       PORT      MACHINE  CLASS             MODE         RATE   LIMIT  BURST  DROP RATE  DHCP PACKETS               DROPPED  CLIENTS  ROGUE
-over limit  eth0.100  em-17    relays (trusted)  monitor  12.3 k/s  50 pps    250   12.2 k/s     5,000,000  1 (+4,900,000 would)    1,500      3
-normal      eth0      -        metal             enforce     1 pps  50 pps    250      0 pps         1,200                     0        2      0
+STATE       PORT      MACHINE  CLASS             MODE         RATE   LIMIT  BURST  DROP RATE  DHCP PACKETS               DROPPED  CLIENTS  MACS/S  ROGUE
+over limit  eth0.100  em-17    relays (trusted)  monitor  12.3 k/s  50 pps    250   12.2 k/s     5,000,000  1 (+4,900,000 would)    1,500    many      3
+normal      eth0      -        metal             enforce     1 pps  50 pps    250      0 pps         1,200                     0        2       1      0
+normal      eth0      -        metal (allowed)   enforce     1 pps  50 pps    250      0 pps         1,200                     0        2       1      0
 "
         );
     }

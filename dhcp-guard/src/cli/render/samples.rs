@@ -20,6 +20,8 @@ pub(crate) fn an_offender() -> Offender {
     Offender {
         kind: Kind::Client,
         mac: Some("02:00:5e:10:00:01".into()),
+        relay: None,
+        peer: None,
         interface: "eth0".into(),
         port: "eth0.100".into(),
         vlans: vec![100],
@@ -28,6 +30,7 @@ pub(crate) fn an_offender() -> Offender {
         would_drop: 0,
         rate_pps: 4_190_000,
         limit_pps: 2,
+        limit_v6_pps: Some(1),
         first_seen: before(200),
         last_seen: before(0),
         offender_since: before(190),
@@ -46,6 +49,7 @@ pub(crate) fn a_port() -> PortReport {
         vlans: vec![],
         class: "metal".into(),
         trusted: false,
+        allowed: false,
         mode: Mode::Enforce,
         state: State::Normal,
         packets: 1200,
@@ -56,20 +60,25 @@ pub(crate) fn a_port() -> PortReport {
         limit_pps: 50,
         limit_burst: 250,
         clients: 2,
+        distinct_macs: Some(1),
         rogue_server_packets: 0,
         server_id: None,
         reasons: [("pass_stranger".to_owned(), 1200)].into(),
         message_types: [("discover".to_owned(), 1200)].into(),
+        notes: [("relayed".to_owned(), 0)].into(),
     }
 }
 
 pub(crate) fn a_client() -> ClientReport {
     ClientReport {
-        mac: "02:00:5e:10:00:02".into(),
+        mac: Some("02:00:5e:10:00:02".into()),
+        relay: None,
+        peer: None,
         interface: "eth0".into(),
         port: "eth0".into(),
         vlans: vec![],
         known: true,
+        known_by: Some(KnownBy::Configuration),
         state: State::Normal,
         packets: 12,
         dropped: 0,
@@ -100,6 +109,7 @@ pub(crate) fn an_interface() -> InterfaceStatus {
         ]
         .into(),
         message_types: [("discover".to_owned(), 12_350_000)].into(),
+        notes: [("relayed".to_owned(), 0)].into(),
     }
 }
 

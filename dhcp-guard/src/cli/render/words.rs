@@ -48,7 +48,9 @@ pub(super) fn limit(reason: &str) -> String {
     match reason {
         "client_limit" => "over the limit for one client".to_owned(),
         "stranger_share" => "strangers over their share of the port".to_owned(),
+        "discover_share" => "DISCOVERs over their share of the port".to_owned(),
         "port_limit" => "over the limit of the port".to_owned(),
+        "host_limit" => "over what the host may send".to_owned(),
         other => other.replace('_', " "),
     }
 }
@@ -62,11 +64,16 @@ pub(super) fn verdict(reason: &str) -> String {
         _ => return reason.to_owned(),
     };
     let why = match rest {
+        "allowed" => "on the allowlist".to_owned(),
         "known" => "known client within its limits".to_owned(),
         "stranger" => "stranger within the limits".to_owned(),
         "trusted" => "trusted port within its limit".to_owned(),
         "server" => "server's message from a port that is not trusted".to_owned(),
         "no_port" => "no port configured, so no limit".to_owned(),
+        "quarantine" => "client or port in quarantine".to_owned(),
+        "rogue_server" => "server's message from a port that is not trusted".to_owned(),
+        "chaddr_mismatch" => "another hardware address in the message than in its frame".to_owned(),
+        "malformed" => "source MAC that nobody can have".to_owned(),
         limited => limit(limited),
     };
     format!("{verb}: {why}")
@@ -80,6 +87,12 @@ pub(super) fn dropped(dropped: u64, would_drop: u64) -> Cell {
         (0, would) => format!("({} would)", count(would)).into(),
         (dropped, would) => format!("{} (+{} would)", count(dropped), count(would)).into(),
     }
+}
+
+/// A client by its MAC, or by what else is known of it, and the relay that it is behind.
+pub(super) fn client(mac: Option<&str>, peer: Option<&str>, relay: Option<&str>) -> Cell {
+    let name = mac.or(peer).unwrap_or("unknown");
+    relay.map_or_else(|| name.into(), |relay| format!("{name} (relay {relay})").into())
 }
 
 /// A machine by its id and name; `-` for one that the inventory does not have.

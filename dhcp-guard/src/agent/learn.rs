@@ -1,0 +1,198 @@
+//! Between the pure [`learning`](crate::engine::learning) and the thread that owns the data plane: what was read becomes
+//! what learning takes, and what it decides goes to the reader, which carries it out.
+
+use std::{collections::HashSet, sync::mpsc as std_mpsc, time::Duration};
+
+use log::{debug, warn};
+
+use super::plan::Plan;
+use crate::{
+    config::Config,
+    dataplane::{self, DataPlane, Snapshot, clock::Moment, snapshot::ClientSample},
+    engine::learning::{Action, ClientSeen, Learning, PortSeen, Rules, Seen},
+};
+
+/// Lists of actions that may wait for the reader, which comes for them once a window.
+const QUEUE: usize = 2;
+
+/// The decision loop's end.
+#[derive(Debug)]
+pub struct Learner {
+    learning: Learning,
+    actions: std_mpsc::SyncSender<Vec<Action>>,
+}
+
+/// The reader's end.
+#[derive(Debug)]
+pub struct Actions {
+    receiver: std_mpsc::Receiver<Vec<Action>>,
+    failures: u64,
+}
+
+/// Both ends; no learner if the configuration wants none.
+#[must_use]
+pub fn channel(config: &Config, plan: &Plan) -> (Option<Learner>, Actions) {
+    let (actions, receiver) = std_mpsc::sync_channel(QUEUE);
+    let rules = Rules {
+        after: Duration::from_secs(config.learning.after_s.into()),
+        per_port_per_minute: config.learning.per_port_per_minute as usize,
+        per_port_max: config.learning.per_port_max as usize,
+        forget_after: Duration::from_secs(config.learning.forget_after_s.into()),
+        capacity: config.capacity.known_clients as usize,
+    };
+    let learning = Learning::new(rules, plan.configured.clone());
+    let learner = config.learning.enabled.then_some(Learner { learning, actions });
+    (learner, Actions { receiver, failures: 0 })
+}
+
+impl Learner {
+    /// Learns from a reading. `excess` has, by slot, the packets over the port's limits in the last window.
+    ///
+    /// Waits for nobody: what finds the queue full is lost, and decided anew.
+    pub fn step(&mut self, snapshot: &Snapshot, plan: &Plan, excess: impl Fn(u32) -> u64) {
+        let ports = plan.ports.iter().map(|port| PortSeen {
+            slot: port.slot,
+            excess: excess(port.slot),
+            distinct: snapshot.distinct.get(port.slot as usize).copied().flatten(),
+            strangers_pps: port.rules.strangers.0.into(),
+        });
+        let guarded: HashSet<u32> = plan.ports.iter().map(|port| port.slot).collect();
+        let clients = snapshot.clients.iter().filter(|client| guarded.contains(&client.key.slot()));
+        let seen = Seen {
+            now: since_boot(&snapshot.moment, snapshot.moment.ticks),
+            clients: clients.map(|client| client_seen(&snapshot.moment, client)).collect(),
+            ports: ports.collect(),
+        };
+        let actions = self.learning.step(&seen);
+        if !actions.is_empty() && self.actions.try_send(actions).is_err() {
+            debug!("the map reader is late: what was learned is put off");
+        }
+    }
+}
+
+impl Actions {
+    /// Carries out what was decided. That something cannot be done is no reason to stop guarding: the log says so, and
+    /// what matters is decided anew.
+    pub fn carry_out(&mut self, plane: &mut DataPlane) {
+        while let Ok(actions) = self.receiver.try_recv() {
+            for action in actions {
+                if let Err(error) = carry_out(plane, action) {
+                    self.failures += 1;
+                    if self.failures.is_power_of_two() {
+                        warn!("cannot change who is a known client ({} times so far): {error}", self.failures);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn carry_out(plane: &mut DataPlane, action: Action) -> Result<(), dataplane::Error> {
+    match action {
+        Action::Promote(client) => {
+            let done = plane.promote(client)?;
+            debug!("client {client:x?} {}", if done { "is known from now on" } else { "is gone already" });
+        }
+        Action::Forget(client) => {
+            plane.forget(client)?;
+            debug!("client {client:x?} was silent for long, and is a stranger again");
+        }
+    }
+    Ok(())
+}
+
+fn client_seen(moment: &Moment, client: &ClientSample) -> ClientSeen {
+    let state = &client.state;
+    ClientSeen {
+        key: client.key,
+        known: client.known,
+        first_seen: since_boot(moment, state.first_seen),
+        last_seen: since_boot(moment, state.last_seen),
+        packets: state.packets,
+        own_excess: state.own_excess,
+    }
+}
+
+/// The kernel's ticks as a time. Their start does not matter, only that all have the same.
+fn since_boot(moment: &Moment, ticks: u64) -> Duration {
+    let hz = u64::from(moment.ticks_per_s.max(1));
+    Duration::from_secs(ticks / hz) + Duration::from_nanos(ticks % hz * 1_000_000_000 / hz)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use dhcp_guard_common::layout::{ClientKey, ClientState, Troubles};
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::dataplane::interface::Interface;
+
+    const HZ: u32 = 250;
+
+    fn snapshot(seconds: u64, distinct: Option<u64>, clients: Vec<ClientSample>) -> Snapshot {
+        let monotonic = Duration::from_secs(seconds);
+        let moment = Moment { wall: Timestamp::UNIX_EPOCH, monotonic, ticks: seconds * u64::from(HZ), ticks_per_s: HZ };
+        Snapshot {
+            moment,
+            ports: vec![],
+            distinct: vec![Some(0), distinct],
+            received: HashMap::new(),
+            clients,
+            troubles: Troubles::default(),
+        }
+    }
+
+    fn stranger(slot: u32) -> ClientSample {
+        let ticks = |seconds: u64| seconds * u64::from(HZ);
+        let state = ClientState { packets: 2, first_seen: ticks(100), last_seen: ticks(400), ..ClientState::default() };
+        ClientSample { key: ClientKey::from_mac(slot, [2, 0, 0, 0, 0, 1]), known: false, state }
+    }
+
+    fn plan(config: &Config) -> Plan {
+        let interface = Interface { name: "eth0".into(), ifindex: 3, up: true, xdp_program: None };
+        Plan::new(config, vec![interface], false)
+    }
+
+    #[test]
+    fn what_was_read_reaches_learning_and_what_it_decides_the_reader() {
+        let config = Config::default();
+        let plan = plan(&config);
+        let (learner, actions) = channel(&config, &plan);
+        let mut learner = learner.unwrap();
+        learner.step(&snapshot(500, Some(26), vec![stranger(1)]), &plan, |_| 0);
+        learner.step(&snapshot(510, Some(0), vec![stranger(1)]), &plan, |_| 1);
+        assert!(actions.receiver.try_recv().is_err(), "the port is under pressure");
+        learner.step(&snapshot(520, Some(25), vec![stranger(1), stranger(2)]), &plan, |_| 0);
+        let expected = vec![Action::Promote(stranger(1).key)];
+        assert_eq!(actions.receiver.try_recv().unwrap(), expected, "and nobody on a port that there is not");
+    }
+
+    #[test]
+    fn a_reader_that_does_not_come_is_not_waited_for() {
+        let config = Config::default();
+        let plan = plan(&config);
+        let (learner, actions) = channel(&config, &plan);
+        let mut learner = learner.unwrap();
+        for round in 0..10 {
+            learner.step(&snapshot(500 + round * 10, Some(0), vec![stranger(1)]), &plan, |_| 0);
+        }
+        assert_eq!(actions.receiver.try_iter().count(), QUEUE);
+        drop(actions);
+        learner.step(&snapshot(700, Some(0), vec![stranger(1)]), &plan, |_| 0);
+    }
+
+    #[test]
+    fn who_does_not_want_learning_has_none() {
+        let mut config = Config::default();
+        config.learning.enabled = false;
+        assert!(channel(&config, &plan(&config)).0.is_none());
+    }
+
+    #[test]
+    fn ticks_are_times() {
+        let moment = snapshot(0, None, vec![]).moment;
+        assert_eq!(since_boot(&moment, 1001), Duration::from_millis(4004));
+    }
+}
