@@ -6,10 +6,18 @@
 //! `interval`. A limiter that was never used, or not for years, has a TAT in the past and needs no special case.
 //!
 //! Time is counted in *grains*: 1/2^20 of a kernel tick (jiffy). The kernel's tick counter costs about 1 ns to read,
-//! the fraction leaves room for rates far above one packet a tick. 64 bits last for centuries at any tick rate.
+//! the fraction leaves room for rates far above one packet a tick. Times are compared by their difference, so a clock that
+//! wraps does no harm; a limiter that was idle for more than half of the clock's range (278 years of 1,000 ticks a second)
+//! would seem to be ahead of its schedule.
+//!
+//! A clock of ticks sees packets up to one tick closer together than they are. A sender at exactly its rate is therefore
+//! only certain to be admitted with a burst of at least `2 + rate_pps / ticks_per_s`.
 
 /// Grains in a tick, as a power of two.
 pub const GRAIN_BITS: u32 = 20;
+
+/// No limiter is further ahead of its schedule than that, or its distance from now would not fit a signed word.
+const MAX_TOLERANCE: u64 = 1 << 62;
 
 /// A rate limit as the kernel uses it: both in grains.
 #[repr(C)]
@@ -29,7 +37,8 @@ impl Limit {
     pub fn new(rate_pps: u32, burst: u32, ticks_per_s: u32) -> Self {
         let grains_per_s = u64::from(ticks_per_s) << GRAIN_BITS;
         let interval = grains_per_s.div_ceil(u64::from(rate_pps.max(1))).max(1);
-        Self { interval, tolerance: interval * u64::from(burst.max(1) - 1) }
+        let tolerance = interval.saturating_mul(u64::from(burst.max(1) - 1)).min(MAX_TOLERANCE);
+        Self { interval, tolerance }
     }
 }
 
@@ -46,11 +55,13 @@ pub enum Decision {
 #[inline(always)]
 #[must_use]
 pub fn decide(tat: u64, now: u64, limit: &Limit) -> Decision {
-    if tat > now.wrapping_add(limit.tolerance) {
-        return Decision::ExceedsUntil(tat - limit.tolerance);
+    // Negative for a schedule in the past, and right even where one of the two has wrapped and the other has not.
+    let ahead = tat.wrapping_sub(now).cast_signed();
+    if ahead > limit.tolerance.cast_signed() {
+        return Decision::ExceedsUntil(tat.wrapping_sub(limit.tolerance));
     }
-    let base = if tat > now { tat } else { now };
-    Decision::Conforms(base + limit.interval)
+    let base = if ahead > 0 { tat } else { now };
+    Decision::Conforms(base.wrapping_add(limit.interval))
 }
 
 /// The word of a limiter that several CPUs share.
@@ -151,7 +162,7 @@ mod tests {
     fn says_until_when_it_is_certain() {
         let limit = Limit::new(2, 20, HZ);
         let word = AtomicU64::new(0);
-        while take(&word, BOOT, &limit) == Taken::Yes {}
+        assert!((0..20).all(|_| take(&word, BOOT, &limit) == Taken::Yes));
         let Taken::NoUntil(until) = take(&word, BOOT, &limit) else { panic!("must be over its limit") };
         assert_eq!(until, BOOT + SECOND / 2);
         assert_eq!(take(&word, until - 1, &limit), Taken::NoUntil(until));
@@ -189,41 +200,122 @@ mod tests {
         assert!(total >= 490, "{total} admitted of 500: far more lost races than retries allow");
     }
 
+    /// Times from `start`, these gaps apart, on a clock that may wrap.
+    fn times(start: u64, gaps: &[u64]) -> Vec<u64> {
+        gaps.iter().scan(start, |now, gap| Some(core::mem::replace(now, now.wrapping_add(*gap)))).collect()
+    }
+
+    /// Which packets a limiter admits that was last used `idle` before the first of them.
+    fn verdicts(limit: &Limit, times: &[u64], idle: u64) -> Vec<bool> {
+        let word = AtomicU64::new(times[0].wrapping_sub(idle));
+        times.iter().map(|now| take(&word, *now, limit) == Taken::Yes).collect()
+    }
+
+    /// Somewhere, or where the clock is about to wrap.
+    fn starts() -> impl Strategy<Value = u64> {
+        prop_oneof![any::<u64>(), (0..20 * SECOND).prop_map(|left| u64::MAX - left)]
+    }
+
+    /// From all at once to slower than any rate.
+    fn gaps() -> impl Strategy<Value = Vec<u64>> {
+        let gap = prop_oneof![Just(0), 0..1u64 << 12, 0..1u64 << GRAIN_BITS, 0..SECOND / 4, 0..2 * SECOND];
+        proptest::collection::vec(gap, 1..300)
+    }
+
+    /// Never used up to centuries ago.
+    const IDLE: core::ops::Range<u64> = 0..1 << 62;
+
     proptest! {
+        /// In every span of time, not only from the beginning.
         #[test]
         fn never_more_than_rate_times_time_plus_burst(
-            rate in 1u32..100_000,
-            burst in 1u32..2_000,
-            start in 0u64..u64::MAX / 4,
-            gaps in proptest::collection::vec(0u64..SECOND / 4, 1..400),
+            rate in 1u32..100_000, burst in 1u32..2_000, start in starts(), idle in IDLE, gaps in gaps(),
         ) {
             let limit = Limit::new(rate, burst, HZ);
-            let times: Vec<u64> = gaps.iter().scan(start, |now, gap| { *now += gap; Some(*now) }).collect();
-            let span = times[times.len() - 1] - times[0];
-            let bound = u64::from(burst) + (u128::from(span) * u128::from(rate) / u128::from(SECOND)) as u64;
-            prop_assert!(admitted(&limit, times.iter().copied()) <= bound);
+            let times = times(start, &gaps);
+            let verdicts = verdicts(&limit, &times, idle);
+            let admitted: Vec<u64> = times.into_iter().zip(verdicts).filter_map(|(time, yes)| yes.then_some(time)).collect();
+            for (i, first) in admitted.iter().enumerate() {
+                for (count, last) in (1u128..).zip(&admitted[i..]) {
+                    let span = u128::from(last.wrapping_sub(*first));
+                    prop_assert!(count <= u128::from(burst) + span * u128::from(rate) / u128::from(SECOND));
+                }
+            }
+        }
+
+        #[test]
+        fn the_interval_is_the_shortest_that_is_not_too_short(rate: u32, ticks_per_s in 1u32..10_000) {
+            let (interval, rate) = (Limit::new(rate, 1, ticks_per_s).interval, u64::from(rate.max(1)));
+            let second = u64::from(ticks_per_s) << GRAIN_BITS;
+            prop_assert!(interval * rate >= second && (interval - 1) * rate < second);
+        }
+
+        /// Exactly what a bucket admits that holds `burst` tokens and gets one every interval: a conforming stream loses
+        /// nothing, whatever else it does, and no other gets more.
+        #[test]
+        fn admits_what_a_token_bucket_admits(
+            rate in 1u32..100_000, burst in 1u32..2_000, start in starts(), idle in IDLE, gaps in gaps(),
+        ) {
+            let limit = Limit::new(rate, burst, HZ);
+            let verdicts = verdicts(&limit, &times(start, &gaps), idle);
+            let (token, full) = (u128::from(limit.interval), u128::from(limit.interval) * u128::from(burst));
+            let mut bucket = full;
+            for (i, (verdict, gap)) in verdicts.into_iter().zip(gaps).enumerate() {
+                prop_assert_eq!(verdict, bucket >= token, "packet {}", i);
+                bucket = full.min(bucket - if verdict { token } else { 0 } + u128::from(gap));
+            }
         }
 
         #[test]
         fn a_stream_at_the_rate_is_always_admitted(
-            rate in 1u32..100_000,
-            start in 0u64..u64::MAX / 4,
-            extra in proptest::collection::vec(0u64..SECOND, 1..400),
+            rate in 1u32..100_000, start in starts(), extra in proptest::collection::vec(0u64..SECOND, 1..400),
         ) {
             let limit = Limit::new(rate, 1, HZ);
-            let times: Vec<u64> =
-                extra.iter().scan(start, |now, e| { *now += limit.interval + e; Some(*now) }).collect();
-            prop_assert_eq!(admitted(&limit, times.iter().copied()), times.len() as u64);
+            let gaps: Vec<u64> = extra.iter().map(|extra| limit.interval + extra).collect();
+            prop_assert!(verdicts(&limit, &times(start, &gaps), 0).into_iter().all(|yes| yes));
+        }
+
+        /// The kernel's clock is one of whole ticks.
+        #[test]
+        fn a_stream_at_the_rate_is_always_admitted_by_a_clock_of_ticks(
+            rate in 1u32..100_000, start in starts(), extra in proptest::collection::vec(prop_oneof![4 => Just(0), 1 => 0u64..1 << 22], 1..400),
+        ) {
+            let limit = Limit::new(rate, 2 + rate / HZ, HZ);
+            let gaps: Vec<u64> = extra.iter().map(|extra| limit.interval + extra).collect();
+            let times: Vec<u64> = times(start, &gaps).iter().map(|time| time >> GRAIN_BITS << GRAIN_BITS).collect();
+            prop_assert!(verdicts(&limit, &times, 0).into_iter().all(|yes| yes));
         }
 
         #[test]
-        fn idle_for_years_is_the_same_as_new(rate in 1u32..100_000, burst in 1u32..2_000, years in 1u64..50) {
+        fn idle_for_years_is_the_same_as_new(
+            rate in 1u32..100_000, burst in 1u32..2_000, start in starts(), years in 1u64..250,
+        ) {
+            const YEAR: u64 = 365 * 86_400 * (1000 << GRAIN_BITS);
             let limit = Limit::new(rate, burst, 1000);
-            let word = AtomicU64::new(0);
-            while take(&word, BOOT, &limit) == Taken::Yes {}
-            let later = BOOT + years * 365 * 86_400 * (1000 << GRAIN_BITS);
+            let word = AtomicU64::new(start);
+            prop_assert!((0..burst).all(|_| take(&word, start, &limit) == Taken::Yes));
+            let later = start.wrapping_add(years * YEAR);
             let again = (0..burst + 10).filter(|_| take(&word, later, &limit) == Taken::Yes).count();
             prop_assert_eq!(again, burst as usize);
         }
+
+        /// And then admits.
+        #[test]
+        fn says_until_when_wherever_the_clock_stands(rate in 1u32..100_000, burst in 1u32..2_000, start in starts()) {
+            let limit = Limit::new(rate, burst, HZ);
+            let word = AtomicU64::new(start);
+            prop_assert!((0..burst).all(|_| take(&word, start, &limit) == Taken::Yes));
+            let Taken::NoUntil(until) = take(&word, start, &limit) else { panic!("must be over its limit") };
+            prop_assert_eq!(until.wrapping_sub(start), limit.interval);
+            prop_assert_eq!(take(&word, until.wrapping_sub(1), &limit), Taken::NoUntil(until));
+            prop_assert_eq!(take(&word, until, &limit), Taken::Yes);
+        }
+    }
+
+    #[test]
+    fn no_limit_is_too_large_for_the_clock() {
+        let limit = Limit::new(1, u32::MAX, 100_000);
+        assert_eq!(limit.tolerance, MAX_TOLERANCE);
+        assert_eq!(decide(BOOT, BOOT, &limit), Decision::Conforms(BOOT + limit.interval));
     }
 }

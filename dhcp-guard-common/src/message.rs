@@ -4,7 +4,7 @@
 //! sender's all the same.
 
 use crate::{
-    parse::{Dhcp, Family, Frame, MAC_BITS},
+    parse::{Dhcp, Family, Frame},
     verdict::MessageType,
 };
 
@@ -45,8 +45,9 @@ pub const MAX_OPTIONS: usize = 12;
 /// The packet's message type.
 ///
 /// DHCPv4: option 53, in the options field or, as RFC 2131 section 4.1 has it, in `file` and then `sname` if the overload
-/// option says that these hold options. The first one counts, as for dnsmasq. [`MessageType::None`] if there is none
-/// among the first [`MAX_OPTIONS`] options of a field, if it is not one byte long, or if the packet ends before it.
+/// option in front says that these hold options. A field's first one counts, as for dnsmasq. A field has none if there is
+/// none among its first [`MAX_OPTIONS`] options (a pad is one), if it is not one byte long, or if the field or the packet
+/// ends before it does. [`MessageType::None`] if no field has one.
 ///
 /// DHCPv6: the first byte.
 #[inline(always)]
@@ -119,7 +120,8 @@ fn scan<F: Frame>(frame: &F, mut at: usize, end: usize) -> Found {
         }
         let Some(len) = frame.byte(at + 1) else { return found };
         if code == option::MESSAGE_TYPE || code == option::OVERLOAD {
-            let value = if len == 1 { frame.byte(at + 2).unwrap_or(0) } else { 0 };
+            // What lies behind the end of its field is no part of an option.
+            let value = if len == 1 && at + 2 < end { frame.byte(at + 2).unwrap_or(0) } else { 0 };
             if code == option::MESSAGE_TYPE {
                 found.message_type = value;
                 return found;
@@ -171,13 +173,14 @@ pub fn sender<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
 
 #[inline(always)]
 fn sender_v4<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
-    // The gateway's address, and the client's hardware address right behind it.
-    let (Some(giaddr_and_more), Some(chaddr_and_more)) =
-        (frame.long(dhcp.payload + bootp::GIADDR), frame.long(dhcp.payload + bootp::CHADDR))
+    // The gateway's address, and the client's hardware address right behind it. The word that ends with the latter is
+    // read, not the one that begins with it, so that no byte behind it is asked for.
+    let (Some(giaddr_and_more), Some(ends_with_chaddr)) =
+        (frame.long(dhcp.payload + bootp::GIADDR), frame.long(dhcp.payload + bootp::CHADDR - 2))
     else {
         return Sender::direct(dhcp.source, false);
     };
-    let chaddr = chaddr_and_more & MAC_BITS;
+    let chaddr = ends_with_chaddr >> 16;
     match giaddr_and_more as u32 {
         0 => Sender::direct(dhcp.source, chaddr != dhcp.source),
         giaddr => Sender { relay: Sender::RELAY_V4 | u64::from(giaddr), client: chaddr, chaddr_differs: false },

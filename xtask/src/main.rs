@@ -3,6 +3,7 @@
 //! It depends on no other crate of the workspace, because `setup` has to run before those can be built whole. What is
 //! heavy (demo, benchmarks, tests) is a binary of another crate; this one builds it and hands over.
 
+mod fuzz;
 mod launch;
 mod lint;
 mod packages;
@@ -63,6 +64,18 @@ enum Task {
         /// Only the tests whose name contains one of these
         filters: Vec<String>,
     },
+    /// Try random and mutated inputs on the parser, starting from the committed corpus; exit code 1 if one breaks it
+    Fuzz {
+        /// How long
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        minutes: u32,
+        /// Only this target (can be repeated)
+        #[arg(long = "target", value_name = "TARGET", value_parser = fuzz::TARGETS)]
+        targets: Vec<String>,
+        /// Make the committed corpus anew from the seeds, what it was, and what runs have found
+        #[arg(long)]
+        keep: bool,
+    },
     /// Check format, clippy (user space and BPF), documentation and, where cargo-deny is installed, the dependencies
     Lint,
 }
@@ -86,6 +99,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Run { args } => launch::agent(&workspace, &args),
         Task::Bench { args } => launch::lab_program(&workspace, "bench", &args),
         Task::Test { quick, filters } => test::run(&workspace, quick, &filters),
+        Task::Fuzz { minutes, targets, keep } => fuzz::run(&workspace, minutes, &targets, keep),
         Task::Lint => lint::run(&workspace),
     }
 }

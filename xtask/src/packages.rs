@@ -1,4 +1,4 @@
-//! The programs of the lab, and the Debian packages that bring them.
+//! The programs of the lab and the compiler of the fuzz targets, and the Debian packages that bring them.
 
 use std::{
     env, fs,
@@ -12,8 +12,11 @@ use crate::{
     setup::{Report, State},
 };
 
-/// Needed program → Debian package, in the order of the report.
-const PROGRAMS: &[(&str, &str)] = &[
+/// A needed program and its Debian package.
+pub(crate) type Program = (&'static str, &'static str);
+
+/// What the lab is made of, in the order of the report.
+pub(crate) const LAB: &[Program] = &[
     // Not `dnsmasq`, which would start a service.
     ("dnsmasq", "dnsmasq-base"),
     ("dhclient", "isc-dhcp-client"),
@@ -25,16 +28,19 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mount", "mount"),
 ];
 
+/// What the fuzz targets are built with: libFuzzer is C++.
+pub(crate) const FUZZ: &[Program] = &[("c++", "g++")];
+
 /// Where the programs of an administrator are; not in everyone's PATH.
 const SYSTEM_DIRS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// Installs the missing programs where that is possible, and says what to do where it is not.
-pub(crate) fn ensure(report: &mut Report) {
-    let missing = missing();
+pub(crate) fn ensure(programs: &[Program], report: &mut Report) {
+    let missing = missing(programs);
     if !missing.is_empty() && is_root() && present("apt-get") {
         apt_install(&packages(&missing));
     }
-    for &(program, package) in PROGRAMS {
+    for &(program, package) in programs {
         let was_missing = missing.contains(&program);
         let state = match (was_missing, was_missing && !present(program)) {
             (false, _) => State::Ok,
@@ -43,7 +49,7 @@ pub(crate) fn ensure(report: &mut Report) {
         };
         report.add(state, if was_missing { format!("{program} (package {package})") } else { program.into() });
     }
-    let missing = self::missing();
+    let missing = self::missing(programs);
     if !missing.is_empty() {
         report.advise(advice(&missing));
     }
@@ -52,20 +58,25 @@ pub(crate) fn ensure(report: &mut Report) {
 /// What to do about programs that could not be installed.
 fn advice(missing: &[&str]) -> String {
     format!(
-        "The lab lacks {}; as root on Debian or Ubuntu: apt-get update && apt-get install -y --no-install-recommends {}",
+        "Missing: {}; as root on Debian or Ubuntu: apt-get update && apt-get install -y --no-install-recommends {}",
         missing.join(", "),
         packages(missing).join(" ")
     )
 }
 
-fn missing() -> Vec<&'static str> {
-    PROGRAMS.iter().map(|(program, _)| *program).filter(|program| !present(program)).collect()
+fn missing(programs: &[Program]) -> Vec<&'static str> {
+    programs.iter().map(|(program, _)| *program).filter(|program| !present(program)).collect()
+}
+
+/// Whether all of them are there.
+pub(crate) fn all_present(programs: &[Program]) -> bool {
+    missing(programs).is_empty()
 }
 
 /// The packages that bring these programs, each once.
 fn packages(programs: &[&str]) -> Vec<&'static str> {
     let mut packages = Vec::new();
-    for (program, package) in PROGRAMS {
+    for (program, package) in LAB.iter().chain(FUZZ) {
         if programs.contains(program) && !packages.contains(package) {
             packages.push(package);
         }
@@ -140,7 +151,7 @@ mod tests {
     fn the_advice_can_be_pasted() {
         assert_eq!(
             advice(&["dhclient", "unshare"]),
-            "The lab lacks dhclient, unshare; as root on Debian or Ubuntu: \
+            "Missing: dhclient, unshare; as root on Debian or Ubuntu: \
              apt-get update && apt-get install -y --no-install-recommends isc-dhcp-client util-linux"
         );
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{EXIT_ERROR, packages, toolchain, workspace::Workspace};
 
@@ -66,7 +66,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     if toolchain.is_err() {
         report.add(State::Missing, "BPF toolchain (the error below says what of it)");
     }
-    packages::ensure(&mut report);
+    packages::ensure(&[packages::LAB, packages::FUZZ].concat(), &mut report);
     print!("{report}");
     toolchain?;
     Ok(if report.any(State::Missing) { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS })
@@ -84,8 +84,17 @@ pub(crate) fn for_build(workspace: &Workspace) -> Result<()> {
 pub(crate) fn for_lab(workspace: &Workspace) -> Result<()> {
     let mut report = Report::default();
     toolchain::ensure(workspace, &mut report)?;
-    packages::ensure(&mut report);
+    packages::ensure(packages::LAB, &mut report);
     eprint!("{report}");
+    Ok(())
+}
+
+/// For tasks that build the fuzz targets.
+pub(crate) fn for_fuzz() -> Result<()> {
+    let mut report = Report::default();
+    packages::ensure(packages::FUZZ, &mut report);
+    eprint!("{report}");
+    ensure!(!report.any(State::Missing), "the fuzz targets cannot be built without a C++ compiler");
     Ok(())
 }
 

@@ -8,13 +8,13 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
-    launch, process, setup,
+    fuzz, launch, process, setup,
     totals::{Scanner, Totals},
     workspace::{AGENT_VARIABLE, Workspace},
 };
 
 /// The crates whose tests need nothing but a compiler.
-const PURE: &[&str] = &["dhcp-guard-common", "dhcp-guard", "xtask"];
+const PURE: &[&str] = &["dhcp-guard-common", "dhcp-guard", "xtask", "fuzz"];
 
 /// Runs every step, even after one has failed; the last line of the output is the sum.
 pub(crate) fn run(workspace: &Workspace, quick: bool, filters: &[String]) -> Result<ExitCode> {
@@ -29,6 +29,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool, filters: &[String]) -> Res
     };
     step(cargo_test(&mut pure(workspace, filters)));
     if !quick {
+        step(fuzz::short(workspace, filters));
         step(integration(workspace, filters));
     }
     if totals.skipped > 0 {

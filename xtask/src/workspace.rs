@@ -51,6 +51,11 @@ impl Workspace {
         &self.root
     }
 
+    /// Cargo's target directory.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// The build scripts look for the project's own linker here.
     pub(crate) fn tools(&self) -> PathBuf {
         self.target.join("tools")

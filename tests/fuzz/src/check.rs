@@ -1,0 +1,99 @@
+//! What must be true of any bytes. Every function panics if it is not.
+
+use dhcp_guard_common::{
+    message::{self, MAX_OPTIONS},
+    parse::{self, Dhcp, Family, MAX_EXTENSIONS, MacWord},
+};
+
+use crate::{
+    peers,
+    reference::{self, Packet, Sender},
+    shapes,
+    watched::Watched,
+};
+
+/// Most reads of a walk: Ethernet and two tags; IP and UDP in each half; extension headers and the source in the second.
+const WALK_READS: usize = 3 + 2 * 2 + MAX_EXTENSIONS + 1;
+/// Most reads for the message type: the cookie, and code, length and value of each option in three fields.
+const TYPE_READS: usize = 1 + 3 * 3 * MAX_OPTIONS;
+/// Two tags, and IPv6 with nothing but the longest extension headers: 256 units of eight bytes.
+const LAST_PAYLOAD: usize = 14 + 2 * 4 + 40 + MAX_EXTENSIONS * 256 * 8 + 8;
+
+/// The parser reads this frame as the reference does, within its bounds, and as the other parsers do.
+pub fn frame(bytes: &[u8]) {
+    let seen = ours(bytes);
+    assert_eq!(seen, reference::read(bytes), "the parser on the left, the reference on the right");
+    let link = parse::link(&bytes).map(|(source, vlans)| (mac(source), (vlans.outer, vlans.inner)));
+    assert_eq!(link, reference::link(bytes).map(|link| (link.source, link.vlans)), "link()");
+    // What may differ has been told apart from what may not; which it was does not matter here.
+    let _ = peers::compare(bytes, seen.as_ref());
+}
+
+/// These bytes as a DHCP message of either family, in a frame that says so.
+pub fn payload(bytes: &[u8]) {
+    for family in [Family::V4, Family::V6] {
+        let packet = shapes::around(family, bytes);
+        frame(&packet);
+        let seen = ours(&packet).map(|packet| (packet.family, packet.payload));
+        assert_eq!(seen, Some((family, packet.len() - bytes.len())), "the frame around the message is DHCP");
+    }
+}
+
+/// What the parser under test makes of a frame, in the words of the reference.
+#[must_use]
+pub fn ours(bytes: &[u8]) -> Option<Packet> {
+    let watched = Watched::new(bytes);
+    let dhcp = parse::walk(&watched);
+    assert!(watched.reads() <= WALK_READS, "a walk has a bound");
+    // The kernel hands the first half's result to the second in one word.
+    let link = parse::may_be_dhcp(&bytes).map(|link| parse::Link::from_word(link.word()));
+    assert_eq!(dhcp, link.and_then(|link| parse::finish(&bytes, link)), "in halves, on the right");
+    let dhcp = dhcp?;
+    // The ports, which are the first half of the UDP header, are inside the frame; the message may begin behind it.
+    assert!(dhcp.payload <= LAST_PAYLOAD && dhcp.payload <= bytes.len() + 4, "{} of {}", dhcp.payload, bytes.len());
+    assert!(dhcp.vlans.outer < 4096 && dhcp.vlans.inner < 4096, "a VLAN id has 12 bits");
+    assert!(dhcp.vlans.outer != 0 || dhcp.vlans.inner == 0, "no tag outside, one inside");
+    let message = message::message_type(&watched, &dhcp);
+    assert!(watched.reads() <= TYPE_READS, "looking for the message type has a bound");
+    let source = mac(dhcp.source);
+    let sender = sender(bytes, &dhcp, source);
+    let Dhcp { vlans, family, towards, payload, .. } = dhcp;
+    Some(Packet { source, vlans: (vlans.outer, vlans.inner), family, towards, payload, message, sender })
+}
+
+/// A MAC address as its bytes.
+fn mac(word: MacWord) -> [u8; 6] {
+    let [a, b, c, d, e, f, 0, 0] = word.to_le_bytes() else { panic!("{word:#x} is more than a MAC address") };
+    [a, b, c, d, e, f]
+}
+
+/// The sender that the reference sees, after making sure that it is packed into the words of ours as these promise.
+/// Addresses cannot be read back out of them, so they are compared here.
+fn sender(bytes: &[u8], dhcp: &Dhcp, source: [u8; 6]) -> Sender {
+    let seen = message::sender(&Watched::new(bytes), dhcp);
+    let direct = Sender::Direct { source, chaddr_differs: seen.chaddr_differs };
+    if seen == packed(direct) {
+        return direct;
+    }
+    let Some(Packet { sender, .. }) = reference::read(bytes) else { panic!("{seen:?}, and no DHCP") };
+    assert_eq!(seen, packed(sender), "the words of the parser on the left, of {sender:?} on the right");
+    sender
+}
+
+/// The words that stand for a sender.
+fn packed(sender: Sender) -> message::Sender {
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    match sender {
+        Sender::Direct { source, chaddr_differs } => {
+            message::Sender { relay: 0, client: word(&source), chaddr_differs }
+        }
+        Sender::RelayV4 { giaddr, chaddr } => {
+            message::Sender { relay: 1 << 32 | word(&giaddr), client: word(&chaddr), chaddr_differs: false }
+        }
+        Sender::RelayV6 { link, peer } => message::Sender {
+            relay: 1 << 63 | (word(&link[..8]).rotate_left(17) ^ word(&link[8..])),
+            client: word(&peer[8..]),
+            chaddr_differs: false,
+        },
+    }
+}

@@ -1,0 +1,6 @@
+//! Any bytes as a frame.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: fuzz::leash::put_on(), |bytes: &[u8]| fuzz::check::frame(bytes));
