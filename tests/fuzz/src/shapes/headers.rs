@@ -115,12 +115,19 @@ fn ipv4(options: usize, (offset, more): (u16, bool), payload: usize) -> Vec<u8> 
 }
 
 fn ipv6(extensions: &[Extension], payload: usize) -> Vec<u8> {
-    let numbers = extensions.iter().map(Extension::number).chain([IpNumber::UDP]);
-    let headers: Vec<u8> = extensions.iter().zip(numbers.clone().skip(1)).flat_map(|(e, next)| e.bytes(next)).collect();
-    let mut ip = Ipv6Header { hop_limit: 1, ..Ipv6Header::default() };
-    ip.next_header = numbers.clone().next().unwrap_or(IpNumber::UDP);
+    let (next_header, headers) = in_front_of(IpNumber::UDP, extensions);
+    let mut ip = Ipv6Header { next_header, hop_limit: 1, ..Ipv6Header::default() };
     ip.set_payload_length(headers.len() + payload).expect("a payload of less than 64 KiB");
     [&ip.to_bytes()[..], &headers].concat()
+}
+
+/// Extension headers in front of this protocol: the number of the first one, and their bytes.
+#[must_use]
+pub fn in_front_of(protocol: IpNumber, extensions: &[Extension]) -> (IpNumber, Vec<u8>) {
+    // Each names the one behind it.
+    let numbers = extensions.iter().map(Extension::number).chain([protocol]);
+    let headers = extensions.iter().zip(numbers.clone().skip(1)).flat_map(|(e, next)| e.bytes(next)).collect();
+    (numbers.clone().next().unwrap_or(protocol), headers)
 }
 
 impl Extension {
