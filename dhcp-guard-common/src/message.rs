@@ -21,6 +21,7 @@ mod bootp {
 mod relay_forward {
     pub(super) const LINK: usize = 2;
     pub(super) const PEER: usize = 18;
+    pub(super) const LEN: usize = 34;
     pub(super) const TYPE: u8 = 12;
 }
 
@@ -42,6 +43,24 @@ mod option {
 /// it first; a bound is what makes the walk acceptable in the kernel.
 pub const MAX_OPTIONS: usize = 12;
 
+/// What a DHCP packet says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its type; see [`message_type`].
+    pub kind: MessageType,
+    /// Who sent it; see [`sender`].
+    pub sender: Sender,
+}
+
+/// Reads both, which is cheaper than one after the other.
+#[inline(always)]
+pub fn read<F: Frame>(frame: &F, dhcp: &Dhcp) -> Message {
+    match dhcp.family {
+        Family::V4 => read_v4(frame, dhcp),
+        Family::V6 => read_v6(frame, dhcp),
+    }
+}
+
 /// The packet's message type.
 ///
 /// DHCPv4: option 53, in the options field or, as RFC 2131 section 4.1 has it, in `file` and then `sname` if the overload
@@ -52,24 +71,76 @@ pub const MAX_OPTIONS: usize = 12;
 /// DHCPv6: the first byte.
 #[inline(always)]
 pub fn message_type<F: Frame>(frame: &F, dhcp: &Dhcp) -> MessageType {
-    match dhcp.family {
-        Family::V4 => MessageType::from_wire_v4(type_v4(frame, dhcp.payload)),
-        Family::V6 => frame.byte(dhcp.payload).map_or(MessageType::None, MessageType::from_wire_v6),
+    read(frame, dhcp).kind
+}
+
+/// Who sent a packet towards a server.
+///
+/// A relay sends for many clients from one MAC address. So a DHCPv4 message with a gateway address belongs to the gateway
+/// and the hardware address in it, a DHCPv6 relay-forward to its link and peer addresses (of the outermost relay, where
+/// several are in a row).
+#[inline(always)]
+pub fn sender<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
+    read(frame, dhcp).sender
+}
+
+/// The words of a BOOTP message that are read, and what it must be long enough for: the gateway address begins the first,
+/// the client's hardware address ends the second, so that nothing behind it is asked for; the third is the cookie, and
+/// nearly always the message type with its code and length.
+const V4_WORDS: [usize; 3] = [bootp::GIADDR, bootp::CHADDR - 2, bootp::OPTIONS];
+const V4_LEN: usize = bootp::OPTIONS + 8;
+
+#[inline(always)]
+fn read_v4<F: Frame>(frame: &F, dhcp: &Dhcp) -> Message {
+    if let Some([giaddr, chaddr, options]) = frame.longs::<3, V4_LEN>(dhcp.payload, V4_WORDS) {
+        let kind = first_type(options).unwrap_or_else(|| frame.walk_options(dhcp.payload));
+        return Message { kind: MessageType::from_wire_v4(kind), sender: sender_v4(dhcp, giaddr, chaddr) };
+    }
+    // Cut short, or with nothing behind the message type.
+    let words = frame.longs::<2, { bootp::CHADDR + 6 }>(dhcp.payload, [V4_WORDS[0], V4_WORDS[1]]);
+    Message {
+        kind: MessageType::from_wire_v4(frame.walk_options(dhcp.payload)),
+        sender: match words {
+            Some([giaddr, chaddr]) => sender_v4(dhcp, giaddr, chaddr),
+            None => Sender::direct(dhcp.source, false),
+        },
     }
 }
 
-/// The value of option 53; 0 for none.
+/// The value of option 53, if it is the first option: cookie, code, length, value, and a byte of whatever follows.
 #[inline(always)]
-fn type_v4<F: Frame>(frame: &F, payload: usize) -> u8 {
-    // Nearly always it is the first option: cookie, code, length, value, and the first byte of whatever follows.
+const fn first_type(options: u64) -> Option<u8> {
     const FIRST: u64 = {
         let [[a, b], [c, d]] = [MAGIC_COOKIE[0].to_ne_bytes(), MAGIC_COOKIE[1].to_ne_bytes()];
         u64::from_ne_bytes([a, b, c, d, option::MESSAGE_TYPE, 1, 0, 0])
     };
-    match frame.long(payload + bootp::OPTIONS) {
-        Some(word) if word << 16 == FIRST << 16 => (word >> 48) as u8,
-        _ => frame.walk_options(payload),
+    if options << 16 == FIRST << 16 { Some((options >> 48) as u8) } else { None }
+}
+
+#[inline(always)]
+fn sender_v4(dhcp: &Dhcp, begins_with_giaddr: u64, ends_with_chaddr: u64) -> Sender {
+    let chaddr = ends_with_chaddr >> 16;
+    match begins_with_giaddr as u32 {
+        0 => Sender::direct(dhcp.source, chaddr != dhcp.source),
+        giaddr => Sender { relay: Sender::RELAY_V4 | u64::from(giaddr), client: chaddr, chaddr_differs: false },
     }
+}
+
+#[inline(always)]
+fn read_v6<F: Frame>(frame: &F, dhcp: &Dhcp) -> Message {
+    let direct = Sender::direct(dhcp.source, false);
+    let Some(kind) = frame.byte(dhcp.payload) else { return Message { kind: MessageType::None, sender: direct } };
+    let sender = if kind == relay_forward::TYPE { relayed_v6(frame, dhcp).unwrap_or(direct) } else { direct };
+    Message { kind: MessageType::from_wire_v6(kind), sender }
+}
+
+/// The client of a relay-forward message; `None` if that is cut short.
+#[inline(always)]
+fn relayed_v6<F: Frame>(frame: &F, dhcp: &Dhcp) -> Option<Sender> {
+    let words = [relay_forward::LINK, relay_forward::LINK + 8, relay_forward::PEER + 8];
+    let [link_high, link_low, peer_low] = frame.longs::<3, { relay_forward::LEN }>(dhcp.payload, words)?;
+    let link = link_high.rotate_left(17) ^ link_low;
+    Some(Sender { relay: Sender::RELAY_V6 | link, client: peer_low, chaddr_differs: false })
 }
 
 /// The value of option 53; 0 for none. See [`message_type`] for where it may be.
@@ -156,49 +227,4 @@ impl Sender {
     const fn direct(source: u64, chaddr_differs: bool) -> Self {
         Self { relay: 0, client: source, chaddr_differs }
     }
-}
-
-/// Who sent a packet towards a server.
-///
-/// A relay sends for many clients from one MAC address. So a DHCPv4 message with a gateway address belongs to the gateway
-/// and the hardware address in it, a DHCPv6 relay-forward to its link and peer addresses (of the outermost relay, where
-/// several are in a row).
-#[inline(always)]
-pub fn sender<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
-    match dhcp.family {
-        Family::V4 => sender_v4(frame, dhcp),
-        Family::V6 => sender_v6(frame, dhcp),
-    }
-}
-
-#[inline(always)]
-fn sender_v4<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
-    // The gateway's address, and the client's hardware address right behind it. The word that ends with the latter is
-    // read, not the one that begins with it, so that no byte behind it is asked for.
-    let (Some(giaddr_and_more), Some(ends_with_chaddr)) =
-        (frame.long(dhcp.payload + bootp::GIADDR), frame.long(dhcp.payload + bootp::CHADDR - 2))
-    else {
-        return Sender::direct(dhcp.source, false);
-    };
-    let chaddr = ends_with_chaddr >> 16;
-    match giaddr_and_more as u32 {
-        0 => Sender::direct(dhcp.source, chaddr != dhcp.source),
-        giaddr => Sender { relay: Sender::RELAY_V4 | u64::from(giaddr), client: chaddr, chaddr_differs: false },
-    }
-}
-
-#[inline(always)]
-fn sender_v6<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
-    let direct = Sender::direct(dhcp.source, false);
-    if frame.byte(dhcp.payload) != Some(relay_forward::TYPE) {
-        return direct;
-    }
-    let long = |at| frame.long(dhcp.payload + at);
-    let (Some(link_high), Some(link_low), Some(peer_low)) =
-        (long(relay_forward::LINK), long(relay_forward::LINK + 8), long(relay_forward::PEER + 8))
-    else {
-        return direct;
-    };
-    let link = link_high.rotate_left(17) ^ link_low;
-    Sender { relay: Sender::RELAY_V6 | link, client: peer_low, chaddr_differs: false }
 }

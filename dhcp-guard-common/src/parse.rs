@@ -22,8 +22,15 @@ pub trait Frame {
     fn words<const N: usize>(&self, at: usize) -> Option<[u16; N]>;
     /// The byte at `at`; None if the frame ends before it.
     fn byte(&self, at: usize) -> Option<u8>;
-    /// The eight bytes from byte `at`, which must be even, as they stand in memory; None if the frame ends before the last.
-    fn long(&self, at: usize) -> Option<u64>;
+    /// `LEN` bytes from byte `at`, of which the eight at each of these offsets are read, as they stand in memory; None if
+    /// the frame ends before the last of the `LEN`. All offsets must be at least eight below `LEN`.
+    fn longs<const N: usize, const LEN: usize>(&self, at: usize, offsets: [usize; N]) -> Option<[u64; N]>;
+
+    /// The eight bytes from byte `at`, as they stand in memory; None if the frame ends before the last.
+    #[inline(always)]
+    fn long(&self, at: usize) -> Option<u64> {
+        self.longs::<1, 8>(at, [0]).map(|[word]| word)
+    }
 
     /// [`skip_extensions`]. The kernel's implementation puts this walk, and the next one, behind the call of a function
     /// that the verifier looks at by itself: what comes after is not looked at again for each way through the walk.
@@ -59,8 +66,13 @@ impl Frame for &[u8] {
         self.get(at).copied()
     }
 
-    fn long(&self, at: usize) -> Option<u64> {
-        self.get(at..at + 8)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
+    fn longs<const N: usize, const LEN: usize>(&self, at: usize, offsets: [usize; N]) -> Option<[u64; N]> {
+        let bytes = self.get(at..at + LEN)?;
+        let mut words = [0; N];
+        for (word, offset) in words.iter_mut().zip(offsets) {
+            *word = u64::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?);
+        }
+        Some(words)
     }
 }
 

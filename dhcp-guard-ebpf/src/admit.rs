@@ -25,8 +25,6 @@ impl Who {
     pub(crate) const NEWCOMER: Self = Self(1 << 1);
     /// A stranger that was.
     pub(crate) const STRANGER_AGAIN: Self = Self(1 << 1 | 1 << 2);
-    /// In addition: the packet is a DISCOVER or a Solicit.
-    const DISCOVER: u32 = 1 << 3;
 
     #[inline(always)]
     pub(crate) fn is_stranger(self) -> bool {
@@ -41,9 +39,8 @@ impl Who {
 
 /// Takes a packet from every limit that is shared. A reason: one of them had no room, and nothing was taken.
 #[inline(always)]
-pub(crate) fn admit(slot: u32, bank: u32, who: Who, discover: bool, arrival: &Arrival, now: Now) -> Option<Reason> {
-    let who = who.0 | if discover { Who::DISCOVER } else { 0 };
-    match dhcp_guard_admit(slot, bank, who, &raw const *arrival, now.ticks) {
+pub(crate) fn admit(slot: u32, bank: u32, who: Who, arrival: &Arrival, now: Now) -> Option<Reason> {
+    match dhcp_guard_admit(slot, bank, who.0, &raw const *arrival, now.ticks) {
         ADMITTED => None,
         DISCOVERS_FULL => Some(Reason::DropDiscoverShare),
         STRANGERS_FULL => Some(Reason::DropStrangerShare),
@@ -67,7 +64,8 @@ const HOST_FULL: u32 = 4;
 extern "C" fn dhcp_guard_admit(slot: u32, bank: u32, who: u32, arrival: *const Arrival, ticks: u64) -> u32 {
     // SAFETY: callers give a reference. The verifier wants to see that it is not null.
     let Some(arrival) = (unsafe { arrival.as_ref() }) else { return PORT_FULL };
-    let Some(gates) = Gates::find(slot, bank & 1, Who(who), Now { ticks, grains: ticks << GRAIN_BITS }) else {
+    let now = Now { ticks, grains: ticks << GRAIN_BITS };
+    let Some(gates) = Gates::find(slot, bank & 1, Who(who), arrival.is_discover(), now) else {
         return ADMITTED;
     };
     let mut full = gates.first_full();
@@ -90,12 +88,14 @@ struct Gates<'a> {
     port_state: *mut PortState,
     host_state: *mut HostState,
     who: Who,
+    /// The packet is a DISCOVER or a Solicit.
+    discover: bool,
     now: Now,
 }
 
 impl Gates<'_> {
     #[inline(always)]
-    fn find(slot: u32, bank: u32, who: Who, now: Now) -> Option<Self> {
+    fn find(slot: u32, bank: u32, who: Who, discover: bool, now: Now) -> Option<Self> {
         Some(Self {
             slot,
             policy: ports::policy(slot, bank)?,
@@ -103,6 +103,7 @@ impl Gates<'_> {
             port_state: maps::PORT_STATES.get_ptr_mut(slot)?,
             host_state: maps::HOST_STATE.get_ptr_mut(0)?,
             who,
+            discover,
             now,
         })
     }
@@ -136,7 +137,7 @@ impl Gates<'_> {
         if stranger && !has_room(&self.port(|s| &raw mut s.strangers), now, &self.policy.strangers.limit(again)) {
             return STRANGERS_FULL;
         }
-        if self.who.has(Who(Who::DISCOVER))
+        if self.discover
             && self.policy.flags & PORT_LIMITS_DISCOVER != 0
             && !has_room(&self.port(|s| &raw mut s.discover), now, &self.policy.discover)
         {

@@ -1,20 +1,19 @@
 //! What the rules need to know of a packet: all that is left of it when the parser is done.
 
-use core::arch::asm;
+use core::{arch::asm, cell::UnsafeCell};
 
 use dhcp_guard_common::{
     gcra::GRAIN_BITS,
-    layout::{ClientKey, PortKey},
-    message::{self, Sender},
+    layout::{ClientKey, PortKey, PortMemo},
+    message::Sender,
     parse::{Dhcp, Family, Towards},
     verdict::MessageType,
 };
 
-use crate::{clock::Now, control, maps, memo, packet::Packet};
+use crate::{clock::Now, control, maps, memo};
 
 /// A DHCP packet, in the CPU's place for it (see [`crate::judge`] for why).
 #[repr(C)]
-#[derive(Clone, Copy)]
 pub(crate) struct Arrival {
     /// [`PortKey::word`] of interface and VLANs.
     port: u64,
@@ -25,8 +24,11 @@ pub(crate) struct Arrival {
     ticks: u64,
     relay: u64,
     client: u64,
+    source: u64,
     message: u64,
     flags: u64,
+    /// The port that this CPU saw last, packet after packet.
+    pub(crate) last_port: UnsafeCell<PortMemo>,
 }
 
 /// [`Arrival::flags`].
@@ -34,8 +36,6 @@ mod flag {
     pub(super) const V6: u64 = 1;
     pub(super) const TOWARDS_CLIENT: u64 = 1 << 1;
     pub(super) const CHADDR_DIFFERS: u64 = 1 << 2;
-    pub(super) const DISCOVER: u64 = 1 << 3;
-    pub(super) const MALFORMED: u64 = 1 << 4;
 }
 
 /// The same while it is still in registers: enough to ask the memo.
@@ -50,8 +50,7 @@ pub(crate) struct Fresh {
 
 impl Fresh {
     #[inline(always)]
-    pub(crate) fn new(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> Self {
-        let sender = message::sender(packet, dhcp);
+    pub(crate) fn new(ifindex: u32, dhcp: &Dhcp, sender: Sender) -> Self {
         Self {
             port: PortKey::new(ifindex, dhcp.vlans).word(),
             who: ClientKey::of(sender, maps::seeds()).0,
@@ -71,29 +70,35 @@ impl Fresh {
     }
 }
 
+// SAFETY: each CPU has its own, and XDP runs to its end there.
+unsafe impl Sync for Arrival {}
+
 impl Arrival {
     /// Puts the packet into this CPU's place for it. `None` does not happen.
     #[inline(always)]
     pub(crate) fn keep(fresh: &Fresh, dhcp: &Dhcp, message: MessageType) -> Option<&'static Self> {
-        let flag = |on: bool, flag| if on { flag } else { 0 };
         let place = maps::ARRIVAL.get_ptr_mut(0)?;
+        let family = match dhcp.family {
+            Family::V4 => 0,
+            Family::V6 => flag::V6,
+        };
+        let towards = match dhcp.towards {
+            Towards::Server => 0,
+            Towards::Client => flag::TOWARDS_CLIENT,
+        };
+        let chaddr = if fresh.sender.chaddr_differs { flag::CHADDR_DIFFERS } else { 0 };
         // SAFETY: a lookup made the pointer, to a value of this CPU alone, where no other packet is until this one is done
-        // with: XDP runs with bottom halves off.
+        // with: XDP runs with bottom halves off. Only `last_port` lasts.
         unsafe {
-            *place = Self {
-                port: fresh.port,
-                who: fresh.who,
-                version: fresh.version,
-                ticks: fresh.now.ticks,
-                relay: fresh.sender.relay,
-                client: fresh.sender.client,
-                message: message.index() as u64,
-                flags: flag(dhcp.family == Family::V6, flag::V6)
-                    | flag(dhcp.towards == Towards::Client, flag::TOWARDS_CLIENT)
-                    | flag(fresh.sender.chaddr_differs, flag::CHADDR_DIFFERS)
-                    | flag(message.is_discover(), flag::DISCOVER)
-                    | flag(is_malformed(dhcp), flag::MALFORMED),
-            };
+            (*place).port = fresh.port;
+            (*place).who = fresh.who;
+            (*place).version = fresh.version;
+            (*place).ticks = fresh.now.ticks;
+            (*place).relay = fresh.sender.relay;
+            (*place).client = fresh.sender.client;
+            (*place).source = dhcp.source;
+            (*place).message = message.index() as u64;
+            (*place).flags = family | towards | chaddr;
             // Or LLVM would go on with what it has in registers, and the verifier with all it knows of that.
             forget(place);
             Some(&*place)
@@ -154,13 +159,13 @@ impl Arrival {
     /// A DISCOVER or a Solicit.
     #[inline(always)]
     pub(crate) fn is_discover(&self) -> bool {
-        self.has(flag::DISCOVER)
+        self.message == MessageType::Discover.index() as u64 || self.message == MessageType::V6Solicit.index() as u64
     }
 
-    /// From a source MAC that nobody can have.
+    /// From a source MAC that nobody can have: a group address, or zero.
     #[inline(always)]
     pub(crate) fn is_malformed(&self) -> bool {
-        self.has(flag::MALFORMED)
+        self.source & 1 != 0 || self.source == 0
     }
 
     #[inline(always)]
@@ -174,10 +179,4 @@ impl Arrival {
 fn forget(place: *mut Arrival) {
     // SAFETY: changes nothing.
     unsafe { asm!("{0} = {0}", in(reg) place, options(nostack, preserves_flags)) };
-}
-
-/// The source MAC is a group address or zero.
-#[inline(always)]
-fn is_malformed(dhcp: &Dhcp) -> bool {
-    dhcp.source & 1 != 0 || dhcp.source == 0
 }

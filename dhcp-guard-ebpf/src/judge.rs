@@ -33,12 +33,12 @@ use crate::{
 /// Judges and counts a DHCP packet. True: it is to be dropped.
 #[inline(always)]
 pub(crate) fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
-    let message = message::message_type(packet, dhcp);
-    let fresh = Fresh::new(ifindex, packet, dhcp);
+    let message = message::read(packet, dhcp);
+    let fresh = Fresh::new(ifindex, dhcp, message.sender);
     if let Some(verdict) = fresh.memo(dhcp).and_then(|place| place.answer(fresh.now)) {
-        return count(verdict, message.index(), &fresh.sender);
+        return count(verdict, message.kind.index(), &message.sender);
     }
-    let Some(arrival) = Arrival::keep(&fresh, dhcp, message) else { return false };
+    let Some(arrival) = Arrival::keep(&fresh, dhcp, message.kind) else { return false };
     count(verdict(arrival), arrival.message(), &arrival.sender())
 }
 
@@ -116,7 +116,7 @@ impl<'a> Case<'a> {
     #[inline(always)]
     fn open(arrival: &'a Arrival) -> Option<Self> {
         let bank = Control::bank(arrival.version);
-        let found = ports::find(arrival.port(), arrival.version, bank)?;
+        let found = ports::find_again(arrival, bank)?;
         let slot = found.slot;
         let policy = ports::policy(slot, bank)?;
         let state = maps::PORT_STATES.get_ptr_mut(slot)?;
@@ -287,8 +287,7 @@ impl<'a> Case<'a> {
                 return Some(Reason::DropStrangerShare);
             }
         }
-        let discover = self.arrival.is_discover();
-        admit::admit(self.slot, Control::bank(self.arrival.version), who, discover, self.arrival, self.now)
+        admit::admit(self.slot, Control::bank(self.arrival.version), who, self.arrival, self.now)
     }
 
     /// Whether a stranger whose packet is dropped may have an entry all the same.

@@ -43,6 +43,19 @@ fn opaque(mut value: usize) -> usize {
     value
 }
 
+/// One load: LLVM makes eight of an address that it does not know to be aligned, and the machines that this runs on do not
+/// mind.
+///
+/// # Safety
+/// Eight bytes of the packet must be there.
+#[inline(always)]
+unsafe fn load(address: usize) -> u64 {
+    let word;
+    // SAFETY: promised by the caller.
+    unsafe { asm!("{0} = *(u64 *)({1} + 0)", out(reg) word, in(reg) address, options(pure, readonly, nostack)) };
+    word
+}
+
 impl Frame for Packet {
     #[inline(always)]
     fn words<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
@@ -60,14 +73,10 @@ impl Frame for Packet {
     }
 
     #[inline(always)]
-    fn long(&self, at: usize) -> Option<u64> {
-        let address = self.address(at, 8)?;
-        let word;
-        // One load: LLVM makes eight of an address that it does not know to be aligned, and the machines that this runs on
-        // do not mind.
-        // SAFETY: as in `byte`.
-        unsafe { asm!("{0} = *(u64 *)({1} + 0)", out(reg) word, in(reg) address, options(pure, readonly, nostack)) };
-        Some(word)
+    fn longs<const N: usize, const LEN: usize>(&self, at: usize, offsets: [usize; N]) -> Option<[u64; N]> {
+        let address = self.address(at, LEN)?;
+        // SAFETY: `address` checked the bounds of all, as the verifier confirms.
+        Some(offsets.map(|offset| unsafe { load(address + offset) }))
     }
 
     #[inline(always)]

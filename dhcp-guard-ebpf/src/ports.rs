@@ -8,13 +8,32 @@ use dhcp_guard_common::{
     layout::{PORT_MEMO_BITS, PORT_PRESENT, PortKey, PortMemo, PortPolicy, policy_index},
 };
 
-use crate::{filter, maps};
+use crate::{arrival::Arrival, filter, maps};
 
 /// A slot, and whether it is the port of just these VLANs or the interface's default port.
 #[derive(Clone, Copy)]
 pub(crate) struct Found {
     pub(crate) slot: u32,
     pub(crate) is_own: bool,
+}
+
+/// [`find`], and before it a look at the port that this CPU saw last: under a flood that is the one.
+#[inline(always)]
+pub(crate) fn find_again(arrival: &Arrival, bank: u32) -> Option<Found> {
+    let last = arrival.last_port.get();
+    // SAFETY: a field of a per-CPU value that only this CPU changes.
+    unsafe {
+        if (*last).port == arrival.port().word() && (*last).version == arrival.version {
+            return Some(Found { slot: (*last).slot, is_own: true });
+        }
+    }
+    let found = find(arrival.port(), arrival.version, bank)?;
+    if found.is_own {
+        let memo = PortMemo { port: arrival.port().word(), version: arrival.version, slot: found.slot, padding: 0 };
+        // SAFETY: as above.
+        unsafe { *last = memo };
+    }
+    Some(found)
 }
 
 /// The port of these VLANs under this version, or else the interface's default port.

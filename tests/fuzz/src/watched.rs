@@ -40,9 +40,13 @@ impl Frame for Watched<'_> {
         self.bytes.byte(at)
     }
 
-    fn long(&self, at: usize) -> Option<u64> {
-        assert!(at.is_multiple_of(2), "a long at the odd offset {at}: some machines cannot read it");
+    fn longs<const N: usize, const LEN: usize>(&self, at: usize, offsets: [usize; N]) -> Option<[u64; N]> {
+        for offset in offsets {
+            let place = at + offset;
+            assert!(place.is_multiple_of(2), "a long at the odd offset {place}: some machines cannot read it");
+            assert!(offset + 8 <= LEN, "a long at {offset} of {LEN} bytes that were asked for");
+        }
         self.count();
-        self.bytes.long(at)
+        self.bytes.longs::<N, LEN>(at, offsets)
     }
 }
