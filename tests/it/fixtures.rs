@@ -14,6 +14,8 @@ use tests::{
     harness::{Need, trial},
 };
 
+use crate::changes::{self, Counted};
+
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("fixtures: the parser on the host", &[], on_the_host),
@@ -85,10 +87,11 @@ fn in_the_kernel() -> Result<()> {
     for fixture in &fixtures {
         let fate = guard.send(&fixture.bytes)?;
         let after = guard.snapshot()?;
-        let seen = difference(&stacks, &before, &after);
+        let counted = changes::between(&before, &after)?;
+        let seen = counted.as_ref().map_or(Some(Expected::NotDhcp), |c| facts(&stacks, c).map(Expected::Dhcp));
         let is_nobody = matches!(seen, Some(Expected::Dhcp(Facts { who: Who::Nobody, .. })));
-        if seen != Some(counted(fixture.expected)) || (fate == Fate::Dropped) != is_nobody {
-            wrong.push(format!("{}: expected {:?}, got {seen:?}, {fate:?}", fixture.name, fixture.expected));
+        if seen != Some(countable(fixture.expected)) || (fate == Fate::Dropped) != is_nobody {
+            wrong.push(format!("{}: expected {:?}, got {counted:?}, {fate:?}", fixture.name, fixture.expected));
         }
         before = after;
     }
@@ -111,7 +114,7 @@ fn over_limit() -> Result<()> {
 }
 
 /// What the counters can say of it: the types of the two families differ, but for "none".
-fn counted(expected: Expected) -> Expected {
+fn countable(expected: Expected) -> Expected {
     match expected {
         Expected::Dhcp(facts) if facts.message == MessageType::None => {
             Expected::Dhcp(Facts { family: parse::Family::V4, ..facts })
@@ -120,43 +123,16 @@ fn counted(expected: Expected) -> Expected {
     }
 }
 
-/// What one frame did to the counters; None if it did not do exactly one thing.
-fn difference(
-    stacks: &[(u16, u16)],
-    before: &dhcp_guard::dataplane::Snapshot,
-    after: &dhcp_guard::dataplane::Snapshot,
-) -> Option<Expected> {
-    let changed = |new: &[u64], old: &[u64]| -> Vec<usize> {
-        let places = new.iter().zip(old).enumerate();
-        places.flat_map(|(place, (new, old))| (*old..*new).map(move |_| place)).collect()
-    };
-    let mut changes = Vec::new();
-    for (slot, (new, old)) in after.ports.iter().zip(&before.ports).enumerate() {
-        let messages = changed(&new.messages, &old.messages);
-        let reasons = changed(&new.reasons, &old.reasons);
-        let notes = changed(&new.notes, &old.notes);
-        changes.extend(reasons.iter().zip(&messages).map(|(reason, message)| (slot, *reason, *message, notes.clone())));
-    }
-    match changes.as_slice() {
-        [] => Some(Expected::NotDhcp),
-        [(slot, reason, message, notes)] => {
-            let (outer, inner) = *stacks.get(slot.checked_sub(1)?)?;
-            let message = *MessageType::ALL.get(*message)?;
-            Some(Expected::Dhcp(facts(*Reason::ALL.get(*reason)?, message, notes, parse::Vlans { outer, inner })?))
-        }
-        _ => None,
-    }
-}
-
-/// What the counters say about a packet.
-fn facts(reason: Reason, message: MessageType, notes: &[usize], vlans: parse::Vlans) -> Option<Facts> {
+/// What the counters say about a packet; `None` if they say what no fixture should make them say.
+fn facts(stacks: &[(u16, u16)], counted: &Counted) -> Option<Facts> {
+    let (outer, inner) = *stacks.get(counted.slot.checked_sub(1)?)?;
+    let Counted { reason, message, .. } = *counted;
     let towards = match reason {
         Reason::PassStranger | Reason::DropMalformed => parse::Towards::Server,
         Reason::PassServer => parse::Towards::Client,
         _ => return None,
     };
-    let notes: Vec<Note> = notes.iter().map(|note| Note::ALL[*note]).collect();
-    let who = match notes[..] {
+    let who = match counted.notes[..] {
         [] if reason == Reason::DropMalformed => Who::Nobody,
         [] => Who::Sender,
         [Note::ChaddrMismatch] => Who::OtherAddress,
@@ -164,5 +140,5 @@ fn facts(reason: Reason, message: MessageType, notes: &[usize], vlans: parse::Vl
         _ => return None,
     };
     let family = if message.name().starts_with("v6_") { parse::Family::V6 } else { parse::Family::V4 };
-    Some(Facts { family, towards, vlans, message, who })
+    Some(Facts { family, towards, vlans: parse::Vlans { outer, inner }, message, who })
 }

@@ -1,6 +1,6 @@
 //! Everything in front of a DHCP message, written by `etherparse`.
 
-use dhcp_guard_common::parse::Family;
+use dhcp_guard_common::parse::{Family, Towards};
 use etherparse::{
     EtherType, Ethernet2Header, IpAuthHeader, IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header,
     Ipv6RawExtHeader, SingleVlanHeader, UdpHeader, VlanId,
@@ -55,12 +55,18 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A message to a server, with nothing special about it.
+    /// A message with nothing special about it.
     #[must_use]
-    pub fn plain(family: Family, payload: &[u8]) -> Self {
-        let (network, port) = match family {
-            Family::V4 => (Network::V4 { options: 0, fragment: (0, false) }, 67),
-            Family::V6 => (Network::V6(Vec::new()), 547),
+    pub fn plain(family: Family, towards: Towards, payload: &[u8]) -> Self {
+        let network = match family {
+            Family::V4 => Network::V4 { options: 0, fragment: (0, false) },
+            Family::V6 => Network::V6(Vec::new()),
+        };
+        let port = match (family, towards) {
+            (Family::V4, Towards::Server) => 67,
+            (Family::V4, Towards::Client) => 68,
+            (Family::V6, Towards::Server) => 547,
+            (Family::V6, Towards::Client) => 546,
         };
         Self { tags: Vec::new(), network, port, payload: payload.to_vec() }
     }
