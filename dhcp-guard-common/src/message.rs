@@ -4,7 +4,7 @@
 //! sender's all the same.
 
 use crate::{
-    parse::{Dhcp, Family, Frame},
+    parse::{Dhcp, Family, Frame, Towards},
     verdict::MessageType,
 };
 
@@ -121,7 +121,8 @@ const fn first_type(options: u64) -> Option<u8> {
 fn sender_v4(dhcp: &Dhcp, begins_with_giaddr: u64, ends_with_chaddr: u64) -> Sender {
     let chaddr = ends_with_chaddr >> 16;
     match begins_with_giaddr as u32 {
-        0 => Sender::direct(dhcp.source, chaddr != dhcp.source),
+        // A server's message names its client's, never its own.
+        0 => Sender::direct(dhcp.source, chaddr != dhcp.source && dhcp.towards == Towards::Server),
         giaddr => Sender { relay: Sender::RELAY_V4 | u64::from(giaddr), client: chaddr, chaddr_differs: false },
     }
 }
@@ -213,7 +214,7 @@ pub struct Sender {
     /// The client behind a relay: its hardware address (chaddr), or the lower half of the DHCPv6 peer
     /// address. Directly: the Ethernet source address. MAC addresses as [`MacWord`](crate::parse::MacWord).
     pub client: u64,
-    /// The message names another hardware address than the frame it came in.
+    /// The message, towards a server, names another hardware address than the frame it came in.
     pub chaddr_differs: bool,
 }
 

@@ -2,13 +2,13 @@
 
 use dhcp_guard_common::{
     message::{self, MAX_OPTIONS},
-    parse::{self, Dhcp, Family, MAX_EXTENSIONS, MacWord},
+    parse::{self, Dhcp, Family, MAX_EXTENSIONS, MacWord, Towards},
 };
 
 use crate::{
     peers,
     reference::{self, Packet, Sender},
-    shapes,
+    shapes::headers::Shape,
     watched::Watched,
 };
 
@@ -29,13 +29,19 @@ pub fn frame(bytes: &[u8]) {
     let _ = peers::compare(bytes, seen.as_ref());
 }
 
-/// These bytes as a DHCP message of either family, in a frame that says so.
+/// These bytes as a DHCP message of either family and in either direction, in a frame that says so.
 pub fn payload(bytes: &[u8]) {
-    for family in [Family::V4, Family::V6] {
-        let packet = shapes::around(family, bytes);
+    for (family, towards) in [
+        (Family::V4, Towards::Server),
+        (Family::V4, Towards::Client),
+        (Family::V6, Towards::Server),
+        (Family::V6, Towards::Client),
+    ] {
+        let packet = Shape::plain(family, towards, bytes).bytes();
         frame(&packet);
-        let seen = ours(&packet).map(|packet| (packet.family, packet.payload));
-        assert_eq!(seen, Some((family, packet.len() - bytes.len())), "the frame around the message is DHCP");
+        let seen = ours(&packet).map(|packet| (packet.family, packet.towards, packet.payload));
+        let expected = (family, towards, packet.len() - bytes.len());
+        assert_eq!(seen, Some(expected), "the frame around the message is DHCP");
     }
 }
 

@@ -1,6 +1,10 @@
 //! The message as `dhcproto` reads it.
 
-use dhcp_guard_common::{message::MAX_OPTIONS, parse::Family, verdict::MessageType};
+use dhcp_guard_common::{
+    message::MAX_OPTIONS,
+    parse::{Family, Towards},
+    verdict::MessageType,
+};
 use dhcproto::{Decodable as _, Decoder, v4, v6};
 
 use super::Difference;
@@ -46,7 +50,10 @@ fn compare_sender_v4(ours: &Packet, theirs: &v4::Message) {
     }
     let chaddr = theirs.chaddr();
     let expected = match theirs.giaddr().octets() {
-        [0, 0, 0, 0] => Sender::Direct { source: ours.source, chaddr_differs: chaddr != ours.source },
+        [0, 0, 0, 0] => {
+            let chaddr_differs = chaddr != ours.source && ours.towards == Towards::Server;
+            Sender::Direct { source: ours.source, chaddr_differs }
+        }
         giaddr => Sender::RelayV4 { giaddr, chaddr: chaddr.try_into().unwrap_or_default() },
     };
     assert_eq!(ours.sender, expected, "our parser on the left, dhcproto on the right");
