@@ -3,6 +3,7 @@
 mod changes;
 mod errors;
 mod fixtures;
+mod flooded;
 mod guard;
 mod kernel;
 mod lab;
@@ -18,7 +19,14 @@ fn main() -> ExitCode {
         eprintln!("cannot prepare for Ctrl-C: {error:#}");
         return ExitCode::FAILURE;
     }
-    let trials =
-        [fixtures::trials(), reference::trials(), kernel::trials(), lab::trials(), guard::trials(), errors::trials()];
+    let trials = [
+        fixtures::trials(),
+        flooded::trials(),
+        reference::trials(),
+        kernel::trials(),
+        lab::trials(),
+        guard::trials(),
+        errors::trials(),
+    ];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

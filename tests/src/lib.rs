@@ -35,3 +35,4 @@ pub mod tally;
 pub mod topology;
 pub mod trickle;
 pub mod wait;
+pub mod wire;

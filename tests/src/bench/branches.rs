@@ -190,11 +190,7 @@ fn over_their_own_limit() -> Vec<Branch> {
     let frame = || discover(mac).bytes();
     vec![
         promised(one_mac(("one_mac", "one MAC over its limit"), Expected::Memo(over), frame())),
-        promised(one_mac(
-            ("one_mac_v6", "one MAC over its limit, DHCPv6"),
-            Expected::Memo(over),
-            solicit(mac).bytes(),
-        )),
+        promised(one_mac(("one_mac_v6", "one MAC over its limit, DHCPv6"), Expected::Memo(over), solicit(mac).bytes())),
         promised(Branch {
             ports: vec![guard_run::port(0, 0), guard_run::port(100, 0)],
             ..one_mac(

@@ -376,8 +376,7 @@ mod tests {
     #[test]
     fn a_budget_is_held_against_the_median() {
         let pairs = |over: f64| (0..3).map(|_| Pair { control_ns: 25.0, guard_ns: 25.0 + over }).collect::<Vec<_>>();
-        let over =
-            |over, budget| figure(&pairs(over), ("a", "b"), Verdict::Pass, budget).unwrap().is_over_budget();
+        let over = |over, budget| figure(&pairs(over), ("a", "b"), Verdict::Pass, budget).unwrap().is_over_budget();
         assert!(!over(5.0, Some(5.0)));
         assert!(over(5.5, Some(5.0)));
         assert!(!over(500.0, None), "what is not promised cannot be broken");

@@ -172,7 +172,7 @@ mod tests {
     fn json_has_the_figures_under_names_with_units() {
         let document = json(&figures());
         assert_eq!(document["frames"][1]["over_control_ns"]["median"], 2.0);
-        assert_eq!(document["frames"][3]["over_budget"], true);
+        assert_eq!(document["frames"][2]["over_budget"], true);
         assert_eq!(document["frames"][0]["budget_ns"], Value::Null);
         assert_eq!(document["floods"][0]["control_pps"]["max"], 4.5e6);
         assert_eq!(document["floods"][0]["against"][0]["times"]["median"], 3.0);
