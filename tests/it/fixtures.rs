@@ -5,14 +5,16 @@ use dhcp_guard::dataplane::PortSpec;
 use dhcp_guard_common::{
     layout::mac_of_word,
     message, parse,
-    verdict::{MessageType, Reason},
+    verdict::{MessageType, Note, Reason},
 };
 use libtest_mimic::Trial;
 use tests::{
-    fixtures::{self, Expected, Fixture, SENDER},
+    fixtures::{self, Expected, Facts, Fixture, SENDER, Who},
     guard_run::{self, Fate, GuardRun},
     harness::{Need, trial},
 };
+
+use crate::changes::{self, Counted};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -48,9 +50,17 @@ fn parsed(fixture: &Fixture) -> Expected {
     match parse::walk(&frame) {
         None => Expected::NotDhcp,
         Some(dhcp) => {
-            assert_eq!(mac_of_word(dhcp.source), SENDER.0, "{}: the source MAC", fixture.name);
+            let source = mac_of_word(dhcp.source);
             let message = message::message_type(&frame, &dhcp);
-            Expected::Dhcp { towards: dhcp.towards, vlans: dhcp.vlans, message }
+            let sender = message::sender(&frame, &dhcp);
+            let who = match (sender.relay, sender.chaddr_differs) {
+                _ if source != SENDER.0 => Who::Nobody,
+                (0, false) => Who::Sender,
+                (0, true) => Who::OtherAddress,
+                (_, _) => Who::Relayed,
+            };
+            let parse::Dhcp { family, towards, vlans, .. } = dhcp;
+            Expected::Dhcp(Facts { family, towards, vlans, message, who })
         }
     }
 }
@@ -64,7 +74,7 @@ fn in_the_kernel() -> Result<()> {
     let fixtures = fixtures::all();
     let mut stacks = vec![(0, 0)];
     for fixture in &fixtures {
-        if let Expected::Dhcp { vlans, .. } = fixture.expected {
+        if let Expected::Dhcp(Facts { vlans, .. }) = fixture.expected {
             stacks.push((vlans.outer, vlans.inner));
         }
     }
@@ -75,11 +85,13 @@ fn in_the_kernel() -> Result<()> {
     let mut wrong = Vec::new();
     let mut before = guard.snapshot()?;
     for fixture in &fixtures {
-        ensure!(guard.send(&fixture.bytes)? == Fate::Passed, "{}: dropped", fixture.name);
+        let fate = guard.send(&fixture.bytes)?;
         let after = guard.snapshot()?;
-        let seen = difference(&stacks, &before, &after);
-        if seen != Some(fixture.expected) {
-            wrong.push(format!("{}: expected {:?}, got {seen:?}", fixture.name, fixture.expected));
+        let counted = changes::between(&before, &after)?;
+        let seen = counted.as_ref().map_or(Some(Expected::NotDhcp), |c| facts(&stacks, c).map(Expected::Dhcp));
+        let is_nobody = matches!(seen, Some(Expected::Dhcp(Facts { who: Who::Nobody, .. })));
+        if seen != Some(countable(fixture.expected)) || (fate == Fate::Dropped) != is_nobody {
+            wrong.push(format!("{}: expected {:?}, got {counted:?}, {fate:?}", fixture.name, fixture.expected));
         }
         before = after;
     }
@@ -92,7 +104,7 @@ fn over_limit() -> Result<()> {
     let spent = PortSpec { client_v4: (1, 1), client_v6: (1, 1), ..guard_run::port(0, 0) };
     let mut guard = GuardRun::new(&guard_run::spec(vec![spent]))?;
     for fixture in fixtures::all() {
-        let to_server = matches!(fixture.expected, Expected::Dhcp { towards: parse::Towards::Server, .. });
+        let to_server = matches!(fixture.expected, Expected::Dhcp(Facts { towards: parse::Towards::Server, .. }));
         // One a second may pass: whoever gets it has spent it.
         let fates = [guard.send(&fixture.bytes)?, guard.send(&fixture.bytes)?];
         let expected = if to_server { Fate::Dropped } else { Fate::Passed };
@@ -101,34 +113,32 @@ fn over_limit() -> Result<()> {
     Ok(())
 }
 
-/// What one frame did to the counters; None if it did not do exactly one thing.
-fn difference(
-    stacks: &[(u16, u16)],
-    before: &dhcp_guard::dataplane::Snapshot,
-    after: &dhcp_guard::dataplane::Snapshot,
-) -> Option<Expected> {
-    let changed = |new: &[u64], old: &[u64]| -> Vec<usize> {
-        let places = new.iter().zip(old).enumerate();
-        places.flat_map(|(place, (new, old))| (*old..*new).map(move |_| place)).collect()
-    };
-    let mut changes = Vec::new();
-    for (slot, (new, old)) in after.ports.iter().zip(&before.ports).enumerate() {
-        let messages = changed(&new.messages, &old.messages);
-        let reasons = changed(&new.reasons, &old.reasons);
-        changes.extend(reasons.iter().zip(&messages).map(|(reason, message)| (slot, *reason, *message)));
-    }
-    match changes.as_slice() {
-        [] => Some(Expected::NotDhcp),
-        [(slot, reason, message)] => {
-            let (outer, inner) = *stacks.get(slot.checked_sub(1)?)?;
-            let towards = match Reason::ALL.get(*reason)? {
-                Reason::PassStranger => parse::Towards::Server,
-                Reason::PassServer => parse::Towards::Client,
-                _ => return None,
-            };
-            let message = *MessageType::ALL.get(*message)?;
-            Some(Expected::Dhcp { towards, vlans: parse::Vlans { outer, inner }, message })
+/// What the counters can say of it: the types of the two families differ, but for "none".
+fn countable(expected: Expected) -> Expected {
+    match expected {
+        Expected::Dhcp(facts) if facts.message == MessageType::None => {
+            Expected::Dhcp(Facts { family: parse::Family::V4, ..facts })
         }
-        _ => None,
+        _ => expected,
     }
+}
+
+/// What the counters say about a packet; `None` if they say what no fixture should make them say.
+fn facts(stacks: &[(u16, u16)], counted: &Counted) -> Option<Facts> {
+    let (outer, inner) = *stacks.get(counted.slot.checked_sub(1)?)?;
+    let Counted { reason, message, .. } = *counted;
+    let towards = match reason {
+        Reason::PassStranger | Reason::DropMalformed => parse::Towards::Server,
+        Reason::PassServer => parse::Towards::Client,
+        _ => return None,
+    };
+    let who = match counted.notes[..] {
+        [] if reason == Reason::DropMalformed => Who::Nobody,
+        [] => Who::Sender,
+        [Note::ChaddrMismatch] => Who::OtherAddress,
+        [Note::Relayed] => Who::Relayed,
+        _ => return None,
+    };
+    let family = if message.name().starts_with("v6_") { parse::Family::V6 } else { parse::Family::V4 };
+    Some(Facts { family, towards, vlans: parse::Vlans { outer, inner }, message, who })
 }

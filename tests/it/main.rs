@@ -1,10 +1,12 @@
 //! The integration tests: real servers, real clients, real floods.
 
+mod changes;
 mod errors;
 mod fixtures;
 mod guard;
 mod kernel;
 mod lab;
+mod reference;
 
 use std::process::ExitCode;
 
@@ -16,6 +18,7 @@ fn main() -> ExitCode {
         eprintln!("cannot prepare for Ctrl-C: {error:#}");
         return ExitCode::FAILURE;
     }
-    let trials = [fixtures::trials(), kernel::trials(), lab::trials(), guard::trials(), errors::trials()];
+    let trials =
+        [fixtures::trials(), reference::trials(), kernel::trials(), lab::trials(), guard::trials(), errors::trials()];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

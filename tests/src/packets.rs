@@ -10,9 +10,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dhcproto::{Encodable as _, v4, v6};
 use etherparse::{
-    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv6Extensions, Ipv6Header, SingleVlanHeader,
-    UdpHeader, VlanId, VlanPcp,
+    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv6Header, SingleVlanHeader, UdpHeader, VlanId,
+    VlanPcp,
 };
+
+pub use fuzz::shapes::headers::Extension;
+use fuzz::shapes::headers::in_front_of;
 
 use crate::mac::Mac;
 
@@ -61,8 +64,8 @@ pub enum Network {
         source: Ipv6Addr,
         /// Destination address.
         destination: Ipv6Addr,
-        /// Extension headers; their "next header" fields are filled in.
-        extensions: Box<Ipv6Extensions>,
+        /// Extension headers.
+        extensions: Vec<Extension>,
     },
 }
 
@@ -108,7 +111,7 @@ impl Frame {
         let network = Network::V6 {
             source: link_local(source),
             destination: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2),
-            extensions: Box::default(),
+            extensions: Vec::new(),
         };
         let destination = Mac([0x33, 0x33, 0, 1, 0, 2]);
         Self { source, destination, tags: Vec::new(), network, source_port, destination_port, checksum: true, payload }
@@ -129,6 +132,17 @@ impl Frame {
     pub fn with_ip_options(mut self, bytes: &[u8]) -> Self {
         let Network::V4 { options, .. } = &mut self.network else { panic!("IPv6 has no options") };
         *options = bytes.to_vec();
+        self
+    }
+
+    /// The frame with these IPv6 extension headers.
+    ///
+    /// # Panics
+    /// If the frame is IPv4.
+    #[must_use]
+    pub fn with_extensions(mut self, headers: &[Extension]) -> Self {
+        let Network::V6 { extensions, .. } = &mut self.network else { panic!("IPv4 has no extension headers") };
+        *extensions = headers.to_vec();
         self
     }
 
@@ -203,8 +217,7 @@ impl Frame {
 
     fn write_v6(&self, bytes: &mut Vec<u8>) {
         let Network::V6 { source, destination, extensions } = &self.network else { return };
-        let mut extensions = extensions.clone();
-        let next_header = extensions.set_next_headers(IpNumber::UDP);
+        let (next_header, extensions) = in_front_of(IpNumber::UDP, extensions);
         let mut ip = Ipv6Header {
             next_header,
             hop_limit: 1,
@@ -212,11 +225,11 @@ impl Frame {
             destination: destination.octets(),
             ..Ipv6Header::default()
         };
-        ip.set_payload_length(extensions.header_len() + UdpHeader::LEN + self.payload.len())
+        ip.set_payload_length(extensions.len() + UdpHeader::LEN + self.payload.len())
             .expect("a payload of less than 64 KiB");
         let udp = UdpHeader::with_ipv6_checksum(self.source_port, self.destination_port, &ip, &self.payload);
         bytes.extend_from_slice(&ip.to_bytes());
-        extensions.write(bytes, next_header).expect("extension headers whose order is consistent");
+        bytes.extend_from_slice(&extensions);
         bytes.extend_from_slice(&udp.expect("a payload of less than 64 KiB").to_bytes());
     }
 }

@@ -68,11 +68,6 @@ fn missing(programs: &[Program]) -> Vec<&'static str> {
     programs.iter().map(|(program, _)| *program).filter(|program| !present(program)).collect()
 }
 
-/// Whether all of them are there.
-pub(crate) fn all_present(programs: &[Program]) -> bool {
-    missing(programs).is_empty()
-}
-
 /// The packages that bring these programs, each once.
 fn packages(programs: &[&str]) -> Vec<&'static str> {
     let mut packages = Vec::new();

@@ -2,18 +2,19 @@
 
 use dhcp_guard_common::{
     message::{self, MAX_OPTIONS},
-    parse::{self, Dhcp, Family, MAX_EXTENSIONS, MacWord},
+    parse::{self, Dhcp, Family, MAX_EXTENSIONS, MacWord, Towards},
 };
 
 use crate::{
     peers,
     reference::{self, Packet, Sender},
-    shapes,
+    shapes::headers::Shape,
     watched::Watched,
 };
 
-/// Most reads of a walk: Ethernet and two tags; IP and UDP in each half; extension headers and the source in the second.
-const WALK_READS: usize = 3 + 2 * 2 + MAX_EXTENSIONS + 1;
+/// Most reads of a walk: Ethernet and two tags; IP and UDP in each half; extension headers, the source and, once more,
+/// the tags in the second.
+const WALK_READS: usize = 3 + 2 * 2 + MAX_EXTENSIONS + 1 + 2;
 /// Most reads for the message type: the cookie, and code, length and value of each option in three fields.
 const TYPE_READS: usize = 1 + 3 * 3 * MAX_OPTIONS;
 /// Two tags, and IPv6 with nothing but the longest extension headers: 256 units of eight bytes.
@@ -29,13 +30,19 @@ pub fn frame(bytes: &[u8]) {
     let _ = peers::compare(bytes, seen.as_ref());
 }
 
-/// These bytes as a DHCP message of either family, in a frame that says so.
+/// These bytes as a DHCP message of either family and in either direction, in a frame that says so.
 pub fn payload(bytes: &[u8]) {
-    for family in [Family::V4, Family::V6] {
-        let packet = shapes::around(family, bytes);
+    for (family, towards) in [
+        (Family::V4, Towards::Server),
+        (Family::V4, Towards::Client),
+        (Family::V6, Towards::Server),
+        (Family::V6, Towards::Client),
+    ] {
+        let packet = Shape::plain(family, towards, bytes).bytes();
         frame(&packet);
-        let seen = ours(&packet).map(|packet| (packet.family, packet.payload));
-        assert_eq!(seen, Some((family, packet.len() - bytes.len())), "the frame around the message is DHCP");
+        let seen = ours(&packet).map(|packet| (packet.family, packet.towards, packet.payload));
+        let expected = (family, towards, packet.len() - bytes.len());
+        assert_eq!(seen, Some(expected), "the frame around the message is DHCP");
     }
 }
 
@@ -45,9 +52,6 @@ pub fn ours(bytes: &[u8]) -> Option<Packet> {
     let watched = Watched::new(bytes);
     let dhcp = parse::walk(&watched);
     assert!(watched.reads() <= WALK_READS, "a walk has a bound");
-    // The kernel hands the first half's result to the second in one word.
-    let link = parse::may_be_dhcp(&bytes).map(|link| parse::Link::from_word(link.word()));
-    assert_eq!(dhcp, link.and_then(|link| parse::finish(&bytes, link)), "in halves, on the right");
     let dhcp = dhcp?;
     // The ports, which are the first half of the UDP header, are inside the frame; the message may begin behind it.
     assert!(dhcp.payload <= LAST_PAYLOAD && dhcp.payload <= bytes.len() + 4, "{} of {}", dhcp.payload, bytes.len());

@@ -33,7 +33,7 @@ pub enum Sender {
     Direct {
         /// Ethernet source address.
         source: [u8; 6],
-        /// The message names another hardware address.
+        /// The message names another hardware address, and is one to a server.
         chaddr_differs: bool,
     },
     /// A client behind a DHCPv4 relay.
@@ -76,8 +76,8 @@ pub fn read(frame: &[u8]) -> Option<Packet> {
     let payload = network.as_ptr() as usize - frame.as_ptr() as usize + message;
     let bytes = frame.get(payload..).unwrap_or_default();
     let (message, sender) = match family {
-        Family::V4 => (message_type_v4(bytes), sender_v4(source, bytes)),
-        Family::V6 => (message_type_v6(bytes), sender_v6(source, bytes)),
+        Family::V4 => (message_type_v4(bytes), sender_v4(source, towards, bytes)),
+        Family::V6 => (message_type_v6(bytes), sender_v6(source, towards, bytes)),
     };
     Some(Packet { source, vlans, family, towards, payload, message, sender })
 }
@@ -246,10 +246,12 @@ fn one_byte(option: Option<&DhcpOption<'_>>) -> Option<u8> {
 }
 
 /// RFC 2131 section 2: the relay's address, and the client's hardware address behind it.
-fn sender_v4(source: [u8; 6], message: &[u8]) -> Sender {
+fn sender_v4(source: [u8; 6], towards: Towards, message: &[u8]) -> Sender {
     let addresses =
         message.get(24..).and_then(split::<4>).and_then(|(giaddr, rest)| Some((giaddr, split::<6>(rest)?.0)));
     match addresses {
+        // A server's message names its client and that one's gateway, not itself.
+        _ if towards == Towards::Client => Sender::Direct { source, chaddr_differs: false },
         None => Sender::Direct { source, chaddr_differs: false },
         Some(([0, 0, 0, 0], chaddr)) => Sender::Direct { source, chaddr_differs: chaddr != source },
         Some((giaddr, chaddr)) => Sender::RelayV4 { giaddr, chaddr },
@@ -257,8 +259,11 @@ fn sender_v4(source: [u8; 6], message: &[u8]) -> Sender {
 }
 
 /// RFC 8415 section 9: type 12, hop count, link address, peer address.
-fn sender_v6(source: [u8; 6], message: &[u8]) -> Sender {
+fn sender_v6(source: [u8; 6], towards: Towards, message: &[u8]) -> Sender {
     let relayed = || {
+        if towards == Towards::Client {
+            return None;
+        }
         let ([12, _hops], rest) = split::<2>(message)? else { return None };
         let (link, rest) = split::<16>(rest)?;
         let (peer, _) = split::<16>(rest)?;

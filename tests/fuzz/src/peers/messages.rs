@@ -1,6 +1,10 @@
 //! The message as `dhcproto` reads it.
 
-use dhcp_guard_common::{message::MAX_OPTIONS, parse::Family, verdict::MessageType};
+use dhcp_guard_common::{
+    message::MAX_OPTIONS,
+    parse::{Family, Towards},
+    verdict::MessageType,
+};
 use dhcproto::{Decodable as _, Decoder, v4, v6};
 
 use super::Difference;
@@ -45,8 +49,10 @@ fn compare_sender_v4(ours: &Packet, theirs: &v4::Message) {
         return;
     }
     let chaddr = theirs.chaddr();
+    let direct = |chaddr_differs| Sender::Direct { source: ours.source, chaddr_differs };
     let expected = match theirs.giaddr().octets() {
-        [0, 0, 0, 0] => Sender::Direct { source: ours.source, chaddr_differs: chaddr != ours.source },
+        _ if ours.towards == Towards::Client => direct(false),
+        [0, 0, 0, 0] => direct(chaddr != ours.source),
         giaddr => Sender::RelayV4 { giaddr, chaddr: chaddr.try_into().unwrap_or_default() },
     };
     assert_eq!(ours.sender, expected, "our parser on the left, dhcproto on the right");
@@ -84,7 +90,8 @@ fn stops_early(field: &[u8]) -> bool {
 
 fn compare_v6(ours: &Packet, message: &[u8]) -> Option<Difference> {
     let direct = Sender::Direct { source: ours.source, chaddr_differs: false };
-    if message.first() == Some(&12)
+    if ours.towards == Towards::Server
+        && message.first() == Some(&12)
         && let Ok(theirs) = v6::RelayMessage::decode(&mut Decoder::new(message))
     {
         let expected = Sender::RelayV6 { link: theirs.link_addr().octets(), peer: theirs.peer_addr().octets() };

@@ -1,6 +1,6 @@
 //! Everything in front of a DHCP message, written by `etherparse`.
 
-use dhcp_guard_common::parse::Family;
+use dhcp_guard_common::parse::{Family, Towards};
 use etherparse::{
     EtherType, Ethernet2Header, IpAuthHeader, IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header,
     Ipv6RawExtHeader, SingleVlanHeader, UdpHeader, VlanId,
@@ -55,12 +55,18 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A message to a server, with nothing special about it.
+    /// A message with nothing special about it.
     #[must_use]
-    pub fn plain(family: Family, payload: &[u8]) -> Self {
-        let (network, port) = match family {
-            Family::V4 => (Network::V4 { options: 0, fragment: (0, false) }, 67),
-            Family::V6 => (Network::V6(Vec::new()), 547),
+    pub fn plain(family: Family, towards: Towards, payload: &[u8]) -> Self {
+        let network = match family {
+            Family::V4 => Network::V4 { options: 0, fragment: (0, false) },
+            Family::V6 => Network::V6(Vec::new()),
+        };
+        let port = match (family, towards) {
+            (Family::V4, Towards::Server) => 67,
+            (Family::V4, Towards::Client) => 68,
+            (Family::V6, Towards::Server) => 547,
+            (Family::V6, Towards::Client) => 546,
         };
         Self { tags: Vec::new(), network, port, payload: payload.to_vec() }
     }
@@ -115,12 +121,19 @@ fn ipv4(options: usize, (offset, more): (u16, bool), payload: usize) -> Vec<u8> 
 }
 
 fn ipv6(extensions: &[Extension], payload: usize) -> Vec<u8> {
-    let numbers = extensions.iter().map(Extension::number).chain([IpNumber::UDP]);
-    let headers: Vec<u8> = extensions.iter().zip(numbers.clone().skip(1)).flat_map(|(e, next)| e.bytes(next)).collect();
-    let mut ip = Ipv6Header { hop_limit: 1, ..Ipv6Header::default() };
-    ip.next_header = numbers.clone().next().unwrap_or(IpNumber::UDP);
+    let (next_header, headers) = in_front_of(IpNumber::UDP, extensions);
+    let mut ip = Ipv6Header { next_header, hop_limit: 1, ..Ipv6Header::default() };
     ip.set_payload_length(headers.len() + payload).expect("a payload of less than 64 KiB");
     [&ip.to_bytes()[..], &headers].concat()
+}
+
+/// Extension headers in front of this protocol: the number of the first one, and their bytes.
+#[must_use]
+pub fn in_front_of(protocol: IpNumber, extensions: &[Extension]) -> (IpNumber, Vec<u8>) {
+    // Each names the one behind it.
+    let numbers = extensions.iter().map(Extension::number).chain([protocol]);
+    let headers = extensions.iter().zip(numbers.clone().skip(1)).flat_map(|(e, next)| e.bytes(next)).collect();
+    (numbers.clone().next().unwrap_or(protocol), headers)
 }
 
 impl Extension {

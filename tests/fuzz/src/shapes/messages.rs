@@ -30,7 +30,8 @@ pub fn v4_of(kind: u8) -> Vec<u8> {
 }
 
 /// A DHCPv4 message with these bytes for options, and these in `sname` and `file`.
-fn v4_raw(options: &[u8], sname: &[u8], file: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn v4_raw(options: &[u8], sname: &[u8], file: &[u8]) -> Vec<u8> {
     let mut message = v4_with(|_| ());
     message.truncate(240);
     message.extend(options);
@@ -49,18 +50,21 @@ pub fn v4() -> Vec<Named> {
     messages
 }
 
+/// A DISCOVER that names this gateway (0 for none) and this hardware address.
+#[must_use]
+pub fn v4_from(gateway: [u8; 4], chaddr: [u8; 6]) -> Vec<u8> {
+    v4_with(|message| {
+        message.set_giaddr(Ipv4Addr::from(gateway)).set_chaddr(&chaddr);
+        message.opts_mut().insert(v4::DhcpOption::MessageType(v4::MessageType::Discover));
+    })
+}
+
 fn v4_senders() -> Vec<Named> {
-    let relayed = |gateway: [u8; 4], chaddr: [u8; 6]| {
-        v4_with(|message| {
-            message.set_giaddr(Ipv4Addr::from(gateway)).set_chaddr(&chaddr).set_hops(1);
-            message.opts_mut().insert(v4::DhcpOption::MessageType(v4::MessageType::Discover));
-        })
-    };
     vec![
-        named("v4-relayed", relayed([10, 0, 0, 1], SENDER)),
-        named("v4-relayed-last-byte", relayed([0, 0, 0, 1], [2, 0, 0, 0, 0, 9])),
-        named("v4-other-chaddr", relayed([0; 4], [2, 0, 0, 0, 0, 9])),
-        named("v4-no-chaddr", relayed([0; 4], [0; 6])),
+        named("v4-relayed", v4_from([10, 0, 0, 1], SENDER)),
+        named("v4-relayed-last-byte", v4_from([0, 0, 0, 1], [2, 0, 0, 0, 0, 9])),
+        named("v4-other-chaddr", v4_from([0; 4], [2, 0, 0, 0, 0, 9])),
+        named("v4-no-chaddr", v4_from([0; 4], [0; 6])),
     ]
 }
 
@@ -136,7 +140,8 @@ pub fn v6_of(kind: u8) -> Vec<u8> {
 }
 
 /// A message as a relay passes it on, RFC 8415 section 9.
-fn relay_forward(link: Ipv6Addr, peer: Ipv6Addr, message: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn relay_forward(link: Ipv6Addr, peer: Ipv6Addr, message: &[u8]) -> Vec<u8> {
     let relayed = [&[0, 9][..], &u16::try_from(message.len()).unwrap_or(0).to_be_bytes(), message].concat();
     [&[12, 0][..], &link.octets(), &peer.octets(), &relayed].concat()
 }

@@ -3,17 +3,17 @@
 pub mod headers;
 pub mod messages;
 
-use dhcp_guard_common::parse::Family;
+use dhcp_guard_common::parse::{Family, Towards};
 
 use self::{
     headers::{Extension, Network, Shape, Tag},
     messages::Named,
 };
 
-/// A frame of this family around these bytes as its message.
+/// A frame around these bytes as a message to a server.
 #[must_use]
 pub fn around(family: Family, message: &[u8]) -> Vec<u8> {
-    Shape::plain(family, message).bytes()
+    Shape::plain(family, Towards::Server, message).bytes()
 }
 
 /// Stacks of tags: none, one and two of each kind, priority tags, and one too many.
@@ -86,8 +86,11 @@ pub fn odd() -> Vec<Named> {
     // An authentication header (protocol 51) of 12 bytes, the next header (17, UDP) in its first.
     let mut authenticated = changed(&v4, IP + 9, &[51]);
     authenticated.splice(IP + 20..IP + 20, [17, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
-    let short_authentication =
-        Shape { network: Network::V6(vec![Extension::Authentication(0)]), ..Shape::plain(Family::V6, &[1]) }.bytes();
+    let short_authentication = Shape {
+        network: Network::V6(vec![Extension::Authentication(0)]),
+        ..Shape::plain(Family::V6, Towards::Server, &[1])
+    }
+    .bytes();
     let frames = [
         ("v4-authenticated", authenticated),
         ("v4-in-ethertype-v6", changed(&v4, 12, &[0x86, 0xdd])),
@@ -113,13 +116,20 @@ pub fn frames() -> Vec<Named> {
     let mut frames = odd();
     for (family, messages, networks) in families() {
         let (_, usual) = &messages[1];
-        frames.extend(messages.iter().map(|(name, message)| (name.clone(), around(family, message))));
+        for (name, message) in &messages {
+            frames.push((name.clone(), around(family, message)));
+            let to_client = Shape::plain(family, Towards::Client, message);
+            frames.push((format!("{name}-to-client"), to_client.bytes()));
+        }
         for (i, network) in networks.into_iter().enumerate() {
-            let shape = Shape { network, ..Shape::plain(family, usual) };
+            let shape = Shape { network, ..Shape::plain(family, Towards::Server, usual) };
             frames.push((format!("{family:?}-headers-{i}"), shape.bytes()));
         }
         for (i, tags) in tags().into_iter().enumerate() {
-            frames.push((format!("{family:?}-tags-{i}"), Shape { tags, ..Shape::plain(family, usual) }.bytes()));
+            frames.push((
+                format!("{family:?}-tags-{i}"),
+                Shape { tags, ..Shape::plain(family, Towards::Server, usual) }.bytes(),
+            ));
         }
     }
     frames
