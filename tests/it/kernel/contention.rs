@@ -10,24 +10,25 @@ use tests::{
     guard_run::{GuardRun, port, spec},
     harness::trial,
     mac::Mac,
-    packets::{discover, request},
+    packets::discover,
 };
 
 use super::{KERNEL, about, burst_only, discovers, expect, newcomers, reason};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("kernel: two CPUs do not exceed a port's limit", KERNEL, || held(&port_total(), 500)),
-        trial("kernel: two CPUs do not exceed the strangers' share", KERNEL, || held(&strangers(), newcomers(500))),
-        trial("kernel: two CPUs do not exceed the DISCOVERs' share", KERNEL, || held(&discover_share(), 500)),
-        trial("kernel: two CPUs do not exceed the host's budget", KERNEL, || held(&host_total(), 500)),
+        trial("kernel: two CPUs do not exceed a port's limit", KERNEL, || held(&port_total(), LIMIT.into())),
+        trial("kernel: two CPUs do not exceed the strangers' share", KERNEL, || held(&strangers(), newcomers(LIMIT))),
+        trial("kernel: two CPUs do not exceed the DISCOVERs' share", KERNEL, || held(&discovers_share(), LIMIT.into())),
+        trial("kernel: two CPUs do not exceed the host's budget", KERNEL, || held(&host_total(), LIMIT.into())),
         trial("kernel: two CPUs do not exceed the strangers' share of the host", KERNEL, || {
-            held(&host_strangers(), newcomers(500))
+            held(&host_strangers(), newcomers(LIMIT))
         }),
         trial("kernel: whoever loses a limiter to another CPU is dropped, and counted", KERNEL, lost_races),
     ]
 }
 
+const LIMIT: u32 = 500;
 const PLENTY: (u32, u32) = (1_000_000, 1_000_000);
 const MACHINES: usize = 2000;
 
@@ -38,37 +39,36 @@ fn with_known(limits: PortSpec) -> Spec {
 }
 
 fn port_total() -> Spec {
-    with_known(PortSpec { total: burst_only(500), ..port(0, 0) })
+    with_known(PortSpec { total: burst_only(LIMIT), ..port(0, 0) })
 }
 
 fn strangers() -> Spec {
-    spec(vec![PortSpec { strangers: burst_only(500), ..port(0, 0) }])
+    spec(vec![PortSpec { strangers: burst_only(LIMIT), ..port(0, 0) }])
 }
 
-fn discover_share() -> Spec {
-    with_known(PortSpec { discover: Some(burst_only(500)), ..port(0, 0) })
+fn discovers_share() -> Spec {
+    with_known(PortSpec { discover: Some(burst_only(LIMIT)), ..port(0, 0) })
 }
 
 fn host_total() -> Spec {
     let mut limited = with_known(port(0, 0));
-    limited.policy.host.limit = Some((burst_only(500), PLENTY));
+    limited.policy.host.limit = Some((burst_only(LIMIT), PLENTY));
     limited
 }
 
 fn host_strangers() -> Spec {
     let mut limited = spec(vec![port(0, 0)]);
-    limited.policy.host.limit = Some((PLENTY, burst_only(500)));
+    limited.policy.host.limit = Some((PLENTY, burst_only(LIMIT)));
     limited
 }
 
-/// Both CPUs send a DISCOVER of each machine.
-fn held(spec: &Spec, limit: u64) -> Result<()> {
+/// Both CPUs send a DISCOVER of each machine. At least so many pass; more only where a machine's second packet, on the
+/// other CPU, is that of one who comes back; and never more than the limit.
+fn held(spec: &Spec, at_least: u64) -> Result<()> {
     let start = Instant::now();
     let mut guard = GuardRun::new(spec)?;
     let passed: u64 = guard.send_from_cpus(2, &discovers(0..MACHINES))?.into_iter().sum();
-    let returning = if limit == 500 { 0 } else { 500 - limit };
-    // A machine's second packet, from the other CPU, is that of one who comes back.
-    expect("passed on two CPUs", passed, &(limit..=*about(limit + returning, start).end()))?;
+    expect("passed on two CPUs", passed, &(at_least..=*about(LIMIT, start).end()))?;
     let snapshot = guard.snapshot()?;
     let all: u64 = snapshot.ports[1].reasons.iter().sum();
     ensure!(all == 2 * MACHINES as u64, "{all} packets are counted");
@@ -77,13 +77,14 @@ fn held(spec: &Spec, limit: u64) -> Result<()> {
     Ok(())
 }
 
-/// Nothing is over any limit here, so all that is dropped has lost a race; nearly nothing may.
+/// Nothing is over any limit here, so all that is dropped has lost a race. How often that happens is the machine's affair;
+/// each time must be counted.
 fn lost_races() -> Result<()> {
     const TIMES: u32 = 200_000;
     let mut guard = GuardRun::new(&with_known(port(0, 0)))?;
-    let frames = [0, 1].map(|i| request(Mac::machine(i), [10, 0, 0, 9].into()).bytes());
+    let frames = [0, 1].map(|i| discover(Mac::machine(i)).bytes());
     let (mut sent, mut lost) = (0, 0);
-    for _ in 0..20 {
+    while lost == 0 && sent < 10_000_000 {
         guard.repeat_from_cpus(&frames, TIMES)?;
         sent += 2 * u64::from(TIMES);
         let snapshot = guard.snapshot()?;
@@ -91,13 +92,7 @@ fn lost_races() -> Result<()> {
         let dropped = reason(&snapshot, 0, Reason::DropPortLimit);
         ensure!(dropped == lost, "{dropped} were dropped and {lost} races lost");
         ensure!(dropped + reason(&snapshot, 0, Reason::PassKnown) == sent, "all are counted");
-        if lost > 0 {
-            break;
-        }
     }
-    println!("lost races: {lost} of {sent}");
-    ensure!(lost < sent / 2, "{lost} of {sent} lost");
-    // Both must have been there at once: which cannot be arranged on a machine that gives them one CPU in turns.
-    let _ = discover(Mac::machine(0));
+    println!("{lost} races lost with {sent} packets");
     Ok(())
 }

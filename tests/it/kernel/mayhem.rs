@@ -47,8 +47,8 @@ fn ports() -> Vec<PortSpec> {
         strangers: burst_only(STRANGERS),
         new_clients: burst_only(NEW_CLIENTS),
         discover: Some(burst_only(500)),
-        client_v4: burst_only(20),
-        client_v6: burst_only(20),
+        client_v4: burst_only(6),
+        client_v6: burst_only(6),
         drop_chaddr_mismatch: outer == 100,
         ..port(outer, inner)
     };
@@ -95,7 +95,7 @@ impl Random {
             // Anything, also what nobody can have.
             0 => Mac([a, b, c, d, e, 1]),
             1 => self.one_of(&[MUTED, ALLOWED, Mac([0; 6]), Mac::BROADCAST]),
-            2..=4 => Mac::machine(self.below(20) as usize),
+            2..=4 => Mac::machine(self.below(8) as usize),
             _ => Mac([0x0a, a, b, c, d, e]),
         }
     }
@@ -179,7 +179,7 @@ fn send_all(guard: &mut GuardRun, random: &mut Random) -> Result<Sent> {
         } else {
             sent.isolated += 1 - passed;
         }
-        if round % (FRAMES / 20) == 0 {
+        if round % (FRAMES / 6) == 0 {
             let passed = guard.send_all(&[discover(KNOWN).bytes()])? as u64;
             ensure!(passed == 1, "a packet of the known client was dropped in round {round}");
             sent.known += 1;
