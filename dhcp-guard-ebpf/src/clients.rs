@@ -22,7 +22,9 @@ pub(crate) fn known(key: ClientKey) -> Option<Entry> {
 /// Adds what a memo counted to the client's entry.
 #[inline(never)]
 pub(crate) fn hand_over(key: ClientKey, is_known: bool, is_own_excess: bool, packets: u64, last_seen: u64) {
-    let entry = if is_known { known(key) } else { Place::of(key).and_then(Place::entry) };
+    let stranger = if is_known { None } else { Place::of(key).and_then(Place::entry) };
+    // A stranger may have become known since its memo was made.
+    let entry = if stranger.is_some() { stranger } else { known(key) };
     match entry {
         Some(entry) => {
             let client = entry.words();

@@ -125,16 +125,36 @@ impl GuardRun {
     /// # Errors
     /// See [`GuardRun::send`]; a CPU that this process may not use.
     pub fn send_from_cpus(&mut self, cpus: usize, frames: &[Vec<u8>]) -> Result<Vec<u64>> {
+        self.on_cpus(cpus, |program, _| Ok(passes(program, frames)? as u64))
+    }
+
+    /// Runs the program on as many CPUs at once as there are frames, each on a frame of its own, as fast as the kernel
+    /// can.
+    ///
+    /// # Errors
+    /// See [`GuardRun::send_from_cpus`].
+    pub fn repeat_from_cpus(&mut self, frames: &[Vec<u8>], times: u32) -> Result<()> {
+        self.on_cpus(frames.len(), |program, cpu| {
+            let options = TestRunOptions { data_in: Some(&frames[cpu]), repeat: times, ..TestRunOptions::default() };
+            program.test_run(options)?;
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Does something on several CPUs at once, each in a thread of its own.
+    fn on_cpus<T: Send>(&mut self, cpus: usize, run: impl Fn(&Xdp, usize) -> Result<T> + Sync) -> Result<Vec<T>> {
         let program = self.plane.program()?;
         let program = &*program;
         let start = Barrier::new(cpus);
-        let run = |cpu: usize| -> Result<u64> {
+        let run = |cpu: usize| -> Result<T> {
             let pinned = pin_to(cpu).with_context(|| format!("cannot run on CPU {cpu}"));
             // Whoever fails must not keep the others waiting.
             start.wait();
             pinned?;
-            Ok(passes(program, frames)? as u64)
+            run(program, cpu)
         };
+        let run = &run;
         self.netns.run(|| {
             thread::scope(|scope| {
                 let threads: Vec<_> = (0..cpus).map(|cpu| scope.spawn(move || run(cpu))).collect();

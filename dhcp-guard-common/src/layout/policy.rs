@@ -54,13 +54,13 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Percent of the burst that newcomers may use.
-    const NEWCOMERS_PERCENT: u64 = 75;
+    /// Quarters of the burst that newcomers may use.
+    const NEWCOMERS_QUARTERS: u64 = 3;
 
     /// Of a limit.
     #[must_use]
     pub const fn new(limit: Limit) -> Self {
-        let newcomer_tolerance = limit.tolerance / 100 * Self::NEWCOMERS_PERCENT;
+        let newcomer_tolerance = limit.tolerance / 4 * Self::NEWCOMERS_QUARTERS;
         Self { interval: limit.interval, tolerance: limit.tolerance, newcomer_tolerance }
     }
 
@@ -156,3 +156,77 @@ const _: () = {
     assert!(size_of::<ClientRule>() == 24);
     assert!(size_of::<Control>() == 24);
 };
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::gcra::{Decision, decide};
+
+    /// Packets at their times: whether they come from somebody who comes back, and whether they are admitted.
+    fn admitted(shared: &Shared, packets: &[(u64, bool)]) -> Vec<bool> {
+        let mut word = 0;
+        let mut admit = |now: u64, comes_back: bool| match decide(word, now, &shared.limit(comes_back)) {
+            Decision::Conforms(next) => {
+                word = next;
+                true
+            }
+            Decision::ExceedsUntil(_) => false,
+        };
+        packets.iter().map(|(now, comes_back)| admit(*now, *comes_back)).collect()
+    }
+
+    #[test]
+    fn newcomers_leave_a_quarter_to_those_who_come_back() {
+        let shared = Shared::new(Limit::new(1, 101, 250));
+        let packets: Vec<_> = (0..200).map(|_| (1 << 52, false)).chain((0..200).map(|_| (1 << 52, true))).collect();
+        let admitted = admitted(&shared, &packets);
+        let count = |part: &[bool]| part.iter().filter(|admitted| **admitted).count();
+        assert_eq!((count(&admitted[..200]), count(&admitted[200..])), (76, 25));
+    }
+
+    #[test]
+    fn the_smallest_share_admits_a_newcomer() {
+        let shared = Shared::new(Limit::new(1, 1, 250));
+        assert_eq!(admitted(&shared, &[(1 << 52, false), (1 << 52, false), (1 << 52, true)]), [true, false, false]);
+    }
+
+    proptest! {
+        /// At one moment, whatever the order: a newcomer is admitted while less than three quarters are spent, whoever
+        /// comes back while anything is left.
+        #[test]
+        fn a_bucket_with_two_levels(burst in 1u32..500, who in prop::collection::vec(any::<bool>(), 0..1000)) {
+            let shared = Shared::new(Limit::new(7, burst, 250));
+            let packets: Vec<_> = who.iter().map(|comes_back| (1 << 52, *comes_back)).collect();
+            let newcomers = u64::from(burst - 1) * 3 / 4;
+            let mut spent = 0u64;
+            for (comes_back, admitted) in who.iter().zip(admitted(&shared, &packets)) {
+                let level = if *comes_back { u64::from(burst - 1) } else { newcomers };
+                prop_assert_eq!(admitted, spent <= level, "with {} spent of {}", spent, burst);
+                spent += u64::from(admitted);
+            }
+        }
+
+        /// Over any time, both together stay within the limit, and newcomers alone within theirs.
+        #[test]
+        fn both_together_stay_within_the_limit(
+            (rate, burst) in (1u32..1000, 1u32..300),
+            packets in prop::collection::vec((0u64..1 << 24, any::<bool>()), 1..500),
+        ) {
+            let shared = Shared::new(Limit::new(rate, burst, 250));
+            let mut now = 1 << 52;
+            let at: Vec<_> = packets.iter().map(|(wait, comes_back)| { now += wait; (now, *comes_back) }).collect();
+            let most = |tolerance: u64| (now - (1 << 52) + tolerance) / shared.interval + 1;
+            let all = admitted(&shared, &at).into_iter().filter(|admitted| *admitted).count() as u64;
+            prop_assert!(all <= most(shared.tolerance));
+            let newcomers: Vec<_> = at.iter().map(|(now, _)| (*now, false)).collect();
+            let alone = admitted(&shared, &newcomers).into_iter().filter(|admitted| *admitted).count() as u64;
+            prop_assert!(alone <= most(shared.newcomer_tolerance));
+        }
+    }
+}

@@ -65,7 +65,30 @@ const _: () = {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Against a queue of tags. Few of them, so that many are seen again.
+        #[test]
+        fn a_memory_is_a_queue(tags in prop::collection::vec(prop_oneof![1u16..40, any::<u16>()], 0..200)) {
+            let mut seen = [0; SEEN_WORDS];
+            let mut queue: VecDeque<u16> = VecDeque::new();
+            for tag in tags.into_iter().filter(|tag| *tag != 0) {
+                prop_assert_eq!(was_seen(&seen, tag), queue.contains(&tag));
+                if !queue.contains(&tag) {
+                    seen = with_seen(&seen, tag);
+                    queue.push_back(tag);
+                    queue.drain(..queue.len().saturating_sub(SEEN));
+                }
+            }
+        }
+    }
 
     #[test]
     fn the_latest_are_remembered_and_no_more() {

@@ -15,7 +15,7 @@ use super::{DataPlane, Error, grace, load::map_mut, spec::Policy};
 const CONTROL: &str = ".bss";
 
 /// Which slot each port has. A port keeps its slot, and with it its limiters and counters, from policy to policy.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Slots {
     by_key: HashMap<PortKey, u32>,
 }
@@ -45,17 +45,24 @@ impl DataPlane {
     /// # Errors
     /// [`Error::TooManyPorts`], and [`Error::Map`] if the kernel refuses to write a map. The old policy stays in force.
     pub fn apply(&mut self, policy: &Policy) -> Result<(), Error> {
-        let slots: Vec<(u32, PortKey)> = policy.ports.iter().map(|port| (self.slots.of(port.key), port.key)).collect();
-        let capacity = self.slot_capacity;
-        if self.slots.len() >= capacity {
-            return Err(Error::TooManyPorts { wanted: self.slots.len(), capacity: capacity - 1 });
-        }
+        let slots = self.take_slots(policy)?;
         let version = Control::next_policy(self.control.version);
         let bank = Control::bank(version);
         grace::wait();
         self.write_bank(policy, &slots, bank)?;
         self.list_ports(&slots)?;
         self.set_control(Control { version, ..self.control })
+    }
+
+    /// The slot of each of the policy's ports. If they do not fit, nobody gets one: a smaller policy still may.
+    fn take_slots(&mut self, policy: &Policy) -> Result<Vec<(u32, PortKey)>, Error> {
+        let mut slots = self.slots.clone();
+        let taken = policy.ports.iter().map(|port| (slots.of(port.key), port.key)).collect();
+        if slots.len() >= self.slot_capacity {
+            return Err(Error::TooManyPorts { wanted: slots.len(), capacity: self.slot_capacity - 1 });
+        }
+        self.slots = slots;
+        Ok(taken)
     }
 
     /// The version in force, under which the program remembers things.

@@ -159,14 +159,18 @@ impl DataPlane {
         }
     }
 
+    /// Known clients come first. What a memo holds of a stranger that has become known since is theirs.
     fn add_pending(&self, clients: &mut [ClientSample]) -> Result<(), Error> {
-        let pending = self.read_memos()?;
+        let mut pending = self.read_memos()?;
         for client in clients {
-            let Some(memo) = pending.get(&(client.key, client.known)) else { continue };
-            client.state.packets += memo.packets;
-            client.state.excess += memo.packets;
-            client.state.own_excess += memo.own_excess;
-            client.state.last_seen = client.state.last_seen.max(memo.last_seen);
+            let of_stranger = pending.remove(&(client.key, false));
+            let of_known = if client.known { pending.remove(&(client.key, true)) } else { None };
+            for memo in of_stranger.into_iter().chain(of_known) {
+                client.state.packets += memo.packets;
+                client.state.excess += memo.packets;
+                client.state.own_excess += memo.own_excess;
+                client.state.last_seen = client.state.last_seen.max(memo.last_seen);
+            }
         }
         Ok(())
     }

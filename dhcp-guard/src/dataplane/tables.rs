@@ -60,7 +60,9 @@ impl DataPlane {
     /// [`Error::Map`] if the kernel refuses.
     pub fn forget(&mut self, client: ClientKey) -> Result<(), Error> {
         let mut known: BpfHashMap<_, ClientKey, ClientState> = map_mut(&mut self.ebpf, "KNOWN")?;
-        gone_is_fine(known.remove(&client)).map_err(Error::map("write", "KNOWN"))
+        gone_is_fine(known.remove(&client)).map_err(Error::map("write", "KNOWN"))?;
+        // Or a CPU that remembers the known client would count the stranger's packets for it, who is no more.
+        self.forget_memos()
     }
 
     /// Sets the rule about a client: quarantine, or allowlist. It replaces the one before.
@@ -111,6 +113,12 @@ impl DataPlane {
         let client_rules = self.rules.len() as u64;
         let version = Control::next_version(self.control.version);
         self.set_control(Control { version, isolated_until, client_rules })
+    }
+
+    /// Makes every CPU forget what it remembers.
+    fn forget_memos(&mut self) -> Result<(), Error> {
+        let version = Control::next_version(self.control.version);
+        self.set_control(Control { version, ..self.control })
     }
 
     /// Lists a key in the filter. To be done before it is in its table.

@@ -1,0 +1,91 @@
+//! The program itself: its events, its clock, its log, what the verifier thinks of it.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use dhcp_guard::dataplane::{PortSpec, Spec, clock};
+use dhcp_guard_common::layout::{EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT};
+use libtest_mimic::Trial;
+use tests::{
+    guard_run::{GuardRun, port, spec},
+    harness::trial,
+    mac::Mac,
+    packets::discover,
+};
+
+use super::{KERNEL, burst_only, discovers, refill};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial("kernel: events are told once, not for every packet", KERNEL, events_once),
+        trial("kernel: a storm of state changes stays within the events' budget", KERNEL, event_budget),
+        trial("kernel: the clock ticks as user space believes", KERNEL, ticks),
+        trial("kernel: the debug log is free when it is off", KERNEL, debug_log_is_free),
+        trial("kernel: the program is far from the verifier's limits", KERNEL, verifier_margin),
+    ]
+}
+
+fn events_once() -> Result<()> {
+    let limits = PortSpec { client_v4: burst_only(5), strangers: burst_only(30), ..port(0, 0) };
+    let mut guard = GuardRun::new(&spec(vec![limits]))?;
+    guard.repeat(&discover(Mac::machine(0)).bytes(), 100_000)?;
+    let others = discovers(1..501);
+    guard.send_all(&others)?;
+    let kinds: Vec<u32> = guard.events().iter().map(|event| event.kind).collect();
+    ensure!(kinds == [EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT], "{kinds:?}");
+    Ok(())
+}
+
+fn event_budget() -> Result<()> {
+    let start = Instant::now();
+    let mut guard = GuardRun::new(&spec(vec![PortSpec { client_v4: burst_only(1), ..port(0, 0) }]))?;
+    // Each of these clients goes over its limit with its second packet.
+    let frames: Vec<_> =
+        (0..2000).flat_map(|i| [discover(Mac::machine(i)).bytes(), discover(Mac::machine(i)).bytes()]).collect();
+    guard.send_all(&frames)?;
+    let cpus = thread::available_parallelism()?.get() as u64;
+    let allowed = cpus * (128 + 64 * refill(start));
+    let suppressed = guard.snapshot()?.troubles.events_suppressed;
+    let sent = guard.events().len() as u64;
+    ensure!(sent >= 128 && sent <= allowed, "{sent} events sent, {allowed} allowed");
+    ensure!(sent + suppressed == 2000, "{sent} sent and {suppressed} suppressed of 2000 state changes");
+    Ok(())
+}
+
+/// The limiters believe in `ticks_per_s`. Two readings, far enough apart, must agree with the wall clock.
+fn ticks() -> Result<()> {
+    let mut guard = GuardRun::new(&spec(vec![]))?;
+    let first = guard.snapshot()?.moment;
+    // why: the passing of real time is what is measured.
+    thread::sleep(Duration::from_millis(400));
+    let second = guard.snapshot()?.moment;
+    let elapsed = (second.monotonic - first.monotonic).as_secs_f64();
+    let ticked = (second.ticks - first.ticks) as f64 / f64::from(clock::ticks_per_s());
+    let tick = 1.0 / f64::from(clock::ticks_per_s());
+    ensure!((elapsed - ticked).abs() <= 2.5 * tick, "{elapsed:.4} s by the clock, {ticked:.4} s by the ticks");
+    Ok(())
+}
+
+/// Off, the log is not a branch that is never taken: the verifier has removed it.
+fn debug_log_is_free() -> Result<()> {
+    let size = |debug_kernel| -> Result<u32> {
+        let mut guard = GuardRun::new(&Spec { debug_kernel, ..spec(vec![port(0, 0)]) })?;
+        Ok(guard.plane().program()?.info()?.size_translated().unwrap_or(0))
+    };
+    let (off, on) = (size(false)?, size(true)?);
+    ensure!(off > 0 && off < on, "{off} bytes without the log, {on} with it");
+    Ok(())
+}
+
+/// The verifier gives up at a million instructions; a quarter of that leaves room for older and stricter ones.
+fn verifier_margin() -> Result<()> {
+    let mut guard = GuardRun::new(&spec(vec![port(0, 0)]))?;
+    let info = guard.plane().program()?.info()?;
+    let processed = info.verified_instruction_count().unwrap_or(0);
+    println!("verifier: {processed} instructions processed, limit 1,000,000");
+    ensure!(processed > 0 && processed <= 250_000, "{processed} instructions processed");
+    Ok(())
+}
