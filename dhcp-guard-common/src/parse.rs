@@ -149,6 +149,8 @@ const PORT_CLIENT: u16 = 68_u16.to_be();
 /// RFC 8415 section 7.2.
 const PORT_SERVER_V6: u16 = 547_u16.to_be();
 const PORT_CLIENT_V6: u16 = 546_u16.to_be();
+/// Where the IPv6 header says what follows.
+const IPV6_NEXT_HEADER: usize = 6;
 /// Bytes 0–7 of the IPv6 header: version, payload length, next header.
 const IPV6_WORDS: usize = 4;
 /// How many IPv6 extension headers are stepped over before the frame counts as not DHCP. RFC 8200 section 4.1 names six
@@ -191,68 +193,55 @@ pub fn finish<F: Frame>(frame: &F, link: Link) -> Option<Dhcp> {
         IPV4 => (Family::V4, walk_ipv4(frame, link.at)?),
         _ => (Family::V6, walk_ipv6(frame, link.at)?),
     };
-    Some(Dhcp { source: source(frame)?, vlans: link.vlans.without_priority_tag(), family, towards, payload })
+    Some(Dhcp { source: source(frame)?, vlans: vlans(frame, link)?, family, towards, payload })
 }
 
 /// Source address and VLANs of any frame; `None` if it ends before.
 #[inline(always)]
 pub fn link<F: Frame>(frame: &F) -> Option<(MacWord, Vlans)> {
-    Some((source(frame)?, read_link(frame)?.vlans.without_priority_tag()))
+    Some((source(frame)?, vlans(frame, read_link(frame)?)?))
 }
 
-/// What the link layer says.
+/// What the link layer says, but for the VLANs: these only matter for what is DHCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// As they are in the frame.
-    vlans: Vlans,
     /// The first ethertype that is no tag.
     ethertype: u16,
     /// Where that protocol's header starts, in bytes.
     at: usize,
 }
 
-impl Link {
-    /// All of it in one word, for handing it on.
-    #[must_use]
-    #[inline(always)]
-    pub const fn word(self) -> u64 {
-        self.at as u64
-            | (self.ethertype as u64) << 16
-            | (self.vlans.outer as u64) << 32
-            | (self.vlans.inner as u64) << 48
-    }
-
-    /// From [`Link::word`].
-    #[must_use]
-    #[inline(always)]
-    pub const fn from_word(word: u64) -> Self {
-        let vlans = Vlans { outer: (word >> 32) as u16, inner: (word >> 48) as u16 };
-        Self { vlans, ethertype: (word >> 16) as u16, at: word as usize & 0xff }
-    }
-}
+/// Where the frame's first and second VLAN tag are, if it has them, and where its protocol starts then.
+const TAG: usize = network_types::eth::EthHdr::LEN;
+const SECOND_TAG: usize = TAG + VlanHdr::LEN;
+const AFTER_TAGS: usize = SECOND_TAG + VlanHdr::LEN;
 
 /// Steps over up to two VLAN tags.
 #[inline(always)]
 fn read_link<F: Frame>(frame: &F) -> Option<Link> {
     let eth: [u16; ETHERNET_WORDS] = frame.words(0)?;
-    let mut link =
-        Link { vlans: Vlans::default(), ethertype: eth[ETHERTYPE_WORD], at: network_types::eth::EthHdr::LEN };
-    if is_vlan_tag(link.ethertype) {
-        link.vlans.outer = next_tag(frame, &mut link)?;
-        if is_vlan_tag(link.ethertype) {
-            link.vlans.inner = next_tag(frame, &mut link)?;
-        }
+    let ethertype = eth[ETHERTYPE_WORD];
+    if !is_vlan_tag(ethertype) {
+        return Some(Link { ethertype, at: TAG });
     }
-    Some(link)
+    let [_, ethertype] = frame.words(TAG)?;
+    if !is_vlan_tag(ethertype) {
+        return Some(Link { ethertype, at: SECOND_TAG });
+    }
+    let [_, ethertype] = frame.words(SECOND_TAG)?;
+    Some(Link { ethertype, at: AFTER_TAGS })
 }
 
-/// The VLAN id of the tag that starts here.
+/// The VLANs of a frame.
 #[inline(always)]
-fn next_tag<F: Frame>(frame: &F, link: &mut Link) -> Option<u16> {
-    let [control, ethertype] = frame.words(link.at)?;
-    link.ethertype = ethertype;
-    link.at += VlanHdr::LEN;
-    Some(u16::from_be(control) & VLAN_ID_MASK)
+fn vlans<F: Frame>(frame: &F, link: Link) -> Option<Vlans> {
+    if link.at == TAG {
+        return Some(Vlans::default());
+    }
+    let [outer, _] = frame.words(TAG)?;
+    let inner = if link.at == SECOND_TAG { 0 } else { frame.words::<2>(SECOND_TAG)?[0] };
+    let id = |control| u16::from_be(control) & VLAN_ID_MASK;
+    Some(Vlans { outer: id(outer), inner: id(inner) }.without_priority_tag())
 }
 
 /// Whether IPv4 at byte `at` looks like UDP to a DHCP port: protocol, then port. Whether the headers are sound is only
@@ -270,8 +259,9 @@ fn may_be_v4<F: Frame>(frame: &F, at: usize) -> Option<bool> {
 /// The same for IPv6. What has extension headers may be anything.
 #[inline(always)]
 fn may_be_v6<F: Frame>(frame: &F, at: usize) -> Option<bool> {
-    let ip: [u16; IPV6_WORDS] = frame.words(at)?;
-    let next_header = ip[3].to_ne_bytes()[0];
+    // One word and not the header: LLVM would put it together piece by piece.
+    let [word] = frame.words(at + IPV6_NEXT_HEADER)?;
+    let next_header = word.to_ne_bytes()[0];
     if next_header != UDP {
         return Some(is_extension(next_header));
     }
