@@ -12,8 +12,8 @@ use crate::{
     watched::Watched,
 };
 
-/// Most reads of a walk: Ethernet and two tags; IP and UDP in each half; extension headers and the source in the second.
-const WALK_READS: usize = 3 + 2 * 2 + MAX_EXTENSIONS + 1;
+/// Most reads of a walk: Ethernet and two tags, IP and UDP; then IP, extension headers and UDP, two tags, the source.
+const WALK_READS: usize = 3 + 2 + 1 + MAX_EXTENSIONS + 1 + 2 + 1;
 /// Most reads for the message type: the cookie, and code, length and value of each option in three fields.
 const TYPE_READS: usize = 1 + 3 * 3 * MAX_OPTIONS;
 /// Two tags, and IPv6 with nothing but the longest extension headers: 256 units of eight bytes.
@@ -51,9 +51,6 @@ pub fn ours(bytes: &[u8]) -> Option<Packet> {
     let watched = Watched::new(bytes);
     let dhcp = parse::walk(&watched);
     assert!(watched.reads() <= WALK_READS, "a walk has a bound");
-    // The kernel hands the first half's result to the second in one word.
-    let link = parse::may_be_dhcp(&bytes).map(|link| parse::Link::from_word(link.word()));
-    assert_eq!(dhcp, link.and_then(|link| parse::finish(&bytes, link)), "in halves, on the right");
     let dhcp = dhcp?;
     // The ports, which are the first half of the UDP header, are inside the frame; the message may begin behind it.
     assert!(dhcp.payload <= LAST_PAYLOAD && dhcp.payload <= bytes.len() + 4, "{} of {}", dhcp.payload, bytes.len());
