@@ -74,11 +74,11 @@ pub fn message_type<F: Frame>(frame: &F, dhcp: &Dhcp) -> MessageType {
     read(frame, dhcp).kind
 }
 
-/// Who sent a packet towards a server.
+/// Who sent a packet.
 ///
 /// A relay sends for many clients from one MAC address. So a DHCPv4 message with a gateway address belongs to the gateway
 /// and the hardware address in it, a DHCPv6 relay-forward to its link and peer addresses (of the outermost relay, where
-/// several are in a row).
+/// several are in a row). What is sent towards a client is its Ethernet source's.
 #[inline(always)]
 pub fn sender<F: Frame>(frame: &F, dhcp: &Dhcp) -> Sender {
     read(frame, dhcp).sender
@@ -120,9 +120,13 @@ const fn first_type(options: u64) -> Option<u8> {
 #[inline(always)]
 fn sender_v4(dhcp: &Dhcp, begins_with_giaddr: u64, ends_with_chaddr: u64) -> Sender {
     let chaddr = ends_with_chaddr >> 16;
+    // What goes to a client comes from a server or a relay, and names the client's hardware address and perhaps a
+    // gateway's: neither is the sender's.
+    if dhcp.towards == Towards::Client {
+        return Sender::direct(dhcp.source, false);
+    }
     match begins_with_giaddr as u32 {
-        // A server's message names its client's, never its own.
-        0 => Sender::direct(dhcp.source, chaddr != dhcp.source && dhcp.towards == Towards::Server),
+        0 => Sender::direct(dhcp.source, chaddr != dhcp.source),
         giaddr => Sender { relay: Sender::RELAY_V4 | u64::from(giaddr), client: chaddr, chaddr_differs: false },
     }
 }
@@ -131,7 +135,8 @@ fn sender_v4(dhcp: &Dhcp, begins_with_giaddr: u64, ends_with_chaddr: u64) -> Sen
 fn read_v6<F: Frame>(frame: &F, dhcp: &Dhcp) -> Message {
     let direct = Sender::direct(dhcp.source, false);
     let Some(kind) = frame.byte(dhcp.payload) else { return Message { kind: MessageType::None, sender: direct } };
-    let sender = if kind == relay_forward::TYPE { relayed_v6(frame, dhcp).unwrap_or(direct) } else { direct };
+    let is_relayed = kind == relay_forward::TYPE && dhcp.towards == Towards::Server;
+    let sender = if is_relayed { relayed_v6(frame, dhcp).unwrap_or(direct) } else { direct };
     Message { kind: MessageType::from_wire_v6(kind), sender }
 }
 

@@ -77,7 +77,7 @@ pub fn read(frame: &[u8]) -> Option<Packet> {
     let bytes = frame.get(payload..).unwrap_or_default();
     let (message, sender) = match family {
         Family::V4 => (message_type_v4(bytes), sender_v4(source, towards, bytes)),
-        Family::V6 => (message_type_v6(bytes), sender_v6(source, bytes)),
+        Family::V6 => (message_type_v6(bytes), sender_v6(source, towards, bytes)),
     };
     Some(Packet { source, vlans, family, towards, payload, message, sender })
 }
@@ -250,18 +250,20 @@ fn sender_v4(source: [u8; 6], towards: Towards, message: &[u8]) -> Sender {
     let addresses =
         message.get(24..).and_then(split::<4>).and_then(|(giaddr, rest)| Some((giaddr, split::<6>(rest)?.0)));
     match addresses {
+        // A server's message names its client and that one's gateway, not itself.
+        _ if towards == Towards::Client => Sender::Direct { source, chaddr_differs: false },
         None => Sender::Direct { source, chaddr_differs: false },
-        Some(([0, 0, 0, 0], chaddr)) => {
-            // A server's message names its client, not itself.
-            Sender::Direct { source, chaddr_differs: chaddr != source && towards == Towards::Server }
-        }
+        Some(([0, 0, 0, 0], chaddr)) => Sender::Direct { source, chaddr_differs: chaddr != source },
         Some((giaddr, chaddr)) => Sender::RelayV4 { giaddr, chaddr },
     }
 }
 
 /// RFC 8415 section 9: type 12, hop count, link address, peer address.
-fn sender_v6(source: [u8; 6], message: &[u8]) -> Sender {
+fn sender_v6(source: [u8; 6], towards: Towards, message: &[u8]) -> Sender {
     let relayed = || {
+        if towards == Towards::Client {
+            return None;
+        }
         let ([12, _hops], rest) = split::<2>(message)? else { return None };
         let (link, rest) = split::<16>(rest)?;
         let (peer, _) = split::<16>(rest)?;

@@ -49,11 +49,10 @@ fn compare_sender_v4(ours: &Packet, theirs: &v4::Message) {
         return;
     }
     let chaddr = theirs.chaddr();
+    let direct = |chaddr_differs| Sender::Direct { source: ours.source, chaddr_differs };
     let expected = match theirs.giaddr().octets() {
-        [0, 0, 0, 0] => {
-            let chaddr_differs = chaddr != ours.source && ours.towards == Towards::Server;
-            Sender::Direct { source: ours.source, chaddr_differs }
-        }
+        _ if ours.towards == Towards::Client => direct(false),
+        [0, 0, 0, 0] => direct(chaddr != ours.source),
         giaddr => Sender::RelayV4 { giaddr, chaddr: chaddr.try_into().unwrap_or_default() },
     };
     assert_eq!(ours.sender, expected, "our parser on the left, dhcproto on the right");
@@ -91,7 +90,8 @@ fn stops_early(field: &[u8]) -> bool {
 
 fn compare_v6(ours: &Packet, message: &[u8]) -> Option<Difference> {
     let direct = Sender::Direct { source: ours.source, chaddr_differs: false };
-    if message.first() == Some(&12)
+    if ours.towards == Towards::Server
+        && message.first() == Some(&12)
         && let Ok(theirs) = v6::RelayMessage::decode(&mut Decoder::new(message))
     {
         let expected = Sender::RelayV6 { link: theirs.link_addr().octets(), peer: theirs.peer_addr().octets() };
