@@ -17,7 +17,7 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
-use dhcp_guard::dataplane::{Spec, load::slot_of};
+use dhcp_guard::dataplane::{Quarantine, Spec, load::slot_of};
 use dhcp_guard_common::{
     layout::{CLIENT_MEMO_BITS, ClientMemo, PortPolicy, Shared, policy_index},
     verdict::Reason,
@@ -50,8 +50,6 @@ pub struct FrameFigure {
     pub over_control_ns: Spread,
     /// Promised.
     pub budget_ns: Option<f64>,
-    /// Aimed at.
-    pub goal_ns: Option<f64>,
 }
 
 impl FrameFigure {
@@ -90,7 +88,7 @@ fn measure_all(effort: Effort, only: &Only, progress: &mut impl FnMut(&str)) -> 
             let (control, itself) = (Controls::load()?, Controls::load()?);
             meter.pairs(&frames::tcp_v4(), control.program(verdict)?, itself.program(verdict)?, verdict)
         })?;
-        figures.push(figure(&pairs, (name, text), verdict, (None, None))?);
+        figures.push(figure(&pairs, (name, text), verdict, None)?);
     }
     for branch in branches::all().into_iter().filter(|branch| only.includes(branch.name)) {
         progress(branch.text);
@@ -103,12 +101,12 @@ fn figure(
     pairs: &[Pair],
     (name, text): (&'static str, &'static str),
     verdict: Verdict,
-    (budget_ns, goal_ns): (Option<f64>, Option<f64>),
+    budget_ns: Option<f64>,
 ) -> Result<FrameFigure> {
     let control: Vec<_> = pairs.iter().map(|pair| pair.control_ns).collect();
     let over: Vec<_> = pairs.iter().map(|pair| pair.guard_ns - pair.control_ns).collect();
     let (control_ns, over_control_ns) = (Spread::of(&control)?, Spread::of(&over)?);
-    Ok(FrameFigure { name, text, verdict, control_ns, over_control_ns, budget_ns, goal_ns })
+    Ok(FrameFigure { name, text, verdict, control_ns, over_control_ns, budget_ns })
 }
 
 /// Measured next to each other.
@@ -126,7 +124,7 @@ struct Meter {
 impl Meter {
     fn branch(&self, branch: &Branch) -> Result<FrameFigure> {
         let pairs = self.loads(|| self.load(branch))?;
-        figure(&pairs, (branch.name, branch.text), branch.verdict, (branch.budget_ns, branch.goal_ns))
+        figure(&pairs, (branch.name, branch.text), branch.verdict, branch.budget_ns)
     }
 
     /// The pairs of all loads; see [`Effort::frame_loads`].
@@ -251,6 +249,11 @@ fn prepare(branch: &Branch) -> Result<GuardRun> {
     let spec = Spec { known_clients, ..guard_run::spec(branch.ports.clone()) };
     let mut guard = GuardRun::new(&spec)?;
     set_limits(&mut guard, branch)?;
+    if branch.muted {
+        // For as long as any measurement, at any tick rate.
+        let until = guard.snapshot()?.moment.ticks + (1 << 24);
+        guard.plane().quarantine_port(slot_of(0), Quarantine::Mute, until)?;
+    }
     if branch.memos_taken {
         take_memos(&mut guard)?;
     }
@@ -374,7 +377,7 @@ mod tests {
     fn a_budget_is_held_against_the_median() {
         let pairs = |over: f64| (0..3).map(|_| Pair { control_ns: 25.0, guard_ns: 25.0 + over }).collect::<Vec<_>>();
         let over =
-            |over, budget| figure(&pairs(over), ("a", "b"), Verdict::Pass, (budget, None)).unwrap().is_over_budget();
+            |over, budget| figure(&pairs(over), ("a", "b"), Verdict::Pass, budget).unwrap().is_over_budget();
         assert!(!over(5.0, Some(5.0)));
         assert!(over(5.5, Some(5.0)));
         assert!(!over(500.0, None), "what is not promised cannot be broken");

@@ -45,7 +45,7 @@ fn frame_json(figure: &FrameFigure) -> Value {
     json!({
         "name": figure.name, "verdict": verdict,
         "control_ns": spread_json(&figure.control_ns), "over_control_ns": spread_json(&figure.over_control_ns),
-        "budget_ns": figure.budget_ns, "goal_ns": figure.goal_ns, "over_budget": figure.is_over_budget(),
+        "budget_ns": figure.budget_ns, "over_budget": figure.is_over_budget(),
     })
 }
 

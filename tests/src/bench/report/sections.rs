@@ -12,7 +12,7 @@ use super::{
 use crate::control::Verdict;
 
 pub(super) fn frame_rows(figures: &[FrameFigure]) -> Vec<Row> {
-    let mut rows = vec![row(&["section", "branch", "control", "over control", "budget", "goal", ""])];
+    let mut rows = vec![row(&["section", "branch", "control", "over control", "budget", ""])];
     for figure in figures {
         rows.push(vec![
             section(figure).into(),
@@ -20,12 +20,7 @@ pub(super) fn frame_rows(figures: &[FrameFigure]) -> Vec<Row> {
             format!("{:.1}", figure.control_ns.median),
             spread(&figure.over_control_ns, 1),
             limit("≤", figure.budget_ns),
-            limit("≤", figure.goal_ns),
-            judged(
-                figure.budget_ns.map(|budget| figure.over_control_ns.median <= budget),
-                figure.goal_ns.map(|goal| figure.over_control_ns.median <= goal),
-            )
-            .into(),
+            judged(figure.budget_ns.map(|budget| figure.over_control_ns.median <= budget)).into(),
         ]);
     }
     rows
@@ -48,7 +43,7 @@ pub(super) fn flood_rows(figures: &[FloodFigure]) -> Vec<Row> {
             megapackets(figure.control_pps.median),
             spread(&figure.ratio, 2),
             limit("≥", figure.budget_ratio),
-            judged(figure.budget_ratio.map(|budget| figure.ratio.median >= budget), None).into(),
+            judged(figure.budget_ratio.map(|budget| figure.ratio.median >= budget)).into(),
             figure.rounds_repeated.to_string(),
             figure.rounds_disturbed.to_string(),
         ]);
@@ -74,7 +69,7 @@ fn comparison_row(figure: &FloodFigure, other: &Comparison) -> Row {
         megapackets(figure.guard_pps.median),
         spread(&other.times, 1),
         limit("≥", other.budget_times),
-        judged(other.budget_times.map(|_| !other.is_over_budget()), None).into(),
+        judged(other.budget_times.map(|_| !other.is_over_budget())).into(),
     ]
 }
 
@@ -119,7 +114,7 @@ fn service_row(figure: &ServiceFigure, group: &GroupFigure) -> Row {
     cells.extend(served(&group.first_lease));
     cells.extend(served(&group.renewal));
     cells.push(if group.promised { "all" } else { "" }.into());
-    cells.push(judged(group.promised.then(|| !group.is_over_budget()), None).into());
+    cells.push(judged(group.promised.then(|| !group.is_over_budget())).into());
     cells.push(figure.lost_before_guard.to_string());
     cells
 }

@@ -27,13 +27,12 @@ pub(super) fn limit(sign: &str, value: Option<f64>) -> String {
     value.map_or_else(String::new, |value| format!("{sign} {value}"))
 }
 
-/// In a word: first the promise, then the goal.
-pub(super) fn judged(within_budget: Option<bool>, within_goal: Option<bool>) -> &'static str {
-    match (within_budget, within_goal) {
-        (Some(false), _) => "MISSES BUDGET",
-        (_, Some(false)) => "misses goal",
-        (Some(true), _) | (_, Some(true)) => "ok",
-        (None, None) => "",
+/// In a word, whether a promise is kept.
+pub(super) fn judged(within_budget: Option<bool>) -> &'static str {
+    match within_budget {
+        Some(false) => "MISSES BUDGET",
+        Some(true) => "ok",
+        None => "",
     }
 }
 
