@@ -1,7 +1,7 @@
 //! What must be true of any bytes. Every function panics if it is not.
 
 use dhcp_guard_common::{
-    message::{self, MAX_OPTIONS},
+    message::{self, MAX_OPTIONS, Message},
     parse::{self, Dhcp, Family, MAX_EXTENSIONS, MacWord, Towards},
 };
 
@@ -12,11 +12,11 @@ use crate::{
     watched::Watched,
 };
 
-/// Most reads of a walk: Ethernet and two tags; IP and UDP in each half; extension headers, the source and, once more,
-/// the tags in the second.
-const WALK_READS: usize = 3 + 2 * 2 + MAX_EXTENSIONS + 1 + 2;
-/// Most reads for the message type: the cookie, and code, length and value of each option in three fields.
-const TYPE_READS: usize = 1 + 3 * 3 * MAX_OPTIONS;
+/// Most reads of a walk: Ethernet and two tags, IP and UDP; then IP, extension headers and UDP, two tags, the source.
+const WALK_READS: usize = 3 + 2 + 1 + MAX_EXTENSIONS + 1 + 2 + 1;
+/// Most reads of a message: two of its words together; the cookie, and code, length and value of each option in three
+/// fields.
+const MESSAGE_READS: usize = 2 + 1 + 3 * 3 * MAX_OPTIONS;
 /// Two tags, and IPv6 with nothing but the longest extension headers: 256 units of eight bytes.
 const LAST_PAYLOAD: usize = 14 + 2 * 4 + 40 + MAX_EXTENSIONS * 256 * 8 + 8;
 
@@ -57,12 +57,12 @@ pub fn ours(bytes: &[u8]) -> Option<Packet> {
     assert!(dhcp.payload <= LAST_PAYLOAD && dhcp.payload <= bytes.len() + 4, "{} of {}", dhcp.payload, bytes.len());
     assert!(dhcp.vlans.outer < 4096 && dhcp.vlans.inner < 4096, "a VLAN id has 12 bits");
     assert!(dhcp.vlans.outer != 0 || dhcp.vlans.inner == 0, "no tag outside, one inside");
-    let message = message::message_type(&watched, &dhcp);
-    assert!(watched.reads() <= TYPE_READS, "looking for the message type has a bound");
+    let Message { kind, sender } = message::read(&watched, &dhcp);
+    assert!(watched.reads() <= MESSAGE_READS, "reading a message has a bound");
     let source = mac(dhcp.source);
-    let sender = sender(bytes, &dhcp, source);
+    let sender = unpacked(sender, bytes, source);
     let Dhcp { vlans, family, towards, payload, .. } = dhcp;
-    Some(Packet { source, vlans: (vlans.outer, vlans.inner), family, towards, payload, message, sender })
+    Some(Packet { source, vlans: (vlans.outer, vlans.inner), family, towards, payload, message: kind, sender })
 }
 
 /// A MAC address as its bytes.
@@ -71,10 +71,9 @@ fn mac(word: MacWord) -> [u8; 6] {
     [a, b, c, d, e, f]
 }
 
-/// The sender that the reference sees, after making sure that it is packed into the words of ours as these promise.
-/// Addresses cannot be read back out of them, so they are compared here.
-fn sender(bytes: &[u8], dhcp: &Dhcp, source: [u8; 6]) -> Sender {
-    let seen = message::sender(&Watched::new(bytes), dhcp);
+/// A sender in the words of the reference. A relay's client cannot be read back out of ours: it is the reference's, after
+/// making sure that it would be packed like this.
+fn unpacked(seen: message::Sender, bytes: &[u8], source: [u8; 6]) -> Sender {
     let direct = Sender::Direct { source, chaddr_differs: seen.chaddr_differs };
     if seen == packed(direct) {
         return direct;

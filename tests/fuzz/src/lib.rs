@@ -1,6 +1,6 @@
 //! The proof of the parser in `dhcp_guard_common`: that it reads what the standards say, whatever the bytes.
 //!
-//! * [`reference`]: a second parser, plain and slow.
+//! * [`mod@reference`]: a second parser, plain and slow.
 //! * [`check`]: what must be true of any bytes. The fuzz targets and the tests call it.
 //! * [`watched`]: a frame that notices when it is read in a way that the kernel would not accept.
 //! * [`mutate`]: frames made worse.

@@ -10,11 +10,11 @@ mod run;
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use self::{
     build::Targets,
-    run::{Length, Outcome},
+    run::{End, Length},
 };
 use crate::{setup, totals::Totals, workspace::Workspace};
 
@@ -40,9 +40,10 @@ pub(crate) fn run(workspace: &Workspace, minutes: u32, only: &[String], keep: bo
     for outcome in &outcomes {
         println!("{outcome}");
     }
-    if outcomes.iter().any(Outcome::is_found) {
+    if outcomes.iter().any(|outcome| matches!(outcome.end, End::Found(_))) {
         return Ok(ExitCode::FAILURE);
     }
+    ensure!(outcomes.iter().all(|outcome| outcome.end == End::NothingFound), "interrupted");
     if keep {
         corpus::keep(workspace, &targets).context("the corpus in the tree is as it was")?;
     }
@@ -69,12 +70,14 @@ pub(crate) fn short(workspace: &Workspace, filters: &[String]) -> Result<Totals>
     let targets = Targets::build(workspace, &names).context("the fuzz targets did not run")?;
     let corpora = corpus::fresh(workspace, &names)?;
     for outcome in run::all(workspace, &targets, &corpora, SHORT)? {
-        let found = outcome.is_found();
-        println!("test {} ... {}", test_name(&outcome.target), if found { "FAILED" } else { "ok" });
-        if found {
-            println!("{}\n{outcome}", outcome.tail);
+        let name = test_name(&outcome.target);
+        if outcome.end == End::NothingFound {
+            println!("test {name} ... ok");
+            totals.passed += 1;
+        } else {
+            println!("test {name} ... FAILED\n{}\n{outcome}", outcome.tail);
+            totals.failed += 1;
         }
-        *(if found { &mut totals.failed } else { &mut totals.passed }) += 1;
     }
     Ok(totals)
 }

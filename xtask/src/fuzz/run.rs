@@ -34,16 +34,34 @@ pub(super) struct Outcome {
     pub(super) target: String,
     status: Status,
     took: Duration,
-    /// What broke, if something did: the file with the input, or what became of the process.
-    found: Option<String>,
+    pub(super) end: End,
     /// The end of what libFuzzer had to say.
     pub(super) tail: String,
 }
 
-impl Outcome {
-    /// Whether something broke.
-    pub(super) fn is_found(&self) -> bool {
-        self.found.is_some()
+/// Why it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// All is done, and nothing broke.
+    NothingFound,
+    /// Something broke: the file with the input, or what became of the process.
+    Found(String),
+    /// Ctrl-C.
+    Interrupted,
+}
+
+impl End {
+    fn of(status: Option<ExitStatus>, log: &str) -> Self {
+        /// libFuzzer's own.
+        const INTERRUPTED: i32 = 72;
+        match status {
+            Some(status) if status.success() => Self::NothingFound,
+            Some(status) if status.code() == Some(INTERRUPTED) => Self::Interrupted,
+            _ => {
+                let ended = || format!("it ended with {}", status.map(|s| s.to_string()).unwrap_or_default());
+                Self::Found(log::artifact(log).map_or_else(ended, Into::into))
+            }
+        }
     }
 }
 
@@ -52,9 +70,10 @@ impl fmt::Display for Outcome {
         let Status { runs, coverage, per_second } = self.status;
         let seconds = self.took.as_secs();
         write!(f, "{}: {runs} runs in {seconds} s, {per_second} a second, {coverage} edges: ", self.target)?;
-        match &self.found {
-            None => write!(f, "nothing found"),
-            Some(found) => write!(f, "FOUND: {found}"),
+        match &self.end {
+            End::NothingFound => write!(f, "nothing found"),
+            End::Found(what) => write!(f, "FOUND: {what}"),
+            End::Interrupted => write!(f, "interrupted, nothing found by then"),
         }
     }
 }
@@ -139,13 +158,10 @@ impl<'a> Running<'a> {
     fn outcome(&self) -> Outcome {
         let log = self.read_log();
         let (status, took) = self.ended.map_or((None, Duration::ZERO), |(status, took)| (Some(status), took));
-        let found = status.is_none_or(|status| !status.success()).then(|| {
-            let artifact = log::artifact(&log).map(Into::into);
-            artifact.unwrap_or_else(|| format!("it ended with {}", status.map(|s| s.to_string()).unwrap_or_default()))
-        });
+        let end = End::of(status, &log);
         // A panic comes with a long trace behind it.
-        let tail = log::tail(&log, if found.is_some() { 80 } else { 8 });
-        Outcome { target: self.target.name.into(), status: Status::last(&log).unwrap_or_default(), took, found, tail }
+        let tail = log::tail(&log, if matches!(end, End::Found(_)) { 80 } else { 8 });
+        Outcome { target: self.target.name.into(), status: Status::last(&log).unwrap_or_default(), took, end, tail }
     }
 }
 

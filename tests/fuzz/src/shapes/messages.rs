@@ -72,7 +72,7 @@ fn v4_options() -> Vec<Named> {
     // Host name (12) of two bytes.
     let after = |count: usize| [[12, 2, b'd', b'g'].repeat(count), vec![53, 1, 3, 255]].concat();
     let long = [&[43, 255][..], &[7; 255], &[53, 1, 3, 255]].concat();
-    let options: [(&str, &[u8]); 14] = [
+    let options: [(&str, &[u8]); 15] = [
         ("pads-first", &[0, 0, 0, 53, 1, 3, 255]),
         ("after-11", &after(11)),
         ("after-12", &after(12)),
@@ -82,6 +82,7 @@ fn v4_options() -> Vec<Named> {
         ("two-bytes", &[53, 2, 1, 1, 255]),
         ("no-bytes", &[53, 0, 255]),
         ("twice", &[53, 1, 1, 12, 1, b'd', 53, 1, 5, 255]),
+        ("twice-behind-another", &[12, 1, b'd', 53, 1, 1, 12, 1, b'd', 53, 1, 5, 255]),
         ("twice-in-a-row", &[53, 1, 1, 53, 1, 5, 255]),
         ("cut-before-value", &[53, 1]),
         ("cut-before-length", &[53]),
