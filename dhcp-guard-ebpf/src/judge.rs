@@ -52,7 +52,7 @@ const UNTRACKED: u64 = 1 << 62;
 impl Verdict {
     #[inline(always)]
     pub(crate) fn new(slot: u32, reason: usize) -> Self {
-        Self((slot as u64) << 8 | reason as u64)
+        Self(u64::from(slot) << 8 | reason as u64)
     }
 
     /// From `ClientMemo::verdict`, which has the same below its flags.
