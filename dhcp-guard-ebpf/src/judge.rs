@@ -249,7 +249,8 @@ impl<'a> Case<'a> {
 
     /// The client's own limit, and then the shared ones. `None`: the packet may pass.
     ///
-    /// Its own limit is charged last: a packet that another limit stops costs the client nothing.
+    /// Its own limit is charged for whatever it sends, also for what another limit stops then: it says who is to blame,
+    /// and among many who flood together nobody would be.
     #[inline(always)]
     fn admit_client(&self, entry: Entry, who: Who) -> Option<Reason> {
         let own = entry.limiter(self.arrival.family());
@@ -258,11 +259,10 @@ impl<'a> Case<'a> {
             self.remember(who == Who::KNOWN, Reason::DropClientLimit, until);
             return self.over_own_limit(entry);
         }
-        let excess = self.admit(who);
-        if excess.is_none() && !admit::take(&own, self.now, limit) {
+        if !admit::take(&own, self.now, limit) {
             return self.over_own_limit(entry);
         }
-        excess
+        self.admit(who)
     }
 
     #[inline(always)]

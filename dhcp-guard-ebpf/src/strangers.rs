@@ -124,8 +124,9 @@ impl Place {
         let way = self.stalest();
         let key = self.key_word(way);
         let old = key.load();
-        // Another CPU may have been first; two entries for one client would be two limits.
-        if self.entry().is_some() {
+        // Another CPU may have been first, or be just about to: two entries for one client would be two limits. Asked after
+        // the choice of a way, so that whoever chose another one than this CPU is seen.
+        if self.is_taken() {
             return false;
         }
         // Meanwhile nobody finds the old client there, nor the new one.
@@ -136,6 +137,18 @@ impl Place {
         unsafe { self.state(way).write_volatile(state) };
         // Not a plain store: whoever reads the key on another CPU must find the state complete.
         key.compare_and_swap(BEING_FILLED, self.key.0)
+    }
+
+    /// The stranger has an entry, or some CPU is filling one.
+    #[inline(always)]
+    fn is_taken(self) -> bool {
+        for way in 0..WAYS {
+            let key = self.key_word(way).load();
+            if key == self.key.0 || key == BEING_FILLED {
+                return true;
+            }
+        }
+        false
     }
 
     /// The way whose client was silent for longest; a free one has never been heard of.

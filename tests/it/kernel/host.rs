@@ -23,7 +23,11 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("kernel: strangers that come back have what the host keeps for them", KERNEL, come_back),
         trial("kernel: a port takes no more than its own limit from the host's budget", KERNEL, own_limit_first),
         trial("kernel: trusted ports neither need nor spend the host's budget", KERNEL, trusted_is_exempt),
-        trial("kernel: what the host refuses costs neither port nor client anything", KERNEL, refused_for_free),
+        trial(
+            "kernel: what the host refuses costs the port nothing, and its sender what it sent",
+            KERNEL,
+            refused_for_free,
+        ),
         trial("kernel: monitored ports pass over the host's budget, and it is counted", KERNEL, monitored),
         trial("kernel: the host's excess is told once", KERNEL, told_once),
     ]
@@ -124,13 +128,16 @@ fn trusted_is_exempt() -> Result<()> {
     Ok(())
 }
 
-/// The host's budget is spent on one port. 1,000 packets of the other one are refused; without the budget, that port
-/// and its clients have all of their bursts.
+/// The host's budget is spent on one port. 1,000 packets of the other one are refused, ten of each client; without the
+/// budget, that port has all of its burst, and its clients what is left of their thirteen.
 fn refused_for_free() -> Result<()> {
     let limits = |vlan| match vlan {
-        100 => {
-            PortSpec { total: burst_only(60), client_v4: burst_only(3), discover: Some(burst_only(60)), ..plenty(vlan) }
-        }
+        100 => PortSpec {
+            total: burst_only(60),
+            client_v4: burst_only(13),
+            discover: Some(burst_only(60)),
+            ..plenty(vlan)
+        },
         _ => plenty(vlan),
     };
     let budgeted = two_ports(limits, 50, 50);
