@@ -81,7 +81,9 @@ fn held(spec: &Spec, at_least: u64) -> Result<()> {
 /// each time must be counted.
 fn lost_races() -> Result<()> {
     const TIMES: u32 = 200_000;
-    let mut guard = GuardRun::new(&with_known(port(0, 0)))?;
+    // Millions of packets a second are no excess.
+    let endless = (u32::MAX, u32::MAX);
+    let mut guard = GuardRun::new(&with_known(PortSpec { total: endless, client_v4: endless, ..port(0, 0) }))?;
     let frames = [0, 1].map(|i| discover(Mac::machine(i)).bytes());
     let (mut sent, mut lost) = (0, 0);
     while lost == 0 && sent < 10_000_000 {

@@ -139,7 +139,7 @@ fn smaller_limit() -> Result<()> {
     guard.plane().apply(&policy(vec![PortSpec { total: burst_only(10), ..port(0, 0) }]))?;
     let start = Instant::now();
     let passed = guard.send_all(&discovers(0..100))? as u64;
-    // The old limit's packets were a hundred millionth-of-a-second apart: nothing of them is left.
+    // At a million packets a second, nothing is left of the old limit's hundred.
     expect("within the new limit", passed, &about(10u32, start))
 }
 

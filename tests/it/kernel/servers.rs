@@ -18,13 +18,13 @@ use super::{KERNEL, burst_only, key, note, reason, shapes::advertise};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("kernel: a server on a port that is not trusted is reported and passes", KERNEL, || rogue(offered())),
+        trial("kernel: a server on a port that is not trusted is reported and passes", KERNEL, || rogue(&offered())),
         trial("kernel: a DHCPv6 server on a port that is not trusted is reported and passes", KERNEL, || {
-            rogue(advertise(SERVER))
+            rogue(&advertise(SERVER))
         }),
-        trial("kernel: a rogue server is reported and dropped where that is wanted", KERNEL, || dropped(offered())),
+        trial("kernel: a rogue server is reported and dropped where that is wanted", KERNEL, || dropped(&offered())),
         trial("kernel: a rogue DHCPv6 server is reported and dropped where that is wanted", KERNEL, || {
-            dropped(advertise(SERVER))
+            dropped(&advertise(SERVER))
         }),
         trial("kernel: a rogue server passes a monitored port, and it is counted", KERNEL, monitored),
         trial("kernel: a trusted port's servers pass where rogue ones are dropped", KERNEL, trusted),
@@ -61,7 +61,7 @@ fn is_reported_once(guard: &mut GuardRun) -> Result<()> {
     Ok(())
 }
 
-fn rogue(frame: Frame) -> Result<()> {
+fn rogue(frame: &Frame) -> Result<()> {
     let mut guard = GuardRun::new(&strict(false))?;
     ensure!(guard.repeat(&frame.bytes(), 1000)?.0 == Fate::Passed, "replies pass while no server is trusted");
     let snapshot = guard.snapshot()?;
@@ -70,7 +70,7 @@ fn rogue(frame: Frame) -> Result<()> {
     is_reported_once(&mut guard)
 }
 
-fn dropped(frame: Frame) -> Result<()> {
+fn dropped(frame: &Frame) -> Result<()> {
     let mut guard = GuardRun::new(&strict(true))?;
     ensure!(guard.repeat(&frame.bytes(), 1000)?.0 == Fate::Dropped, "it passed");
     let snapshot = guard.snapshot()?;

@@ -58,10 +58,10 @@ pub struct Effort {
 impl Effort {
     /// Figures to be quoted; takes six to nine minutes, the longer the busier the machine is.
     pub const FULL: Self = Self {
-        frame_loads: 7,
+        frame_loads: 5,
         frame_pairs: 2,
         frame_runs: 1_000_000,
-        flood_rounds: 15,
+        flood_rounds: 11,
         flood_time: Duration::from_millis(400),
         service_machines: 10,
         all_services: true,
