@@ -32,14 +32,14 @@ pub const fn part(hash: u64, from: u32, bits: u32) -> u32 {
 
 // Who uses which part of a client's or a port's hash. They may overlap: nothing is made of two of them together.
 
-/// The bucket of the strangers' table, of which there are 2^`bits`.
+/// The head, or the bucket of the strangers' table, of which there are 2^`bits`.
 #[must_use]
 #[inline(always)]
-pub const fn bucket(hash: u64, bits: u32) -> u32 {
+pub const fn place(hash: u64, bits: u32) -> u32 {
     part(hash, 64 - bits, bits)
 }
 
-/// The client's tag in its bucket's memory of who was seen: never 0, which is an empty place.
+/// The client's tag in its head: never 0, which is an empty place.
 #[must_use]
 #[inline(always)]
 pub const fn tag(hash: u64) -> u16 {
@@ -47,11 +47,11 @@ pub const fn tag(hash: u64) -> u16 {
     if tag == 0 { 1 } else { tag }
 }
 
-/// The word of the filter of listed keys, of which there are 2^`bits`, and the key's two bits in it.
+/// The key's bit in its head's filter of listed keys.
 #[must_use]
 #[inline(always)]
-pub const fn listed(hash: u64, bits: u32) -> (u32, u64) {
-    (part(hash, 64 - bits, bits), 1 << part(hash, 32, 6) | 1 << part(hash, 26, 6))
+pub const fn listed_bit(hash: u64) -> u64 {
+    1 << part(hash, 22, 6)
 }
 
 /// The client's bit, 0 to 1023, in its port's bitmap of distinct clients.

@@ -4,13 +4,19 @@ use core::{arch::asm, cell::UnsafeCell};
 
 use dhcp_guard_common::{
     gcra::GRAIN_BITS,
-    layout::{ClientKey, PortKey, PortMemo},
+    layout::{ClientKey, NO_PORT_SLOT, PortKey},
     message::Sender,
     parse::{Dhcp, Family, Towards},
     verdict::MessageType,
 };
 
-use crate::{clock::Now, control, maps, memo};
+use crate::{
+    clock::Now,
+    control,
+    cpu::Cpu,
+    last_port::{LastPort, Near},
+    maps, memo,
+};
 
 /// A DHCP packet, in the CPU's place for it (see [`crate::judge`] for why).
 #[repr(C)]
@@ -27,8 +33,11 @@ pub(crate) struct Arrival {
     source: u64,
     message: u64,
     flags: u64,
+    /// [`Near`], with [`flag::LISTED`].
+    slot: u64,
+    hash: u64,
     /// The port that this CPU saw last, packet after packet.
-    pub(crate) last_port: UnsafeCell<PortMemo>,
+    pub(crate) last_port: UnsafeCell<LastPort>,
 }
 
 /// [`Arrival::flags`].
@@ -36,14 +45,15 @@ mod flag {
     pub(super) const V6: u64 = 1;
     pub(super) const TOWARDS_CLIENT: u64 = 1 << 1;
     pub(super) const CHADDR_DIFFERS: u64 = 1 << 2;
+    pub(super) const LISTED: u64 = 1 << 3;
 }
 
 /// The same while it is still in registers: enough to ask the memo.
 #[derive(Clone, Copy)]
 pub(crate) struct Fresh {
-    port: u64,
-    who: u64,
-    version: u64,
+    pub(crate) port: u64,
+    pub(crate) who: u64,
+    pub(crate) version: u64,
     pub(crate) now: Now,
     pub(crate) sender: Sender,
 }
@@ -60,13 +70,13 @@ impl Fresh {
         }
     }
 
-    /// Where this CPU would remember it; `None` for a server's message.
+    /// Where this CPU may remember it. `None`: it does not.
     #[inline(always)]
-    pub(crate) fn memo(&self, dhcp: &Dhcp) -> Option<memo::Place> {
-        match dhcp.towards {
-            Towards::Server => memo::Place::of(self.port, self.who, dhcp.family, self.version),
-            Towards::Client => None,
+    pub(crate) fn memo(&self, cpu: Cpu, dhcp: &Dhcp) -> Option<memo::Place> {
+        if !cpu.has_memos(self.now) || dhcp.towards == Towards::Client {
+            return None;
         }
+        Some(memo::Place::of(cpu, self.port, self.who, dhcp.family, self.version))
     }
 }
 
@@ -74,10 +84,10 @@ impl Fresh {
 unsafe impl Sync for Arrival {}
 
 impl Arrival {
-    /// Puts the packet into this CPU's place for it. `None` does not happen.
+    /// Puts the packet into this CPU's place for it.
     #[inline(always)]
-    pub(crate) fn keep(fresh: &Fresh, dhcp: &Dhcp, message: MessageType) -> Option<&'static Self> {
-        let place = maps::ARRIVAL.get_ptr_mut(0)?;
+    pub(crate) fn keep(cpu: Cpu, fresh: &Fresh, dhcp: &Dhcp, message: MessageType, near: Near) -> &'static Self {
+        let place = cpu.arrival();
         let family = match dhcp.family {
             Family::V4 => 0,
             Family::V6 => flag::V6,
@@ -87,6 +97,7 @@ impl Arrival {
             Towards::Client => flag::TOWARDS_CLIENT,
         };
         let chaddr = if fresh.sender.chaddr_differs { flag::CHADDR_DIFFERS } else { 0 };
+        let listed = if near.listed { flag::LISTED } else { 0 };
         // SAFETY: a lookup made the pointer, to a value of this CPU alone, where no other packet is until this one is done
         // with: XDP runs with bottom halves off. Only `last_port` lasts.
         unsafe {
@@ -98,10 +109,12 @@ impl Arrival {
             (*place).client = fresh.sender.client;
             (*place).source = dhcp.source;
             (*place).message = message.index() as u64;
-            (*place).flags = family | towards | chaddr;
+            (*place).flags = family | towards | chaddr | listed;
+            (*place).slot = near.slot.into();
+            (*place).hash = near.hash;
             // Or LLVM would go on with what it has in registers, and the verifier with all it knows of that.
             forget(place);
-            Some(&*place)
+            &*place
         }
     }
 
@@ -116,19 +129,28 @@ impl Arrival {
         PortKey::from_word(self.port)
     }
 
+    /// The client on the port that was last seen; `None` for one on another port.
+    #[inline(always)]
+    pub(crate) fn near(&self) -> Option<Near> {
+        let slot = self.slot as u32;
+        (slot != NO_PORT_SLOT).then_some(Near { slot, hash: self.hash, listed: self.has(flag::LISTED) })
+    }
+
     /// The client on the port in a slot.
     #[inline(always)]
     pub(crate) fn client_on(&self, slot: u32) -> ClientKey {
         ClientKey(self.who).on(slot)
     }
 
-    /// Where this CPU would remember it; `None` for a server's message.
+    /// Where this CPU is to remember it until then, in grains; `None` for a server's message.
     #[inline(always)]
-    pub(crate) fn memo(&self) -> Option<memo::Place> {
+    pub(crate) fn memo_until(&self, until: u64) -> Option<memo::Place> {
         if self.is_towards_client() {
             return None;
         }
-        memo::Place::of(self.port, self.who, self.family(), self.version)
+        let cpu = Cpu::this()?;
+        cpu.expect_memos_until(until);
+        Some(memo::Place::of(cpu, self.port, self.who, self.family(), self.version))
     }
 
     #[inline(always)]
@@ -162,16 +184,22 @@ impl Arrival {
         self.message == MessageType::Discover.index() as u64 || self.message == MessageType::V6Solicit.index() as u64
     }
 
-    /// From a source MAC that nobody can have: a group address, or zero.
+    /// From a source MAC that nobody can have.
     #[inline(always)]
     pub(crate) fn is_malformed(&self) -> bool {
-        self.source & 1 != 0 || self.source == 0
+        is_malformed(self.source)
     }
 
     #[inline(always)]
     fn has(&self, flag: u64) -> bool {
         self.flags & flag != 0
     }
+}
+
+/// A source MAC that nobody can have: a group address, or zero.
+#[inline(always)]
+pub(crate) fn is_malformed(source: u64) -> bool {
+    source & 1 != 0 || source == 0
 }
 
 /// Makes LLVM believe that the memory has changed.

@@ -2,11 +2,12 @@
 
 use dhcp_guard_common::{
     gcra::Word as _,
+    hash,
     layout::{ClientKey, ClientState},
     parse::Family,
 };
 
-use crate::{atomic::Shared, clock::Now, count, events, maps, strangers::Place};
+use crate::{atomic::Shared, clock::Now, count, events, maps, strangers};
 
 /// A client's entry in one of the tables.
 #[derive(Clone, Copy)]
@@ -22,7 +23,7 @@ pub(crate) fn known(key: ClientKey) -> Option<Entry> {
 /// Adds what a memo counted to the client's entry.
 #[inline(never)]
 pub(crate) fn hand_over(key: ClientKey, is_known: bool, is_own_excess: bool, packets: u64, last_seen: u64) {
-    let stranger = if is_known { None } else { Place::of(key).and_then(Place::entry) };
+    let stranger = if is_known { None } else { strangers::entry(key, hash::mix(key.0, maps::seeds())) };
     // A stranger may have become known since its memo was made.
     let entry = if stranger.is_some() { stranger } else { known(key) };
     match entry {

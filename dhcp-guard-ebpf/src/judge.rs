@@ -7,7 +7,6 @@
 
 use dhcp_guard_common::{
     gcra::{GRAIN_BITS, Word as _},
-    hash,
     layout::{
         ClientKey, ClientRule, Control, EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, EVENT_ROGUE_SERVER,
         EVENT_UNKNOWN_VLAN, HOST_DROP_ROGUE_SERVERS, NO_PORT_SLOT, PORT_ALLOWED, PORT_DROP_CHADDR_MISMATCH,
@@ -25,7 +24,11 @@ use crate::{
     clients::{self, Entry},
     clock::Now,
     count::Counters,
-    events, filter, maps,
+    cpu::Cpu,
+    events,
+    head::Head,
+    last_port::{self, Answer, Near, Shut},
+    maps,
     packet::Packet,
     ports, rules, strangers,
 };
@@ -35,10 +38,15 @@ use crate::{
 pub(crate) fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
     let message = message::read(packet, dhcp);
     let fresh = Fresh::new(ifindex, dhcp, message.sender);
-    if let Some(verdict) = fresh.memo(dhcp).and_then(|place| place.answer(fresh.now)) {
+    let Some(cpu) = Cpu::this() else { return false };
+    if let Some(verdict) = fresh.memo(cpu, dhcp).and_then(|place| place.answer(fresh.now)) {
         return count(verdict, message.kind.index(), &message.sender);
     }
-    let Some(arrival) = Arrival::keep(&fresh, dhcp, message.kind) else { return false };
+    let near = match last_port::ask(cpu, &fresh, dhcp) {
+        Answer::Certain(verdict) => return count(verdict, message.kind.index(), &message.sender),
+        Answer::Judge(near) => near,
+    };
+    let arrival = Arrival::keep(cpu, &fresh, dhcp, message.kind, near);
     count(verdict(arrival), arrival.message(), &arrival.sender())
 }
 
@@ -106,6 +114,10 @@ fn verdict(arrival: &Arrival) -> Verdict {
 struct Case<'a> {
     arrival: &'a Arrival,
     slot: u32,
+    /// The client's.
+    hash: u64,
+    /// Whether the client may be in one of the tables that user space fills.
+    listed: bool,
     policy: &'a PortPolicy,
     state: *mut PortState,
     now: Now,
@@ -115,16 +127,31 @@ impl<'a> Case<'a> {
     /// Finds the port; `None` if the interface has none.
     #[inline(always)]
     fn open(arrival: &'a Arrival) -> Option<Self> {
-        let bank = Control::bank(arrival.version);
-        let found = ports::find_again(arrival, bank)?;
-        let slot = found.slot;
-        let policy = ports::policy(slot, bank)?;
-        let state = maps::PORT_STATES.get_ptr_mut(slot)?;
-        let case = Self { arrival, slot, policy, state, now: arrival.now() };
-        if !found.is_own {
+        match arrival.near() {
+            Some(near) => Self::on(arrival, near),
+            None => Self::on_another_port(arrival),
+        }
+    }
+
+    /// On a port that this CPU did not see last.
+    #[inline(always)]
+    fn on_another_port(arrival: &'a Arrival) -> Option<Self> {
+        let found = ports::find(arrival.port(), arrival.version, Control::bank(arrival.version))?;
+        let case = Self::on(arrival, Near::of(found.slot, arrival.client_on(found.slot)))?;
+        if found.is_own {
+            last_port::remember(arrival, found.slot);
+        } else {
             case.note_unknown_vlan();
         }
         Some(case)
+    }
+
+    #[inline(always)]
+    fn on(arrival: &'a Arrival, near: Near) -> Option<Self> {
+        let Near { slot, hash, listed } = near;
+        let policy = ports::policy(slot, Control::bank(arrival.version))?;
+        let state = maps::PORT_STATES.get_ptr_mut(slot)?;
+        Some(Self { arrival, slot, hash, listed, policy, state, now: arrival.now() })
     }
 
     #[inline(always)]
@@ -146,7 +173,7 @@ impl<'a> Case<'a> {
     #[inline(always)]
     fn judge(&self) -> Outcome {
         let client = self.client();
-        let rule = rules::of(client);
+        let rule = rules::of(client, self.listed);
         if self.policy.flags & PORT_ALLOWED != 0 || rule.allowed_until > self.now.ticks {
             return Reason::PassAllowed.into();
         }
@@ -166,13 +193,10 @@ impl<'a> Case<'a> {
         if self.arrival.chaddr_differs() && self.policy.flags & PORT_DROP_CHADDR_MISMATCH != 0 {
             return Reason::DropChaddrMismatch.into();
         }
-        let hash = hash::mix(client.0, maps::seeds());
-        if filter::may_list(hash)
-            && let Some(entry) = clients::known(client)
-        {
-            return self.judge_known(entry).into();
+        match self.known() {
+            Some(entry) => self.judge_known(entry).into(),
+            None => self.judge_stranger(),
         }
-        self.judge_stranger(hash)
     }
 
     /// The tick until which the port or the client is in quarantine.
@@ -190,10 +214,7 @@ impl<'a> Case<'a> {
         if self.arrival.is_towards_client() {
             return reason.into();
         }
-        let (entry, known) = match clients::known(self.client()) {
-            Some(entry) => (Some(entry), true),
-            None => (strangers::Place::of(self.client()).and_then(strangers::Place::entry), false),
-        };
+        let (entry, known) = self.entry();
         let until = if until >> (u64::BITS - GRAIN_BITS) == 0 { until << GRAIN_BITS } else { u64::MAX };
         self.remember(known, reason, until);
         match entry {
@@ -203,6 +224,22 @@ impl<'a> Case<'a> {
             }
             None => Outcome::untracked(reason),
         }
+    }
+
+    /// The client's entry, if it has one, and whether it is known. Who is not, is marked: a flood of random MACs is one
+    /// in quarantine, too.
+    #[inline(always)]
+    fn entry(&self) -> (Option<Entry>, bool) {
+        if let Some(entry) = self.known() {
+            return (Some(entry), true);
+        }
+        ports::mark_distinct(self.state, self.hash);
+        (strangers::entry(self.client(), self.hash), false)
+    }
+
+    #[inline(always)]
+    fn known(&self) -> Option<Entry> {
+        if self.listed { clients::known(self.client()) } else { None }
     }
 
     /// A server's message from a port that is not trusted.
@@ -227,23 +264,22 @@ impl<'a> Case<'a> {
     /// A stranger over its own limit is dropped before it can spend the port's budget, so that one loud MAC cannot
     /// starve the quiet ones. Those who were seen before come before those who are new.
     #[inline(always)]
-    fn judge_stranger(&self, hash: u64) -> Outcome {
-        self.mark_distinct(hash);
-        let Some(place) = strangers::Place::with_hash(self.client(), hash) else {
-            return Outcome::untracked(Reason::PassStranger);
-        };
-        if let Some(entry) = place.entry() {
+    fn judge_stranger(&self) -> Outcome {
+        ports::mark_distinct(self.state, self.hash);
+        if let Some(entry) = strangers::entry(self.client(), self.hash) {
             let excess = self.admit_client(entry, Who::STRANGER_AGAIN);
             entry.count(excess.is_some(), self.now);
             return excess.unwrap_or(Reason::PassStranger).into();
         }
-        let seen = place.was_seen();
+        let Some(head) = Head::of(self.hash) else { return Outcome::untracked(Reason::PassStranger) };
+        let seen = head.was_seen();
         let excess = self.admit(if seen { Who::STRANGER_AGAIN } else { Who::NEWCOMER });
         if excess.is_some() && !self.may_be_tracked() {
-            place.remember(seen);
+            head.remember(seen);
+            self.shut_out();
             return Outcome::untracked(excess.unwrap_or(Reason::DropStrangerShare));
         }
-        self.give_entry(hash, excess.is_some());
+        self.give_entry(excess.is_some());
         excess.unwrap_or(Reason::PassStranger).into()
     }
 
@@ -300,25 +336,28 @@ impl<'a> Case<'a> {
         admit::take(&self.word(|s| &raw mut s.new_clients), self.now, &self.policy.new_clients)
     }
 
-    /// Gives a new stranger an entry. Whatever comes of it, the verdict stands.
+    /// Remembers how long no stranger without an entry can be admitted, nor get one.
     #[inline(always)]
-    fn give_entry(&self, hash: u64, excess: bool) {
-        let limit = admit::client_limit(self.policy, self.arrival.family());
-        strangers::welcome(self.client(), hash, self.arrival, if excess { 0 } else { limit.interval });
+    fn shut_out(&self) {
+        let share = |again| {
+            let limit = self.policy.strangers.limit(again);
+            admit::exceeds_until(&self.word(|s| &raw mut s.strangers), self.now, &limit).unwrap_or(0)
+        };
+        let new_clients = self.word(|s| &raw mut s.new_clients);
+        let entries = admit::exceeds_until(&new_clients, self.now, &self.policy.new_clients).unwrap_or(0);
+        let shut = Shut {
+            newcomers_until: sooner(share(false), entries),
+            again_until: sooner(share(true), entries),
+            needs_chaddr: self.policy.flags & PORT_DROP_CHADDR_MISMATCH != 0,
+        };
+        last_port::shut(self.arrival, self.verdict(Outcome::untracked(Reason::DropStrangerShare)), shut);
     }
 
-    /// One bit for each stranger that sends: how many there are says whether the MACs are random.
+    /// Gives a new stranger an entry. Whatever comes of it, the verdict stands.
     #[inline(always)]
-    fn mark_distinct(&self, hash: u64) {
-        let bit = hash::distinct_bit(hash);
-        // SAFETY: a field of a map value; the index is below DISTINCT_WORDS.
-        let word = unsafe { Shared::new((&raw mut (*self.state).distinct).cast::<u64>().add(bit as usize / 64)) };
-        let mask = 1u64 << (bit % 64);
-        let before = word.load();
-        if before & mask == 0 {
-            // Lost if another CPU changes the word right now; the client's next packet sets it.
-            let _ = word.compare_and_swap(before, before | mask);
-        }
+    fn give_entry(&self, excess: bool) {
+        let limit = admit::client_limit(self.policy, self.arrival.family());
+        strangers::welcome(self.client(), self.hash, self.arrival, if excess { 0 } else { limit.interval });
     }
 
     #[inline(always)]
@@ -328,7 +367,7 @@ impl<'a> Case<'a> {
 
     #[inline(always)]
     fn remember(&self, known: bool, reason: Reason, until: u64) {
-        if let Some(place) = self.arrival.memo() {
+        if let Some(place) = self.arrival.memo_until(until) {
             place.remember(self.client(), known, self.monitored(reason), until, self.now);
         }
     }
@@ -370,6 +409,11 @@ impl From<Reason> for Outcome {
     fn from(reason: Reason) -> Self {
         Self { reason, tracked: true }
     }
+}
+
+#[inline(always)]
+fn sooner(one: u64, other: u64) -> u64 {
+    if one < other { one } else { other }
 }
 
 #[inline(always)]

@@ -29,13 +29,17 @@ mod control;
 #[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
+mod cpu;
+#[cfg(target_arch = "bpf")]
 mod events;
 #[cfg(target_arch = "bpf")]
-mod filter;
+mod head;
 #[cfg(target_arch = "bpf")]
 mod isolation;
 #[cfg(target_arch = "bpf")]
 mod judge;
+#[cfg(target_arch = "bpf")]
+mod last_port;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -9,12 +9,10 @@ use aya_ebpf::{
 use dhcp_guard_common::{
     hash::Seeds,
     layout::{
-        Bucket, CLIENT_MEMO_BITS, ClientKey, ClientMemo, ClientRule, ClientState, HostPolicy, HostState,
-        PORT_MEMO_BITS, PortCounters, PortKey, PortMemo, PortPolicy, PortState, Troubles,
+        Bucket, ClientKey, ClientRule, ClientState, CpuState, Head, HostPolicy, HostState, PORT_MEMO_BITS,
+        PortCounters, PortKey, PortMemo, PortPolicy, PortState, Troubles,
     },
 };
-
-use crate::arrival::Arrival;
 
 /// Which slot a port has. User space writes, the program reads.
 #[map]
@@ -48,25 +46,21 @@ pub(crate) static KNOWN: HashMap<ClientKey, ClientState> = HashMap::with_max_ent
 #[map]
 pub(crate) static RULES: HashMap<ClientKey, ClientRule> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
-/// Bits of the keys in [`PORTS`], [`KNOWN`] and [`RULES`]: what has none here is in none of them.
+/// What is asked first about a key: whether it can be in [`PORTS`], [`KNOWN`], [`RULES`] or [`STRANGERS`].
 #[map]
-pub(crate) static LISTED: Array<u64> = Array::with_max_entries(8192, BPF_F_MMAPABLE);
+pub(crate) static HEADS: Array<Head> = Array::with_max_entries(16384, BPF_F_MMAPABLE);
 
 /// Strangers.
 #[map]
 pub(crate) static STRANGERS: Array<Bucket> = Array::with_max_entries(16384, BPF_F_MMAPABLE);
 
-/// Clients that are certain to be dropped for a while.
+/// What each CPU remembers from packet to packet.
 #[map]
-pub(crate) static CLIENT_MEMOS: PerCpuArray<ClientMemo> = PerCpuArray::with_max_entries(1 << CLIENT_MEMO_BITS, 0);
+pub(crate) static CPU: PerCpuArray<CpuState> = PerCpuArray::with_max_entries(1, 0);
 
 /// Ports that were seen lately.
 #[map]
 pub(crate) static PORT_MEMOS: PerCpuArray<PortMemo> = PerCpuArray::with_max_entries(1 << PORT_MEMO_BITS, 0);
-
-/// The packet that is being judged.
-#[map]
-pub(crate) static ARRIVAL: PerCpuArray<Arrival> = PerCpuArray::with_max_entries(1, 0);
 
 /// What could not be done.
 #[map]
@@ -87,12 +81,12 @@ static SEED_A: Global<u64> = Global::new(0x9e37_79b9_7f4a_7c15);
 #[unsafe(no_mangle)]
 static SEED_B: Global<u64> = Global::new(0xc2b2_ae3d_27d4_eb4f);
 
-/// Bits of an index into [`STRANGERS`], which has as many buckets as that can name.
+/// Bits of an index into [`HEADS`], which has as many places as that can name.
+#[unsafe(no_mangle)]
+static HEADS_BITS: Global<u32> = Global::new(14);
+/// The same for [`STRANGERS`].
 #[unsafe(no_mangle)]
 static STRANGERS_BITS: Global<u32> = Global::new(14);
-/// Bits of an index into [`LISTED`].
-#[unsafe(no_mangle)]
-static LISTED_BITS: Global<u32> = Global::new(13);
 
 #[inline(always)]
 pub(crate) fn seeds() -> Seeds {
@@ -105,6 +99,6 @@ pub(crate) fn strangers_bits() -> u32 {
 }
 
 #[inline(always)]
-pub(crate) fn listed_bits() -> u32 {
-    LISTED_BITS.load()
+pub(crate) fn heads_bits() -> u32 {
+    HEADS_BITS.load()
 }

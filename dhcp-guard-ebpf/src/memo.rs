@@ -11,7 +11,7 @@ use dhcp_guard_common::{
     verdict::Reason,
 };
 
-use crate::{clients, clock::Now, judge::Verdict, maps};
+use crate::{clients, clock::Now, cpu::Cpu, judge::Verdict};
 
 /// The place for a client on a port, on this CPU.
 #[derive(Clone, Copy)]
@@ -25,15 +25,14 @@ pub(crate) struct Place {
 impl Place {
     /// `port` is [`PortKey::word`](dhcp_guard_common::layout::PortKey::word), `who` a client key on no port yet.
     #[inline(always)]
-    pub(crate) fn of(port: u64, who: u64, family: Family, version: u64) -> Option<Self> {
+    pub(crate) fn of(cpu: Cpu, port: u64, who: u64, family: Family, version: u64) -> Self {
         // The uppermost bits of a product depend on all of the key: vendors count in one byte, lab machines in another.
-        let place = (who.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - CLIENT_MEMO_BITS)) as u32;
-        let memo = maps::CLIENT_MEMOS.get_ptr_mut(place)?;
+        let memo = cpu.memo(who.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - CLIENT_MEMO_BITS));
         let family = match family {
             Family::V4 => 0,
             Family::V6 => MEMO_V6,
         };
-        Some(Self { memo, port, who: who | family, version })
+        Self { memo, port, who: who | family, version }
     }
 
     /// Counts the packet here if its verdict is certain.

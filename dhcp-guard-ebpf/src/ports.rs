@@ -4,36 +4,18 @@
 //! have no port of their own are not even that.
 
 use dhcp_guard_common::{
+    gcra::Word as _,
     hash::{self, part},
-    layout::{PORT_MEMO_BITS, PORT_PRESENT, PortKey, PortMemo, PortPolicy, policy_index},
+    layout::{PORT_MEMO_BITS, PORT_PRESENT, PortKey, PortMemo, PortPolicy, PortState, policy_index},
 };
 
-use crate::{arrival::Arrival, filter, maps};
+use crate::{atomic::Shared, head, maps};
 
 /// A slot, and whether it is the port of just these VLANs or the interface's default port.
 #[derive(Clone, Copy)]
 pub(crate) struct Found {
     pub(crate) slot: u32,
     pub(crate) is_own: bool,
-}
-
-/// [`find`], and before it a look at the port that this CPU saw last: under a flood that is the one.
-#[inline(always)]
-pub(crate) fn find_again(arrival: &Arrival, bank: u32) -> Option<Found> {
-    let last = arrival.last_port.get();
-    // SAFETY: a field of a per-CPU value that only this CPU changes.
-    unsafe {
-        if (*last).port == arrival.port().word() && (*last).version == arrival.version {
-            return Some(Found { slot: (*last).slot, is_own: true });
-        }
-    }
-    let found = find(arrival.port(), arrival.version, bank)?;
-    if found.is_own {
-        let memo = PortMemo { port: arrival.port().word(), version: arrival.version, slot: found.slot, padding: 0 };
-        // SAFETY: as above.
-        unsafe { *last = memo };
-    }
-    Some(found)
 }
 
 /// The port of these VLANs under this version, or else the interface's default port.
@@ -64,6 +46,20 @@ pub(crate) fn policy(slot: u32, bank: u32) -> Option<&'static PortPolicy> {
     (policy.flags & PORT_PRESENT != 0).then_some(policy)
 }
 
+/// One bit for each stranger that sends: how many there are says whether the MACs are random.
+#[inline(always)]
+pub(crate) fn mark_distinct(state: *mut PortState, hash: u64) {
+    let bit = hash::distinct_bit(hash);
+    // SAFETY: a field of a map value; the index is below DISTINCT_WORDS.
+    let word = unsafe { Shared::new((&raw mut (*state).distinct).cast::<u64>().add(bit as usize / 64)) };
+    let mask = 1u64 << (bit % 64);
+    let before = word.load();
+    if before & mask == 0 {
+        // Lost if another CPU changes the word right now; the client's next packet sets it.
+        let _ = word.compare_and_swap(before, before | mask);
+    }
+}
+
 #[inline(always)]
 fn remembered(key: PortKey, version: u64) -> Option<u32> {
     let memo = place(key)?;
@@ -75,7 +71,7 @@ fn remembered(key: PortKey, version: u64) -> Option<u32> {
 /// The slot from the table, if it is in force; remembered from now on.
 #[inline(never)]
 fn look_up(key: PortKey, version: u64, bank: u32) -> Option<u32> {
-    if !filter::may_list(hash::mix(key.listed_as(), maps::seeds())) {
+    if !head::may_list(hash::mix(key.listed_as(), maps::seeds())) {
         return None;
     }
     // SAFETY: a lookup made the pointer; user space writes a port's slot once.

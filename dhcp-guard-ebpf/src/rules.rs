@@ -1,26 +1,20 @@
 //! Rules about single clients: quarantine and allowlist.
 
-use dhcp_guard_common::{
-    hash,
-    layout::{ClientKey, ClientRule},
-};
+use dhcp_guard_common::layout::{ClientKey, ClientRule};
 
-use crate::{control, filter, maps};
+use crate::{control, maps};
 
 /// No rule: nothing lasts until any time.
 const NONE: ClientRule = ClientRule { muted_until: 0, isolated_until: 0, allowed_until: 0 };
 
-/// The rule about a client. Costs one load while nobody has a rule.
+/// The rule about a client. `listed`: whether the filter knows its key, without which it has none.
 #[inline(always)]
-pub(crate) fn of(client: ClientKey) -> ClientRule {
-    if control::has_client_rules() { look_up(client) } else { NONE }
+pub(crate) fn of(client: ClientKey, listed: bool) -> ClientRule {
+    if listed && control::has_client_rules() { look_up(client) } else { NONE }
 }
 
 #[inline(always)]
 fn look_up(client: ClientKey) -> ClientRule {
-    if !filter::may_list(hash::mix(client.0, maps::seeds())) {
-        return NONE;
-    }
     // SAFETY: a lookup made the pointer. User space replaces rules as a whole, so this one does not change.
     maps::RULES.get_ptr(client).map_or(NONE, |rule| unsafe { *rule })
 }

@@ -3,11 +3,11 @@
 use dhcp_guard_common::{
     gcra::{Limit, Word as _},
     hash,
-    layout::{self, BEING_FILLED, Bucket, ClientKey, ClientState, WAYS},
+    layout::{BEING_FILLED, Bucket, ClientKey, ClientState, WAYS},
     parse::Family,
 };
 
-use crate::{admit, arrival::Arrival, atomic::Shared, clients::Entry, count, maps};
+use crate::{admit, arrival::Arrival, atomic::Shared, clients::Entry, count, head::Head, maps};
 
 /// Gives a new stranger an entry with its first packet in it. `interval`: what the packet takes from the client's
 /// limiter; 0 for one that was dropped.
@@ -22,12 +22,12 @@ pub(crate) fn welcome(key: ClientKey, hash: u64, arrival: &Arrival, interval: u6
 extern "C" fn dhcp_guard_welcome(key: u64, hash: u64, arrival: *const Arrival, interval: u64) -> u32 {
     // SAFETY: the one caller gives a reference. The verifier wants to see that it is not null.
     let Some(arrival) = (unsafe { arrival.as_ref() }) else { return 0 };
-    let Some(place) = Place::with_hash(ClientKey(key), hash) else { return 0 };
+    let key = ClientKey(key);
     let excess = interval == 0;
-    if place.insert(first_state(arrival, interval)) {
+    if insert(key, hash, first_state(arrival, interval)).is_some() {
         return 1;
     }
-    let Some(entry) = place.entry() else {
+    let Some(entry) = entry(key, hash) else {
         count::untracked(1);
         count::trouble(|t| &mut t.insert_failed);
         return 0;
@@ -66,31 +66,52 @@ fn first_state(arrival: &Arrival, interval: u64) -> ClientState {
     }
 }
 
-/// Where a stranger's entry is, or would be.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    bucket: *mut Bucket,
-    key: ClientKey,
-    tag: u16,
+/// A stranger's entry, if it has one.
+#[inline(always)]
+pub(crate) fn entry(key: ClientKey, hash: u64) -> Option<Entry> {
+    if Head::of(hash)?.may_have_entry() { Ways::of(hash)?.entry(key) } else { None }
 }
 
-impl Place {
+/// Gives a stranger an entry with this state: a free one, or that of its bucket's client which was silent for longest.
+/// `None`: another CPU is filling the same one, or gave it one already.
+#[inline(always)]
+fn insert(key: ClientKey, hash: u64, state: ClientState) -> Option<()> {
+    let ways = Ways::of(hash)?;
+    let way = ways.stalest();
+    let owner = ways.key(way);
+    let old = owner.load();
+    // Another CPU may have been first, or be just about to: two entries for one client would be two limits. Asked after
+    // the choice of a way, so that whoever chose another one than this CPU is seen.
+    if ways.are_taken(key) {
+        return None;
+    }
+    // Meanwhile nobody finds the old client there, nor the new one.
+    if old == BEING_FILLED || !owner.compare_and_swap(old, BEING_FILLED) {
+        return None;
+    }
+    // SAFETY: a field of a map value that is this CPU's alone while the key says so.
+    unsafe { ways.state(way).write_volatile(state) };
+    // An entry that its head does not know of would never be found: rather none, then.
+    let is_tagged = Head::of(hash)?.tag_entry(way);
+    // Not a plain store: whoever reads the key on another CPU must find the state complete.
+    let is_ours = owner.compare_and_swap(BEING_FILLED, if is_tagged { key.0 } else { 0 });
+    (is_tagged && is_ours).then_some(())
+}
+
+/// A bucket's entries.
+#[derive(Clone, Copy)]
+struct Ways(*mut Bucket);
+
+impl Ways {
     #[inline(always)]
-    pub(crate) fn of(key: ClientKey) -> Option<Self> {
-        Self::with_hash(key, hash::mix(key.0, maps::seeds()))
+    fn of(hash: u64) -> Option<Self> {
+        maps::STRANGERS.get_ptr_mut(hash::place(hash, maps::strangers_bits())).map(Self)
     }
 
     #[inline(always)]
-    pub(crate) fn with_hash(key: ClientKey, hash: u64) -> Option<Self> {
-        let bucket = maps::STRANGERS.get_ptr_mut(hash::bucket(hash, maps::strangers_bits()))?;
-        Some(Self { bucket, key, tag: hash::tag(hash) })
-    }
-
-    /// The stranger's entry, if it has one.
-    #[inline(always)]
-    pub(crate) fn entry(self) -> Option<Entry> {
+    fn entry(self, key: ClientKey) -> Option<Entry> {
         for way in 0..WAYS {
-            if self.key_word(way).load() == self.key.0 {
+            if self.key(way).load() == key.0 {
                 // SAFETY: a field of a map value.
                 return Some(unsafe { Entry::new(self.state(way)) });
             }
@@ -98,53 +119,12 @@ impl Place {
         None
     }
 
-    /// Whether it was seen lately, though it has no entry.
+    /// The client has an entry, or some CPU is filling one.
     #[inline(always)]
-    pub(crate) fn was_seen(self) -> bool {
-        // SAFETY: a map value. Another CPU may write it in between; then this is wrong about a stranger that was seen, or
-        // not, in this instant.
-        layout::was_seen(unsafe { &(*self.bucket).seen }, self.tag)
-    }
-
-    /// Remembers that it was seen, unless that is known already.
-    #[inline(always)]
-    pub(crate) fn remember(self, seen: bool) {
-        if seen {
-            return;
-        }
-        // SAFETY: as in `was_seen`; when two CPUs write at once, one of them is not remembered.
-        unsafe { (*self.bucket).seen = layout::with_seen(&(*self.bucket).seen, self.tag) };
-    }
-
-    /// Gives the stranger an entry with this state: a free one, or that of the bucket's client which was silent for
-    /// longest. False: another CPU is filling
-    /// the same one, or gave it one already.
-    #[inline(always)]
-    pub(crate) fn insert(self, state: ClientState) -> bool {
-        let way = self.stalest();
-        let key = self.key_word(way);
-        let old = key.load();
-        // Another CPU may have been first, or be just about to: two entries for one client would be two limits. Asked after
-        // the choice of a way, so that whoever chose another one than this CPU is seen.
-        if self.is_taken() {
-            return false;
-        }
-        // Meanwhile nobody finds the old client there, nor the new one.
-        if old == BEING_FILLED || !key.compare_and_swap(old, BEING_FILLED) {
-            return false;
-        }
-        // SAFETY: a field of a map value that is this CPU's alone while the key says so.
-        unsafe { self.state(way).write_volatile(state) };
-        // Not a plain store: whoever reads the key on another CPU must find the state complete.
-        key.compare_and_swap(BEING_FILLED, self.key.0)
-    }
-
-    /// The stranger has an entry, or some CPU is filling one.
-    #[inline(always)]
-    fn is_taken(self) -> bool {
+    fn are_taken(self, client: ClientKey) -> bool {
         for way in 0..WAYS {
-            let key = self.key_word(way).load();
-            if key == self.key.0 || key == BEING_FILLED {
+            let key = self.key(way).load();
+            if key == client.0 || key == BEING_FILLED {
                 return true;
             }
         }
@@ -157,7 +137,7 @@ impl Place {
         let mut stalest = 0;
         let mut since = u64::MAX;
         for way in 0..WAYS {
-            let free = self.key_word(way).load() == 0;
+            let free = self.key(way).load() == 0;
             // SAFETY: a field of a map value.
             let last_seen = if free { 0 } else { unsafe { (&raw const (*self.state(way)).last_seen).read_volatile() } };
             if last_seen < since {
@@ -169,14 +149,14 @@ impl Place {
     }
 
     #[inline(always)]
-    fn key_word(self, way: usize) -> Shared {
+    fn key(self, way: usize) -> Shared {
         // SAFETY: a field of a map value; `way` is below WAYS.
-        unsafe { Shared::new((&raw mut (*self.bucket).keys).cast::<u64>().add(way)) }
+        unsafe { Shared::new((&raw mut (*self.0).keys).cast::<u64>().add(way)) }
     }
 
     #[inline(always)]
     fn state(self, way: usize) -> *mut ClientState {
         // SAFETY: a field of a map value; `way` is below WAYS.
-        unsafe { (&raw mut (*self.bucket).states).cast::<ClientState>().add(way) }
+        unsafe { (&raw mut (*self.0).states).cast::<ClientState>().add(way) }
     }
 }

@@ -1,5 +1,6 @@
 //! Keys and values of the BPF maps: fixed-width integers in C layout, no padding that is not spelled out.
 //!
+//! * [`heads`]: what is asked first about a key.
 //! * [`keys`]: ports and clients.
 //! * [`policy`]: what user space decides.
 //! * [`state`]: what the program keeps and counts.
@@ -7,18 +8,20 @@
 //!
 //! Times are in ticks (kernel jiffies) unless a field says grains.
 
+pub mod heads;
 pub mod keys;
 pub mod policy;
 pub mod state;
 pub mod strangers;
 
+pub use heads::*;
 pub use keys::*;
 pub use policy::*;
 pub use state::*;
 pub use strangers::*;
 
 /// Changes with every change of a key, a value, or the order of a closed list in [`crate::verdict`].
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Most ports a host can have; the maps are sized for fewer by default.
 pub const MAX_PORTS: u32 = 4096;
@@ -40,5 +43,5 @@ mod pod {
         )+};
     }
     plain_old_data!(PortKey, ClientKey, PortPolicy, HostPolicy, ClientRule, Control);
-    plain_old_data!(PortState, HostState, ClientState, ClientMemo, PortMemo, PortCounters, Troubles, Event, Bucket);
+    plain_old_data!(PortState, HostState, ClientState, CpuState, PortMemo, PortCounters, Troubles, Event, Head, Bucket);
 }

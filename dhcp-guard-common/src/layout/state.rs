@@ -102,8 +102,20 @@ pub struct ClientMemo {
 pub const MEMO_V6: u64 = 1 << 62;
 /// [`ClientMemo::verdict`]: the client is in the known table, not in the strangers'.
 pub const MEMO_KNOWN: u64 = 1 << 63;
-/// Client memos for each CPU, as a power of two; a client has its place by its key.
+/// Client memos of each CPU, as a power of two; a client has its place by its key.
 pub const CLIENT_MEMO_BITS: u32 = 8;
+
+/// What a CPU remembers from packet to packet. One value, so that one lookup finds all of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuState {
+    /// By the client's key.
+    pub memos: [ClientMemo; 1 << CLIENT_MEMO_BITS],
+    /// No memo is certain at this time (grains) or later: none need be looked at.
+    pub memos_until: u64,
+    /// The program's own: the packet that is being judged, and the port last seen.
+    pub own: [u64; 31],
+}
 
 /// A per-CPU memory of the slot that a port has.
 #[repr(C)]
@@ -202,6 +214,8 @@ const _: () = {
     assert!(size_of::<ClientState>() == 80);
     assert!(size_of::<ClientMemo>() == 64);
     assert!(size_of::<PortMemo>() == 24);
+    assert!(size_of::<CpuState>() == 256 + (size_of::<ClientMemo>() << CLIENT_MEMO_BITS));
+    assert!(size_of::<CpuState>() <= 32 << 10, "the kernel's largest per-CPU value, PCPU_MIN_UNIT_SIZE");
     assert!(size_of::<Event>() == 32);
     assert!(size_of::<PortCounters>() == 8 * (Reason::COUNT + MessageType::COUNT + Note::COUNT));
 };

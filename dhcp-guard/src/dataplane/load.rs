@@ -13,7 +13,7 @@ use aya::{
 };
 use dhcp_guard_common::{
     hash::Seeds,
-    layout::{Bucket, ClientKey, ClientRule, Control, Event, FOREVER, NO_PORT_SLOT, PortState, WAYS},
+    layout::{Bucket, ClientKey, ClientRule, Control, Event, FOREVER, Head, NO_PORT_SLOT, PortState, WAYS},
 };
 
 use super::{
@@ -62,8 +62,8 @@ pub struct DataPlane {
     pub(super) port_states: Mapped<PortState>,
     pub(super) strangers: Mapped<Bucket>,
     pub(super) strangers_bits: u32,
-    pub(super) listed: Mapped<u64>,
-    pub(super) listed_bits: u32,
+    pub(super) heads: Mapped<Head>,
+    pub(super) heads_bits: u32,
 }
 
 /// Sizes of the maps.
@@ -72,14 +72,14 @@ struct Sizes {
     known: u32,
     rules: u32,
     strangers_bits: u32,
-    listed_bits: u32,
+    heads_bits: u32,
 }
 
 /// Most clients with a rule: in quarantine, or on the allowlist.
 const MAX_RULES: u32 = 4096;
-/// Bits of the filter for each key that may be listed. Two are set: 16 make one in a hundred keys that are not listed
-/// look as if they were, when all tables are full.
-const LISTED_BITS_PER_KEY: u64 = 16;
+/// Heads for each key that user space may list, the inverse of: one of a head's 64 bits is set for each key, so with two
+/// keys to a head one in 32 keys that are not listed looks as if it were, when all tables are full.
+const LISTED_PER_HEAD: u64 = 2;
 
 impl Sizes {
     fn of(spec: &Spec) -> Self {
@@ -87,13 +87,14 @@ impl Sizes {
         let slots = slot_of(spec.policy.ports.len().max(spec.port_capacity as usize));
         let known = spec.known_capacity.max(1);
         let keys = u64::from(slots) + u64::from(known) + u64::from(MAX_RULES);
-        let ways = u32::try_from(WAYS).unwrap_or(1);
+        let buckets = u64::from(spec.stranger_capacity).div_ceil(WAYS as u64);
         Self {
             slots,
             known,
             rules: MAX_RULES,
-            strangers_bits: power_of_two_for(u64::from(spec.stranger_capacity.div_ceil(ways))),
-            listed_bits: power_of_two_for(keys * LISTED_BITS_PER_KEY / 64),
+            strangers_bits: power_of_two_for(buckets),
+            // As many as there are buckets, or the tags of entries would displace each other.
+            heads_bits: power_of_two_for(buckets.max(keys / LISTED_PER_HEAD)),
         }
     }
 }
@@ -127,8 +128,8 @@ impl DataPlane {
             port_states: mapped(&ebpf, "PORT_STATES")?,
             strangers: mapped(&ebpf, "STRANGERS")?,
             strangers_bits: sizes.strangers_bits,
-            listed: mapped(&ebpf, "LISTED")?,
-            listed_bits: sizes.listed_bits,
+            heads: mapped(&ebpf, "HEADS")?,
+            heads_bits: sizes.heads_bits,
             ebpf,
         };
         plane.apply(&spec.policy)?;
@@ -188,7 +189,7 @@ fn load_object(sizes: &Sizes, seeds: Seeds, ticks_per_s: u32, debug_kernel: bool
         .map_max_entries("KNOWN", sizes.known)
         .map_max_entries("RULES", sizes.rules)
         .map_max_entries("STRANGERS", 1 << sizes.strangers_bits)
-        .map_max_entries("LISTED", 1 << sizes.listed_bits);
+        .map_max_entries("HEADS", 1 << sizes.heads_bits);
     let hz = u64::from(ticks_per_s);
     // aya-log's levels: 0 is none, 4 is debug. The verifier removes what a level leaves out.
     let log_level: u8 = if debug_kernel { 4 } else { 0 };
@@ -197,7 +198,7 @@ fn load_object(sizes: &Sizes, seeds: Seeds, ticks_per_s: u32, debug_kernel: bool
         .override_global("SEED_A", &seeds.0[0], true)
         .override_global("SEED_B", &seeds.0[1], true)
         .override_global("STRANGERS_BITS", &sizes.strangers_bits, true)
-        .override_global("LISTED_BITS", &sizes.listed_bits, true)
+        .override_global("HEADS_BITS", &sizes.heads_bits, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true);
     loader.load(OBJECT).map_err(Error::load("loading its maps"))
 }
@@ -257,7 +258,7 @@ mod tests {
     #[test]
     fn tables_are_large_enough_and_bounded() {
         let sizes = Sizes::of(&Spec { known_capacity: 16_384, stranger_capacity: 65_536, ..Spec::default() });
-        assert_eq!((sizes.slots, sizes.strangers_bits, sizes.listed_bits), (1, 14, 13));
+        assert_eq!((sizes.slots, sizes.strangers_bits, sizes.heads_bits), (1, 14, 14));
         assert_eq!([0, 1, 3, 4, 5, u64::from(u32::MAX)].map(power_of_two_for), [1, 1, 2, 2, 3, 20]);
     }
 }

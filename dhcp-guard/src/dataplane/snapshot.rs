@@ -8,8 +8,8 @@ use aya::{
 };
 use dhcp_guard_common::{
     layout::{
-        BEING_FILLED, CLIENT_MEMO_BITS, ClientKey, ClientMemo, ClientState, DISTINCT_WORDS, MEMO_KNOWN, NO_PORT_SLOT,
-        PortCounters, PortState, Troubles, WAYS,
+        BEING_FILLED, ClientKey, ClientState, CpuState, DISTINCT_WORDS, MEMO_KNOWN, NO_PORT_SLOT, PortCounters,
+        PortState, Troubles, WAYS,
     },
     verdict::{Note, Reason},
 };
@@ -177,11 +177,11 @@ impl DataPlane {
 
     /// What the CPUs' memos hold and have not handed over, by client and table.
     fn read_memos(&self) -> Result<HashMap<(ClientKey, bool), Pending>, Error> {
-        let memos: PerCpuArray<_, ClientMemo> = self.map("CLIENT_MEMOS")?;
+        let cpus: PerCpuArray<_, CpuState> = self.map("CPU")?;
+        let cpus = cpus.get(&0, 0).map_err(Error::map("read", "CPU"))?;
         let mut pending: HashMap<_, Pending> = HashMap::new();
-        for place in 0..1 << CLIENT_MEMO_BITS {
-            let cpus = memos.get(&place, 0).map_err(Error::map("read", "CLIENT_MEMOS"))?;
-            for memo in cpus.iter().filter(|memo| memo.pending > 0) {
+        for cpu in cpus.iter() {
+            for memo in cpu.memos.iter().filter(|memo| memo.pending > 0) {
                 let sum = pending.entry((ClientKey(memo.client), memo.verdict & MEMO_KNOWN != 0)).or_default();
                 let reason = Reason::ALL.get(memo.verdict as usize & 0xff);
                 let is_own = matches!(reason, Some(Reason::DropClientLimit | Reason::WouldDropClientLimit));

@@ -11,7 +11,7 @@ use std::{
 use aya::maps::{HashMap as BpfHashMap, MapError};
 use dhcp_guard_common::{
     hash,
-    layout::{BEING_FILLED, Bucket, ClientKey, ClientRule, ClientState, Control, PortKey, PortState, WAYS},
+    layout::{BEING_FILLED, Bucket, ClientKey, ClientRule, ClientState, Control, Head, PortKey, PortState, WAYS},
 };
 
 use super::{DataPlane, Error, load::map_mut};
@@ -124,9 +124,9 @@ impl DataPlane {
     /// Lists a key in the filter. To be done before it is in its table.
     pub(super) fn list(&self, key: u64) {
         let hash = hash::mix(key, self.seeds);
-        let (index, bits) = hash::listed(hash, self.listed_bits);
-        if let Some(word) = self.listed.words(index as usize).first() {
-            word.fetch_or(bits, Ordering::AcqRel);
+        let head = self.heads.words(hash::place(hash, self.heads_bits) as usize);
+        if let Some(listed) = head.get(offset_of!(Head, listed) / 8) {
+            listed.fetch_or(hash::listed_bit(hash), Ordering::AcqRel);
         }
     }
 
@@ -138,7 +138,7 @@ impl DataPlane {
 
     /// Bucket and way of a stranger's entry.
     fn find_stranger(&self, client: ClientKey) -> Option<(usize, usize)> {
-        let bucket = hash::bucket(hash::mix(client.0, self.seeds), self.strangers_bits) as usize;
+        let bucket = hash::place(hash::mix(client.0, self.seeds), self.strangers_bits) as usize;
         let keys = self.strangers.words(bucket).get(offset_of!(Bucket, keys) / 8..)?;
         let is_it = |key: &AtomicU64| key.load(Ordering::Acquire) == client.0;
         let way = keys.iter().take(WAYS).position(is_it)?;

@@ -15,11 +15,10 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, PerCpuArray, PerCpuValues},
     programs::{TestRun as _, TestRunOptions, Xdp},
-    util::nr_cpus,
 };
 use dhcp_guard::dataplane::{Quarantine, Spec, load::slot_of};
 use dhcp_guard_common::{
-    layout::{CLIENT_MEMO_BITS, ClientMemo, PortPolicy, Shared, policy_index},
+    layout::{ClientMemo, CpuState, PortPolicy, Shared, policy_index},
     verdict::Reason,
 };
 
@@ -290,14 +289,13 @@ fn set_limits(guard: &mut GuardRun, branch: &Branch) -> Result<()> {
 /// Gives every memo to a client that never appears, as many clients over their limit at the same time would.
 fn take_memos(guard: &mut GuardRun) -> Result<()> {
     let version = guard.plane().version();
-    let map = guard.plane().ebpf().map_mut("CLIENT_MEMOS").context("no map `CLIENT_MEMOS`")?;
-    let mut memos: PerCpuArray<_, ClientMemo> = map.try_into()?;
-    let cpus = nr_cpus().map_err(|(what, error)| anyhow::Error::from(error).context(what))?;
+    let map = guard.plane().ebpf().map_mut("CPU").context("no map `CPU`")?;
+    let mut cpus: PerCpuArray<_, CpuState> = map.try_into()?;
     let taken =
         ClientMemo { port: u64::from(IFINDEX), who: u64::MAX, version, until: u64::MAX, ..ClientMemo::default() };
-    for place in 0..1 << CLIENT_MEMO_BITS {
-        memos.set(place, PerCpuValues::try_from(vec![taken; cpus])?, 0)?;
-    }
+    let with_memos = |cpu: &CpuState| CpuState { memos: [taken; _], memos_until: u64::MAX, ..*cpu };
+    let values = cpus.get(&0, 0)?.iter().map(with_memos).collect::<Vec<_>>();
+    cpus.set(0, PerCpuValues::try_from(values)?, 0)?;
     Ok(())
 }
 
@@ -347,13 +345,10 @@ impl Counters {
 
 /// Frames that the memos have answered and not handed over.
 fn pending(guard: &mut GuardRun) -> Result<u64> {
-    let Some(map) = guard.plane().ebpf().map("CLIENT_MEMOS") else { bail!("no map `CLIENT_MEMOS`") };
-    let memos: PerCpuArray<_, ClientMemo> = map.try_into()?;
-    let mut sum = 0;
-    for place in 0..1 << CLIENT_MEMO_BITS {
-        sum += memos.get(&place, 0)?.iter().map(|memo| memo.pending).sum::<u64>();
-    }
-    Ok(sum)
+    let Some(map) = guard.plane().ebpf().map("CPU") else { bail!("no map `CPU`") };
+    let cpus: PerCpuArray<_, CpuState> = map.try_into()?;
+    let cpus = cpus.get(&0, 0)?;
+    Ok(cpus.iter().flat_map(|cpu| &cpu.memos).map(|memo| memo.pending).sum())
 }
 
 #[cfg(test)]
