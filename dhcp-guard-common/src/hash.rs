@@ -32,11 +32,12 @@ pub const fn part(hash: u64, from: u32, bits: u32) -> u32 {
 
 // Who uses which part of a client's or a port's hash. They may overlap: nothing is made of two of them together.
 
-/// The head, or the bucket of the strangers' table, of which there are 2^`bits`.
+/// The head, or the bucket of the strangers' table, of which there are 2^`bits` (1 to 32).
 #[must_use]
 #[inline(always)]
 pub const fn place(hash: u64, bits: u32) -> u32 {
-    part(hash, 64 - bits, bits)
+    // Nothing is left above these bits that a mask would have to take away.
+    (hash >> (64 - bits)) as u32
 }
 
 /// The client's tag in its head: never 0, which is an empty place.

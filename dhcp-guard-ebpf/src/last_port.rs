@@ -113,16 +113,22 @@ pub(crate) fn ask(cpu: Cpu, fresh: &Fresh, dhcp: &Dhcp) -> Answer {
         return Answer::Judge(Near::NOT);
     }
     let slot = last.slot as u32;
-    let near = Near::of(slot, ClientKey(fresh.who).on(slot));
-    match certain(last, near, fresh, dhcp) {
+    let hash = hash::mix(ClientKey(fresh.who).on(slot).0, maps::seeds());
+    let Some(head) = Head::of(hash) else { return Answer::Judge(Near::NOT) };
+    let listed = head.may_list();
+    if listed {
+        return Answer::Judge(Near { slot, hash, listed });
+    }
+    match certain(last, slot, head, fresh, dhcp) {
         Some(verdict) => Answer::Certain(verdict),
-        None => Answer::Judge(near),
+        None => Answer::Judge(Near { slot, hash, listed }),
     }
 }
 
+/// The verdict on a stranger, if it is certain.
 #[inline(always)]
-fn certain(last: &LastPort, near: Near, fresh: &Fresh, dhcp: &Dhcp) -> Option<Verdict> {
-    if near.listed || last.newcomers_until <= fresh.now.grains {
+fn certain(last: &LastPort, slot: u32, head: Head, fresh: &Fresh, dhcp: &Dhcp) -> Option<Verdict> {
+    if last.newcomers_until <= fresh.now.grains {
         return None;
     }
     if dhcp.towards != Towards::Server || arrival::is_malformed(dhcp.source) {
@@ -131,7 +137,6 @@ fn certain(last: &LastPort, near: Near, fresh: &Fresh, dhcp: &Dhcp) -> Option<Ve
     if fresh.sender.chaddr_differs && last.needs_chaddr != 0 {
         return None;
     }
-    let head = Head::of(near.hash)?;
     if head.may_have_entry() {
         return None;
     }
@@ -140,6 +145,6 @@ fn certain(last: &LastPort, near: Near, fresh: &Fresh, dhcp: &Dhcp) -> Option<Ve
         return None;
     }
     head.remember(seen);
-    ports::mark_distinct(maps::PORT_STATES.get_ptr_mut(near.slot)?, near.hash);
+    ports::mark_distinct(maps::PORT_STATES.get_ptr_mut(slot)?, head.hash());
     Some(Verdict::from_memo(last.verdict))
 }

@@ -73,7 +73,7 @@ impl Effort {
     pub const QUICK: Self = Self {
         frame_loads: 3,
         frame_pairs: 2,
-        frame_runs: 300_000,
+        frame_runs: 1_000_000,
         flood_rounds: 3,
         flood_time: Duration::from_millis(200),
         service_machines: 3,

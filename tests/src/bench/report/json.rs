@@ -45,6 +45,7 @@ fn frame_json(figure: &FrameFigure) -> Value {
     json!({
         "name": figure.name, "verdict": verdict,
         "control_ns": spread_json(&figure.control_ns), "over_control_ns": spread_json(&figure.over_control_ns),
+        "pairs_disturbed": figure.pairs_disturbed,
         "budget_ns": figure.budget_ns, "over_budget": figure.is_over_budget(),
     })
 }

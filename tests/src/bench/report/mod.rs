@@ -83,7 +83,15 @@ mod tests {
 
     fn frame(name: &'static str, over: &[f64], budget_ns: Option<f64>) -> FrameFigure {
         let (control_ns, over_control_ns) = (spread_of(&[25.0]), spread_of(over));
-        FrameFigure { name, text: name, verdict: Verdict::Pass, control_ns, over_control_ns, budget_ns }
+        FrameFigure {
+            name,
+            text: name,
+            verdict: Verdict::Pass,
+            control_ns,
+            over_control_ns,
+            budget_ns,
+            pairs_disturbed: 0,
+        }
     }
 
     fn group(group: Group, served: usize, promised: bool) -> GroupFigure {

@@ -12,7 +12,7 @@ use super::{
 use crate::control::Verdict;
 
 pub(super) fn frame_rows(figures: &[FrameFigure]) -> Vec<Row> {
-    let mut rows = vec![row(&["section", "branch", "control", "over control", "budget", ""])];
+    let mut rows = vec![row(&["section", "branch", "control", "over control", "budget", "", "disturbed"])];
     for figure in figures {
         rows.push(vec![
             section(figure).into(),
@@ -21,6 +21,7 @@ pub(super) fn frame_rows(figures: &[FrameFigure]) -> Vec<Row> {
             spread(&figure.over_control_ns, 1),
             limit("≤", figure.budget_ns),
             judged(figure.budget_ns.map(|budget| figure.over_control_ns.median <= budget)).into(),
+            figure.pairs_disturbed.to_string(),
         ]);
     }
     rows
