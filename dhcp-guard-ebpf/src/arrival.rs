@@ -14,7 +14,7 @@ use crate::{
     clock::Now,
     control,
     cpu::Cpu,
-    last_port::{LastPort, Near},
+    last_ports::{LAST_PORTS, LastPort, Located},
     maps, memo,
 };
 
@@ -33,11 +33,11 @@ pub(crate) struct Arrival {
     source: u64,
     message: u64,
     flags: u64,
-    /// [`Near`], with [`flag::LISTED`].
+    /// [`Located`], with [`flag::LISTED`].
     slot: u64,
     hash: u64,
-    /// The port that this CPU saw last, packet after packet.
-    pub(crate) last_port: UnsafeCell<LastPort>,
+    /// The ports that this CPU saw last, packet after packet.
+    pub(crate) last_ports: UnsafeCell<[LastPort; LAST_PORTS]>,
 }
 
 /// [`Arrival::flags`].
@@ -48,7 +48,7 @@ mod flag {
     pub(super) const LISTED: u64 = 1 << 3;
 }
 
-/// The same while it is still in registers: enough to ask the memo.
+/// The same while it is still in registers: enough to ask the memo and the ports last seen.
 #[derive(Clone, Copy)]
 pub(crate) struct Fresh {
     pub(crate) port: u64,
@@ -86,7 +86,7 @@ unsafe impl Sync for Arrival {}
 impl Arrival {
     /// Puts the packet into this CPU's place for it.
     #[inline(always)]
-    pub(crate) fn keep(cpu: Cpu, fresh: &Fresh, dhcp: &Dhcp, message: MessageType, near: Near) -> &'static Self {
+    pub(crate) fn keep(cpu: Cpu, fresh: &Fresh, dhcp: &Dhcp, message: MessageType, located: Located) -> &'static Self {
         let place = cpu.arrival();
         let family = match dhcp.family {
             Family::V4 => 0,
@@ -97,9 +97,9 @@ impl Arrival {
             Towards::Client => flag::TOWARDS_CLIENT,
         };
         let chaddr = if fresh.sender.chaddr_differs { flag::CHADDR_DIFFERS } else { 0 };
-        let listed = if near.listed { flag::LISTED } else { 0 };
+        let listed = if located.listed { flag::LISTED } else { 0 };
         // SAFETY: a lookup made the pointer, to a value of this CPU alone, where no other packet is until this one is done
-        // with: XDP runs with bottom halves off. Only `last_port` lasts.
+        // with: XDP runs with bottom halves off. Only `last_ports` last.
         unsafe {
             (*place).port = fresh.port;
             (*place).who = fresh.who;
@@ -110,8 +110,8 @@ impl Arrival {
             (*place).source = dhcp.source;
             (*place).message = message.index() as u64;
             (*place).flags = family | towards | chaddr | listed;
-            (*place).slot = near.slot.into();
-            (*place).hash = near.hash;
+            (*place).slot = located.slot.into();
+            (*place).hash = located.hash;
             // Or LLVM would go on with what it has in registers, and the verifier with all it knows of that.
             forget(place);
             &*place
@@ -129,11 +129,17 @@ impl Arrival {
         PortKey::from_word(self.port)
     }
 
-    /// The client on the port that was last seen; `None` for one on another port.
+    /// The client on a port that was seen lately; `None` for one on another port.
     #[inline(always)]
-    pub(crate) fn near(&self) -> Option<Near> {
+    pub(crate) fn located(&self) -> Option<Located> {
         let slot = self.slot as u32;
-        (slot != NO_PORT_SLOT).then_some(Near { slot, hash: self.hash, listed: self.has(flag::LISTED) })
+        (slot != NO_PORT_SLOT).then_some(Located { slot, hash: self.hash, listed: self.has(flag::LISTED) })
+    }
+
+    /// Behind a relay: the relay itself, on the port in a slot. Its frames are its own, too.
+    #[inline(always)]
+    pub(crate) fn relay_on(&self, slot: u32) -> Option<ClientKey> {
+        (self.relay != 0).then(|| ClientKey::new(slot, self.source))
     }
 
     /// The client on the port in a slot.

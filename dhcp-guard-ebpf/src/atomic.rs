@@ -14,8 +14,8 @@ pub(crate) struct Shared(*mut u64);
 
 impl Shared {
     /// # Safety
-    /// `word` must point into a map value. Its memory stays valid for the run of the program (RCU does that), but in an
-    /// LRU map it may become another key's meanwhile: whoever writes then touches that key's word.
+    /// `word` must point into a map value. Its memory stays valid for the run of the program (RCU does that), but a
+    /// stranger's entry may become another one's meanwhile: whoever writes then touches that one's word.
     #[inline(always)]
     pub(crate) unsafe fn new(word: *mut u64) -> Self {
         Self(word)

@@ -33,7 +33,9 @@ pub(crate) fn hand_over(key: ClientKey, is_known: bool, is_own_excess: bool, pac
             client.excess.add(packets);
             if is_own_excess {
                 client.own_excess.add(packets);
-                client.last_excess.store(last_seen);
+                if client.last_excess.load() < last_seen {
+                    client.last_excess.store(last_seen);
+                }
             }
             if client.last_seen.load() < last_seen {
                 client.last_seen.store(last_seen);

@@ -1,10 +1,10 @@
 //! What this CPU remembers from packet to packet: nobody else writes it, and XDP runs to its end with bottom halves off.
 
-use dhcp_guard_common::layout::{CLIENT_MEMO_BITS, ClientMemo, CpuState};
+use dhcp_guard_common::layout::{CLIENT_MEMO_BITS, CPU_OWN_WORDS, ClientMemo, CpuState};
 
 use crate::{arrival::Arrival, clock::Now, maps};
 
-const _: () = assert!(size_of::<Arrival>() <= size_of::<[u64; 31]>(), "`CpuState::own` is large enough");
+const _: () = assert!(size_of::<Arrival>() <= size_of::<[u64; CPU_OWN_WORDS]>(), "`CpuState::own` is large enough");
 
 /// This CPU's part of the map.
 #[derive(Clone, Copy)]
@@ -43,7 +43,7 @@ impl Cpu {
         }
     }
 
-    /// The place for the packet that is being judged, and for the port last seen.
+    /// The place for the packet that is being judged, and for the ports last seen.
     #[inline(always)]
     pub(crate) fn arrival(self) -> *mut Arrival {
         // SAFETY: a field of a per-CPU value, which is large enough and of whole words.

@@ -10,13 +10,12 @@ use aya_ebpf::{
 };
 use dhcp_guard_common::{
     gcra::Word as _,
-    hash,
     layout::{ClientKey, Control, PORT_ALLOWED, PORT_MONITOR, PORT_TRUSTED, PortKey},
     parse,
     verdict::Note,
 };
 
-use crate::{atomic::Shared, clock::Now, control, count::Counters, head, maps, packet::Packet, ports, rules};
+use crate::{atomic::Shared, clock::Now, control, count::Counters, maps, packet::Packet, ports, rules};
 
 /// The `xdp_action` for a frame that is not DHCP, while someone is isolated: whether its port or its sender is, and is
 /// not watched only, trusted or allowed.
@@ -47,7 +46,7 @@ fn is_isolated(ifindex: u32, packet: &Packet, now: Now) -> Option<bool> {
     // SAFETY: a field of a map value.
     let port = unsafe { Shared::new(&raw mut (*state).isolated_until) }.load();
     let client = ClientKey::new(found.slot, source);
-    let rule = rules::of(client, head::may_list(hash::mix(client.0, maps::seeds())));
+    let rule = rules::of_unlisted(client);
     if rule.allowed_until > now.ticks {
         return None;
     }

@@ -1,6 +1,6 @@
 //! The order in which a DHCP packet meets the rules. Exactly one reason comes out, and is counted.
 //!
-//! The bulk of a flood is answered by the memo. The rest goes through [`Arrival`], which is in a map: what the verifier
+//! The bulk of a flood is answered by the memos and the ports last seen. The rest goes through [`Arrival`], which is in a map: what the verifier
 //! reads back from there it knows nothing of, and so it follows the rules once, and not again for every state that the
 //! parser can be in, which would be millions. What is rare is in `extern "C"` functions, which are *global*: the verifier
 //! looks at each once, for all arguments that it can have.
@@ -9,8 +9,8 @@ use dhcp_guard_common::{
     gcra::{GRAIN_BITS, Word as _},
     layout::{
         ClientKey, ClientRule, Control, EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, EVENT_ROGUE_SERVER,
-        EVENT_UNKNOWN_VLAN, HOST_DROP_ROGUE_SERVERS, NO_PORT_SLOT, PORT_ALLOWED, PORT_DROP_CHADDR_MISMATCH,
-        PORT_MONITOR, PORT_TRUSTED, PortPolicy, PortState,
+        EVENT_UNKNOWN_VLAN, HOST_DROP_ROGUE_SERVERS, MEMO_KNOWN, MEMO_SPARES_FOREIGN_CHADDR, NO_PORT_SLOT,
+        PORT_ALLOWED, PORT_DROP_CHADDR_MISMATCH, PORT_MONITOR, PORT_TRUSTED, PortPolicy, PortState,
     },
     message::{self, Sender},
     parse::Dhcp,
@@ -27,7 +27,7 @@ use crate::{
     cpu::Cpu,
     events,
     head::Head,
-    last_port::{self, Answer, Near, Shut},
+    last_ports::{self, Answer, Located, Shut, shut},
     maps,
     packet::Packet,
     ports, rules, strangers,
@@ -39,14 +39,16 @@ pub(crate) fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
     let message = message::read(packet, dhcp);
     let fresh = Fresh::new(ifindex, dhcp, message.sender);
     let Some(cpu) = Cpu::this() else { return false };
-    if let Some(verdict) = fresh.memo(cpu, dhcp).and_then(|place| place.answer(fresh.now)) {
+    if let Some(verdict) =
+        fresh.memo(cpu, dhcp).and_then(|place| place.answer(fresh.now, message.sender.chaddr_differs))
+    {
         return count(verdict, message.kind.index(), &message.sender);
     }
-    let near = match last_port::ask(cpu, &fresh, dhcp) {
+    let located = match last_ports::ask(cpu, &fresh, dhcp) {
         Answer::Certain(verdict) => return count(verdict, message.kind.index(), &message.sender),
-        Answer::Judge(near) => near,
+        Answer::Judge(located) => located,
     };
-    let arrival = Arrival::keep(cpu, &fresh, dhcp, message.kind, near);
+    let arrival = Arrival::keep(cpu, &fresh, dhcp, message.kind, located);
     count(verdict(arrival), arrival.message(), &arrival.sender())
 }
 
@@ -56,6 +58,8 @@ pub(crate) struct Verdict(u64);
 
 /// Set in the word for a client without an entry.
 const UNTRACKED: u64 = 1 << 62;
+/// Set in the word for a frame whose VLANs have no port of their own.
+const VLAN_UNKNOWN: u64 = 1 << 60;
 
 impl Verdict {
     #[inline(always)]
@@ -63,14 +67,14 @@ impl Verdict {
         Self(u64::from(slot) << 8 | reason as u64)
     }
 
-    /// From `ClientMemo::verdict`, which has the same below its flags.
+    /// From [`Verdict::word`], perhaps with flags of `ClientMemo::verdict`.
     #[inline(always)]
-    pub(crate) fn from_memo(word: u64) -> Self {
+    pub(crate) fn from_word(word: u64) -> Self {
         Self(word)
     }
 
     #[inline(always)]
-    pub(crate) fn for_memo(self) -> u64 {
+    pub(crate) fn word(self) -> u64 {
         self.0
     }
 
@@ -90,6 +94,9 @@ fn count(verdict: Verdict, message: usize, sender: &Sender) -> bool {
         if verdict.0 & UNTRACKED != 0 {
             counters.note(Note::Untracked);
         }
+        if verdict.0 & VLAN_UNKNOWN != 0 {
+            counters.note(Note::UnknownVlan);
+        }
         if sender.relay != 0 {
             counters.note(Note::Relayed);
         }
@@ -100,7 +107,7 @@ fn count(verdict: Verdict, message: usize, sender: &Sender) -> bool {
     Reason::is_drop_at(reason)
 }
 
-/// The verdict on a packet that no memo knows.
+/// The verdict on a packet that neither a memo nor a port last seen is certain about.
 #[inline(always)]
 fn verdict(arrival: &Arrival) -> Verdict {
     match Case::open(arrival) {
@@ -118,6 +125,8 @@ struct Case<'a> {
     hash: u64,
     /// Whether the client may be in one of the tables that user space fills.
     listed: bool,
+    /// The port is its interface's default one, for want of one with the frame's VLANs.
+    vlan_unknown: bool,
     policy: &'a PortPolicy,
     state: *mut PortState,
     now: Now,
@@ -127,53 +136,46 @@ impl<'a> Case<'a> {
     /// Finds the port; `None` if the interface has none.
     #[inline(always)]
     fn open(arrival: &'a Arrival) -> Option<Self> {
-        match arrival.near() {
-            Some(near) => Self::on(arrival, near),
+        match arrival.located() {
+            Some(located) => Self::on(arrival, located),
             None => Self::on_another_port(arrival),
         }
     }
 
-    /// On a port that this CPU did not see last.
+    /// On a port that this CPU did not see lately.
     #[inline(always)]
     fn on_another_port(arrival: &'a Arrival) -> Option<Self> {
         let found = ports::find(arrival.port(), arrival.version, Control::bank(arrival.version))?;
-        let case = Self::on(arrival, Near::of(found.slot, arrival.client_on(found.slot)))?;
+        let located = Located::on(found.slot, arrival.client_on(found.slot));
+        let case = Self { vlan_unknown: !found.is_own, ..Self::on(arrival, located)? };
         if found.is_own {
-            last_port::remember(arrival, found.slot);
-        } else {
-            case.note_unknown_vlan();
+            last_ports::remember(arrival, found.slot);
+        } else if events::mark(case.word(|s| &raw mut s.last_unknown_vlan), case.now) {
+            case.tell(EVENT_UNKNOWN_VLAN);
         }
         Some(case)
     }
 
     #[inline(always)]
-    fn on(arrival: &'a Arrival, near: Near) -> Option<Self> {
-        let Near { slot, hash, listed } = near;
+    fn on(arrival: &'a Arrival, located: Located) -> Option<Self> {
+        let Located { slot, hash, listed } = located;
         let policy = ports::policy(slot, Control::bank(arrival.version))?;
         let state = maps::PORT_STATES.get_ptr_mut(slot)?;
-        Some(Self { arrival, slot, hash, listed, policy, state, now: arrival.now() })
-    }
-
-    #[inline(always)]
-    fn note_unknown_vlan(&self) {
-        if let Some(counters) = Counters::of(self.slot) {
-            counters.note(Note::UnknownVlan);
-        }
-        if events::mark(self.word(|s| &raw mut s.last_unknown_vlan), self.now) {
-            self.tell(EVENT_UNKNOWN_VLAN);
-        }
+        Some(Self { arrival, slot, hash, listed, vlan_unknown: false, policy, state, now: arrival.now() })
     }
 
     #[inline(always)]
     fn verdict(&self, Outcome { reason, tracked }: Outcome) -> Verdict {
         let verdict = Verdict::new(self.slot, self.monitored(reason).index());
-        if tracked { verdict } else { Verdict(verdict.0 | UNTRACKED) }
+        let untracked = if tracked { 0 } else { UNTRACKED };
+        let unknown = if self.vlan_unknown { VLAN_UNKNOWN } else { 0 };
+        Verdict(verdict.0 | untracked | unknown)
     }
 
     #[inline(always)]
     fn judge(&self) -> Outcome {
-        let client = self.client();
-        let rule = rules::of(client, self.listed);
+        let own = rules::of(self.client(), self.listed);
+        let rule = self.with_relay(&own);
         if self.policy.flags & PORT_ALLOWED != 0 || rule.allowed_until > self.now.ticks {
             return Reason::PassAllowed.into();
         }
@@ -183,9 +185,9 @@ impl<'a> Case<'a> {
         if self.arrival.is_malformed() {
             return Reason::DropMalformed.into();
         }
-        let until = self.quarantined_until(&rule);
-        if until > self.now.ticks {
-            return self.quarantined(until);
+        let (port, client) = (self.port_quarantined_until(), rules::end_of_quarantine(&rule));
+        if rules::later_of(port, client) > self.now.ticks {
+            return self.quarantined(port, rules::end_of_quarantine(&own));
         }
         if self.arrival.is_towards_client() {
             return self.judge_server().into();
@@ -199,24 +201,42 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The tick until which the port or the client is in quarantine.
+    /// The rule about the client; behind a relay, also that about the relay, whose frames these are: whoever is in
+    /// quarantine does not get out of it by calling itself a relay. Of each word the later one.
     #[inline(always)]
-    fn quarantined_until(&self, rule: &ClientRule) -> u64 {
-        let client = rules::end_of_quarantine(rule);
-        let port = later(self.word(|s| &raw mut s.muted_until).load(), self.word(|s| &raw mut s.isolated_until).load());
-        later(port, client)
+    fn with_relay(&self, own: &ClientRule) -> ClientRule {
+        match self.arrival.relay_on(self.slot) {
+            Some(relay) => rules::later(own, &rules::of_unlisted(relay)),
+            None => *own,
+        }
     }
 
-    /// Drops, and counts for the client if it has an entry.
+    /// The tick until which the port is in quarantine.
     #[inline(always)]
-    fn quarantined(&self, until: u64) -> Outcome {
+    fn port_quarantined_until(&self) -> u64 {
+        rules::later_of(self.word(|s| &raw mut s.muted_until).load(), self.word(|s| &raw mut s.isolated_until).load())
+    }
+
+    /// Drops, and counts for the client if it has an entry. `port` and `client`: the ticks until which each is in
+    /// quarantine itself. A relay's quarantine is not remembered for its clients: they may come through another one.
+    #[inline(always)]
+    fn quarantined(&self, port: u64, client: u64) -> Outcome {
         let reason = Reason::DropQuarantine;
         if self.arrival.is_towards_client() {
             return reason.into();
         }
+        let now = self.now.ticks;
+        if port > now {
+            let until = grains(port);
+            let shut = Shut { newcomers_until: until, again_until: until, flags: 0 };
+            last_ports::shut(self.arrival, self.verdict(Outcome::untracked(reason)), shut);
+        }
         let (entry, known) = self.entry();
-        let until = if until >> (u64::BITS - GRAIN_BITS) == 0 { until << GRAIN_BITS } else { u64::MAX };
-        self.remember(known, reason, until);
+        // On a port in quarantine, random MACs without an entry must not take all the memos. Rules are few.
+        let until = rules::later_of(port, client);
+        if until > now && (entry.is_some() || client > now) {
+            self.remember(known, reason, grains(until));
+        }
         match entry {
             Some(entry) => {
                 entry.count(true, self.now);
@@ -348,9 +368,9 @@ impl<'a> Case<'a> {
         let shut = Shut {
             newcomers_until: sooner(share(false), entries),
             again_until: sooner(share(true), entries),
-            needs_chaddr: self.policy.flags & PORT_DROP_CHADDR_MISMATCH != 0,
+            flags: shut::REMEMBERS | self.if_drops_foreign_chaddr(shut::SPARES_FOREIGN_CHADDR),
         };
-        last_port::shut(self.arrival, self.verdict(Outcome::untracked(Reason::DropStrangerShare)), shut);
+        last_ports::shut(self.arrival, self.verdict(Outcome::untracked(Reason::DropStrangerShare)), shut);
     }
 
     /// Gives a new stranger an entry. Whatever comes of it, the verdict stands.
@@ -368,8 +388,21 @@ impl<'a> Case<'a> {
     #[inline(always)]
     fn remember(&self, known: bool, reason: Reason, until: u64) {
         if let Some(place) = self.arrival.memo_until(until) {
-            place.remember(self.client(), known, self.monitored(reason), until, self.now);
+            let verdict = self.verdict(reason.into());
+            // In quarantine that rule is not reached.
+            let spares = if reason == Reason::DropClientLimit {
+                self.if_drops_foreign_chaddr(MEMO_SPARES_FOREIGN_CHADDR)
+            } else {
+                0
+            };
+            place.remember(self.client(), verdict, spares | if known { MEMO_KNOWN } else { 0 }, until, self.now);
         }
+    }
+
+    /// The flag, on a port that drops packets with a foreign hardware address.
+    #[inline(always)]
+    fn if_drops_foreign_chaddr(&self, flag: u64) -> u64 {
+        if self.policy.flags & PORT_DROP_CHADDR_MISMATCH != 0 { flag } else { 0 }
     }
 
     #[inline(always)]
@@ -416,7 +449,8 @@ fn sooner(one: u64, other: u64) -> u64 {
     if one < other { one } else { other }
 }
 
+/// A tick as a time; the end of all ticks is that of all times.
 #[inline(always)]
-fn later(one: u64, other: u64) -> u64 {
-    if one > other { one } else { other }
+fn grains(tick: u64) -> u64 {
+    if tick >> (u64::BITS - GRAIN_BITS) == 0 { tick << GRAIN_BITS } else { u64::MAX }
 }

@@ -6,7 +6,7 @@
 //! needed, and user space adds what is still pending, so the client's packets and drops stay exact.
 
 use dhcp_guard_common::{
-    layout::{CLIENT_MEMO_BITS, ClientKey, ClientMemo, MEMO_KNOWN, MEMO_V6},
+    layout::{CLIENT_MEMO_BITS, ClientKey, ClientMemo, MEMO_KNOWN, MEMO_SPARES_FOREIGN_CHADDR, MEMO_V6},
     parse::Family,
     verdict::Reason,
 };
@@ -37,20 +37,25 @@ impl Place {
 
     /// Counts the packet here if its verdict is certain.
     #[inline(always)]
-    pub(crate) fn answer(self, now: Now) -> Option<Verdict> {
+    pub(crate) fn answer(self, now: Now, chaddr_differs: bool) -> Option<Verdict> {
         // SAFETY: a per-CPU value that only this CPU changes.
         let memo = unsafe { &mut *self.memo };
         if memo.who != self.who || memo.port != self.port || memo.version != self.version || memo.until <= now.grains {
             return None;
         }
+        if chaddr_differs && memo.verdict & MEMO_SPARES_FOREIGN_CHADDR != 0 {
+            return None;
+        }
         memo.pending += 1;
         memo.last_seen = now.ticks;
-        Some(Verdict::from_memo(memo.verdict))
+        Some(Verdict::from_word(memo.verdict))
     }
 
-    /// Remembers that `client` is to be dropped for `reason` until `until`, unless the place holds another certainty.
+    /// Remembers that `client` is to be dropped with this verdict until `until`, unless the place holds another certainty.
+    ///
+    /// `flags`: of the memo's verdict.
     #[inline(always)]
-    pub(crate) fn remember(self, client: ClientKey, known: bool, reason: Reason, until: u64, now: Now) {
+    pub(crate) fn remember(self, client: ClientKey, verdict: Verdict, flags: u64, until: u64, now: Now) {
         // SAFETY: a per-CPU value that only this CPU changes.
         let memo = unsafe { &mut *self.memo };
         if memo.until > now.grains && memo.version == self.version {
@@ -64,7 +69,7 @@ impl Place {
         unsafe { (&raw mut memo.pending).write_volatile(0) };
         memo.client = client.0;
         memo.last_seen = now.ticks;
-        memo.verdict = Verdict::new(client.slot(), reason.index()).for_memo() | if known { MEMO_KNOWN } else { 0 };
+        memo.verdict = verdict.word() | flags;
         (memo.port, memo.who, memo.version, memo.until) = (self.port, self.who, self.version, until);
     }
 }

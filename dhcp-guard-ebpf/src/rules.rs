@@ -1,8 +1,11 @@
 //! Rules about single clients: quarantine and allowlist.
 
-use dhcp_guard_common::layout::{ClientKey, ClientRule};
+use dhcp_guard_common::{
+    hash,
+    layout::{ClientKey, ClientRule},
+};
 
-use crate::{control, maps};
+use crate::{control, head, maps};
 
 /// No rule: nothing lasts until any time.
 const NONE: ClientRule = ClientRule { muted_until: 0, isolated_until: 0, allowed_until: 0 };
@@ -11,6 +14,15 @@ const NONE: ClientRule = ClientRule { muted_until: 0, isolated_until: 0, allowed
 #[inline(always)]
 pub(crate) fn of(client: ClientKey, listed: bool) -> ClientRule {
     if listed && control::has_client_rules() { look_up(client) } else { NONE }
+}
+
+/// The rule about somebody whose key was not asked for in the filter yet.
+#[inline(always)]
+pub(crate) fn of_unlisted(client: ClientKey) -> ClientRule {
+    if !control::has_client_rules() {
+        return NONE;
+    }
+    of(client, head::may_list(hash::mix(client.0, maps::seeds())))
 }
 
 #[inline(always)]
@@ -22,5 +34,20 @@ fn look_up(client: ClientKey) -> ClientRule {
 /// The tick until which the rule keeps the client's DHCP away.
 #[inline(always)]
 pub(crate) fn end_of_quarantine(rule: &ClientRule) -> u64 {
-    if rule.muted_until > rule.isolated_until { rule.muted_until } else { rule.isolated_until }
+    later_of(rule.muted_until, rule.isolated_until)
+}
+
+/// Both rules at once.
+#[inline(always)]
+pub(crate) fn later(one: &ClientRule, other: &ClientRule) -> ClientRule {
+    ClientRule {
+        muted_until: later_of(one.muted_until, other.muted_until),
+        isolated_until: later_of(one.isolated_until, other.isolated_until),
+        allowed_until: later_of(one.allowed_until, other.allowed_until),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn later_of(one: u64, other: u64) -> u64 {
+    if one > other { one } else { other }
 }

@@ -81,7 +81,8 @@ fn insert(key: ClientKey, hash: u64, state: ClientState) -> Option<()> {
     let owner = ways.key(way);
     let old = owner.load();
     // Another CPU may have been first, or be just about to: two entries for one client would be two limits. Asked after
-    // the choice of a way, so that whoever chose another one than this CPU is seen.
+    // the choice of a way, so that whoever chose another one than this CPU is seen, but for a short moment: then the first
+    // of the two is found from then on, and the other one falls silent and makes room.
     if ways.are_taken(key) {
         return None;
     }

@@ -11,10 +11,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::{
+    maps::PerCpuArray,
+    programs::{TestRun as _, TestRunOptions, Xdp},
+};
 use dhcp_guard::dataplane::{self, DataPlane, Policy, PortSpec, Snapshot, Spec};
 use dhcp_guard_common::{
-    layout::{Event, PortKey},
+    layout::{ClientMemo, CpuState, Event, PortKey},
     parse::Vlans,
     verdict::Reason,
 };
@@ -170,6 +173,16 @@ impl GuardRun {
     /// The kernel's.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
         Ok(self.plane.snapshot(self.epoch)?)
+    }
+
+    /// What all CPUs remember of clients that are certain to be dropped, places that were never used included.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn memos(&mut self) -> Result<Vec<ClientMemo>> {
+        let map = self.plane.ebpf().map("CPU").context("no map `CPU`")?;
+        let cpus = PerCpuArray::<_, CpuState>::try_from(map)?.get(&0, 0)?;
+        Ok(cpus.iter().flat_map(|cpu| cpu.memos).collect())
     }
 
     /// The events sent since this was last called for the first time.

@@ -2,7 +2,8 @@
 //! and, if not, whether it was seen lately.
 //!
 //! Why: a hash lookup that finds nothing costs some 20 ns, and a flood of random MACs is nothing else. A head is half a
-//! cache line, and all of them fit into a processor's second-level cache, which the tables do not.
+//! cache line, and with the default sizes all of them fit into a processor's second-level cache, which the
+//! tables do not.
 
 /// Clients without an entry that a head remembers having seen: 16 bits of hash for each.
 pub const SEEN: usize = 8;
@@ -21,7 +22,8 @@ pub struct Head {
     /// [`Bucket`](super::Bucket), in 16 bits each, the first in the lowest. The tag of one who has lost it may stay; the
     /// bucket's key decides.
     pub entries: u64,
-    /// The tags of the latest clients that got no entry, the latest in the lowest bits of the first word.
+    /// The tags of the latest clients that got no entry, the latest in the lowest bits of the first word. With 16,384 heads
+    /// that is 131,072 clients: whoever retries after four seconds is still remembered under some 30,000 new MACs a second.
     pub seen: [u64; SEEN_WORDS],
 }
 

@@ -71,9 +71,6 @@ const SLOT: u32 = (1 << SLOT_BITS) - 1;
 const RELAYED: u64 = 1 << 63;
 
 impl ClientKey {
-    /// Nobody.
-    pub const NONE: Self = Self(0);
-
     /// The client with source MAC `mac` on the port in `slot`. Only the low 14 bits of the slot count.
     #[must_use]
     #[inline(always)]

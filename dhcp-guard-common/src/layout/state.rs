@@ -102,6 +102,8 @@ pub struct ClientMemo {
 pub const MEMO_V6: u64 = 1 << 62;
 /// [`ClientMemo::verdict`]: the client is in the known table, not in the strangers'.
 pub const MEMO_KNOWN: u64 = 1 << 63;
+/// [`ClientMemo::verdict`]: not of a packet whose hardware address is not its source's, which has a rule of its own.
+pub const MEMO_SPARES_FOREIGN_CHADDR: u64 = 1 << 61;
 /// Client memos of each CPU, as a power of two; a client has its place by its key.
 pub const CLIENT_MEMO_BITS: u32 = 8;
 
@@ -113,9 +115,12 @@ pub struct CpuState {
     pub memos: [ClientMemo; 1 << CLIENT_MEMO_BITS],
     /// No memo is certain at this time (grains) or later: none need be looked at.
     pub memos_until: u64,
-    /// The program's own: the packet that is being judged, and the port last seen.
-    pub own: [u64; 31],
+    /// The program's own: the packet that is being judged, and the ports last seen.
+    pub own: [u64; CPU_OWN_WORDS],
 }
+
+/// Words of [`CpuState::own`].
+pub const CPU_OWN_WORDS: usize = 79;
 
 /// A per-CPU memory of the slot that a port has.
 #[repr(C)]
@@ -214,7 +219,7 @@ const _: () = {
     assert!(size_of::<ClientState>() == 80);
     assert!(size_of::<ClientMemo>() == 64);
     assert!(size_of::<PortMemo>() == 24);
-    assert!(size_of::<CpuState>() == 256 + (size_of::<ClientMemo>() << CLIENT_MEMO_BITS));
+    assert!(size_of::<CpuState>() == 640 + (size_of::<ClientMemo>() << CLIENT_MEMO_BITS));
     assert!(size_of::<CpuState>() <= 32 << 10, "the kernel's largest per-CPU value, PCPU_MIN_UNIT_SIZE");
     assert!(size_of::<Event>() == 32);
     assert!(size_of::<PortCounters>() == 8 * (Reason::COUNT + MessageType::COUNT + Note::COUNT));

@@ -158,6 +158,7 @@ impl Decider {
                     at: self.moment.wall,
                     port,
                     mac: None,
+                    source: None,
                     vlans: None,
                     message,
                 };
@@ -237,8 +238,8 @@ impl Decider {
         };
         let Some(port) = self.context.plan.port(slot) else { return };
         let (kind, message) = describe::change(report.change, port, who, &self.context.config.detection);
-        let mac = who.and_then(|who| who.mac());
-        let draft = Draft { kind, at: self.moment.wall, port: Some(port), mac, vlans: None, message };
+        let (mac, source) = (who.and_then(|who| who.mac()), who.and_then(|who| who.source()));
+        let draft = Draft { kind, at: self.moment.wall, port: Some(port), mac, source, vlans: None, message };
         self.journal.add_with(draft, &self.context.inventory);
     }
 
@@ -250,7 +251,7 @@ impl Decider {
         let Some((kind, message)) = describe::kernel_event(event, port, who, drops_rogue_servers) else { return };
         let vlans = (kind == EventKind::UnknownVlan).then(|| describe::vlans_of(event));
         let at = self.moment.wall_of(event.at);
-        let draft = Draft { kind, at, port: Some(port), mac: who.mac(), vlans, message };
+        let draft = Draft { kind, at, port: Some(port), mac: who.mac(), source: who.source(), vlans, message };
         self.journal.add_with(draft, &self.context.inventory);
     }
 }

@@ -30,8 +30,10 @@ pub struct Draft<'a> {
     pub at: Timestamp,
     /// On which port.
     pub port: Option<&'a Port>,
-    /// Of which source MAC.
+    /// Of which MAC.
     pub mac: Option<Mac>,
+    /// The same if it is the frame's own source: only then it says whose machine it is.
+    pub source: Option<Mac>,
     /// With which VLANs, if they are not the port's.
     pub vlans: Option<Vec<u16>>,
     /// One sentence.
@@ -65,7 +67,7 @@ impl Journal {
 
     /// Adds an event, names its machine from the inventory, logs it, and tells the followers.
     pub fn add_with(&self, draft: Draft<'_>, inventory: &Inventory) {
-        let machine = draft.port.and_then(|port| inventory.machine(&port.interface, &port.vlans, draft.mac));
+        let machine = draft.port.and_then(|port| inventory.machine(&port.interface, &port.vlans, draft.source));
         let server_id = machine.map(|machine| machine.server_id.clone());
         let message = match &server_id {
             Some(server_id) => format!("{} (machine {server_id})", draft.message),
@@ -124,7 +126,15 @@ mod tests {
 
     fn draft(message: &str) -> Draft<'static> {
         let at = Timestamp::UNIX_EPOCH;
-        Draft { kind: EventKind::HostOverLimit, at, port: None, mac: None, vlans: None, message: message.into() }
+        Draft {
+            kind: EventKind::HostOverLimit,
+            at,
+            port: None,
+            mac: None,
+            source: None,
+            vlans: None,
+            message: message.into(),
+        }
     }
 
     #[test]

@@ -209,5 +209,13 @@ fn started(context: &Context) -> Draft<'_> {
     let mode = if context.config.mode == Mode::Enforce { "enforce" } else { "monitor" };
     let message = format!("guarding {} in {mode} mode", interfaces.join(", "));
     info!("{message}; control API on {}", context.config.socket.display());
-    Draft { kind: EventKind::AgentStarted, at: context.started, port: None, mac: None, vlans: None, message }
+    Draft {
+        kind: EventKind::AgentStarted,
+        at: context.started,
+        port: None,
+        mac: None,
+        source: None,
+        vlans: None,
+        message,
+    }
 }

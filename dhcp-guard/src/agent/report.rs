@@ -128,7 +128,7 @@ fn client_offender(context: &Context, picture: &Picture, client: &ClientPicture)
     let (state, offender_since) = offence(picture, &client.standing)?;
     let port = context.plan.port(client.key.slot())?;
     let mac = client.who.mac();
-    let machine = context.inventory.machine(&port.interface, &port.vlans, mac);
+    let machine = context.inventory.machine(&port.interface, &port.vlans, client.who.source());
     let (dropped, would_drop) = split(port.rules.mode, client.totals.excess);
     Some(Offender {
         kind: Kind::Client,
@@ -263,7 +263,7 @@ pub fn clients(context: &Context, picture: &Picture) -> Clients {
 fn client_report(context: &Context, picture: &Picture, client: &ClientPicture) -> Option<ClientReport> {
     let port = context.plan.port(client.key.slot())?;
     let mac = client.who.mac();
-    let machine = context.inventory.machine(&port.interface, &port.vlans, mac);
+    let machine = context.inventory.machine(&port.interface, &port.vlans, client.who.source());
     let (dropped, would_drop) = split(port.rules.mode, client.totals.excess);
     let time = |ticks: u64| (client.totals.packets > 0).then(|| picture.moment.wall_of(ticks));
     Some(ClientReport {

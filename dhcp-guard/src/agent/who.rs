@@ -84,6 +84,15 @@ impl Who {
         }
     }
 
+    /// Its MAC, if its own frames say so. Whoever claims to be a relay can name any machine as its client.
+    #[must_use]
+    pub fn source(&self) -> Option<Mac> {
+        match *self {
+            Self::Direct(mac) => Some(mac),
+            Self::BehindV4(..) | Self::BehindV6(_) | Self::BehindSome => None,
+        }
+    }
+
     /// Its relay: the gateway address, or `dhcpv6`; none: it sends for itself.
     #[must_use]
     pub fn relay(&self) -> Option<String> {

@@ -71,7 +71,7 @@ pub struct RunArgs {
     /// Interface to guard, instead of those of the configuration; repeat it for several
     #[arg(short, long = "interface", value_name = "IF")]
     pub interfaces: Vec<String>,
-    /// What happens to packets over a limit, instead of what the configuration says
+    /// What happens to packets over a limit on every port, whatever the configuration says
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
     /// Folder for what must survive a restart; this version keeps nothing

@@ -33,6 +33,9 @@ fn with_args(mut config: Config, args: RunArgs) -> anyhow::Result<Config> {
     }
     if let Some(mode) = args.mode {
         config.mode = mode.into();
+        // Whoever starts it to watch only must not find that some class or port drops after all.
+        config.classes.values_mut().for_each(|class| class.mode = None);
+        config.ports.iter_mut().for_each(|port| port.mode = None);
     }
     if config.interfaces.is_empty() {
         bail!("nothing to guard: name an interface with -i IF, or in `interfaces` of {DEFAULT_FILE}");
@@ -60,6 +63,17 @@ mod tests {
         assert_eq!(with_args(file.clone(), RunArgs::default()).unwrap(), file);
         let config = with_args(file, RunArgs { mode: Some(ModeArg::Monitor), ..args(&["tap1", "tap2"]) }).unwrap();
         assert_eq!((config.interfaces, config.mode), (vec!["tap1".into(), "tap2".into()], Mode::Monitor));
+    }
+
+    #[test]
+    fn the_mode_of_the_command_line_is_that_of_every_class_and_port() {
+        let file: Config = toml::from_str(
+            "[class.new]\nrate_pps = 10\nburst = 50\nmode = 'enforce'\n\
+             [[port]]\ninterface = 'eth0'\nclass = 'new'\n[[port]]\ninterface = 'eth0'\nvlans = [7]\nmode = 'enforce'\n",
+        )
+        .unwrap();
+        let config = with_args(file, RunArgs { mode: Some(ModeArg::Monitor), ..args(&["eth0"]) }).unwrap();
+        assert_eq!([[].as_slice(), &[7]].map(|vlans| config.rules_of("eth0", vlans).mode), [Mode::Monitor; 2]);
     }
 
     #[test]

@@ -77,8 +77,9 @@ struct Sizes {
 
 /// Most clients with a rule: in quarantine, or on the allowlist.
 const MAX_RULES: u32 = 4096;
-/// Heads for each key that user space may list, the inverse of: one of a head's 64 bits is set for each key, so with two
-/// keys to a head one in 32 keys that are not listed looks as if it were, when all tables are full.
+/// Keys that user space may list, for each head. Each sets one of the head's 64 bits, so with two of them one in 32 keys
+/// that are not listed looks as if it were, when all tables are full. Bits are never cleared: where clients come and go for
+/// years, more of them look so, and lose the short way, no more.
 const LISTED_PER_HEAD: u64 = 2;
 
 impl Sizes {

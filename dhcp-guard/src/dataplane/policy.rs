@@ -100,7 +100,11 @@ impl DataPlane {
     /// Writes the control block, and with it decides what the program does from the next packet on.
     pub(super) fn set_control(&mut self, control: Control) -> Result<(), Error> {
         let mut block: Array<_, Control> = map_mut(&mut self.ebpf, CONTROL)?;
-        block.set(0, control, 0).map_err(Error::map("write", CONTROL))?;
+        // The kernel copies word by word, the version first. Whoever saw the new version must not miss what comes with it,
+        // and remember what is wrong under it: so all else is there before.
+        for version in [self.control.version, control.version] {
+            block.set(0, Control { version, ..control }, 0).map_err(Error::map("write", CONTROL))?;
+        }
         self.control = control;
         Ok(())
     }

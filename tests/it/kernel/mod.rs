@@ -2,6 +2,7 @@
 //!
 //! * [`limits`]: what one client may send, and how it is counted.
 //! * [`strangers`]: what those share who are not known, and what becomes of their entries.
+//! * [`short_way`]: that what a CPU remembers changes no verdict and no count.
 //! * [`ports`], [`host`]: what a port and all ports together may send.
 //! * [`servers`], [`senders`], [`allowlist`]: who sends, and what follows from that.
 //! * [`quarantine`], [`isolation`]: who may not send for a while.
@@ -23,6 +24,7 @@ mod quarantine;
 mod senders;
 mod servers;
 mod shapes;
+mod short_way;
 mod strangers;
 
 use std::{
@@ -50,6 +52,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     [
         limits::trials(),
         strangers::trials(),
+        short_way::trials(),
         ports::trials(),
         host::trials(),
         servers::trials(),

@@ -1,6 +1,6 @@
 //! Mute: a port's or a client's DHCP is dropped for a while, in both directions.
 
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 
 use anyhow::{Result, ensure};
 use dhcp_guard::dataplane::{PortSpec, Quarantine, load::slot_of};
@@ -18,7 +18,7 @@ use tests::{
 
 use super::{
     KERNEL, burst_only, client, counts, in_future, key, note, passes_again_at, reason,
-    shapes::{advertise, arp, name_query},
+    shapes::{advertise, arp, name_query, relay_forward, relayed},
 };
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -46,11 +46,20 @@ pub(super) fn trials() -> Vec<Trial> {
 
 const MUTED: Mac = Mac([2, 0, 0, 0, 9, 9]);
 
-/// DHCP from `mac`: to servers and to clients, of both protocols.
-fn dhcp_of(mac: Mac) -> [Vec<u8>; 5] {
+/// DHCP from `mac`: to servers and to clients, of both protocols, for itself and as a relay.
+fn dhcp_of(mac: Mac) -> [Vec<u8>; 7] {
     let address = [10, 0, 0, 9].into();
-    [discover(mac), request(mac, address), solicit(mac), offer(mac, Mac::machine(1), address), advertise(mac)]
-        .map(|frame| frame.bytes())
+    let (link, peer) = ("2001:db8::1".parse().unwrap_or(Ipv6Addr::LOCALHOST), Ipv6Addr::LOCALHOST);
+    [
+        discover(mac),
+        request(mac, address),
+        solicit(mac),
+        offer(mac, Mac::machine(1), address),
+        advertise(mac),
+        relayed(mac, address, Mac::machine(77)),
+        relay_forward(mac, link, Mac::machine(78), peer),
+    ]
+    .map(|frame| frame.bytes())
 }
 
 fn others_of(mac: Mac) -> [Vec<u8>; 2] {
@@ -86,7 +95,7 @@ fn port_muted() -> Result<()> {
         dhcp_is(&mut guard, mac, Fate::Dropped)?;
     }
     let snapshot = guard.snapshot()?;
-    ensure!(reason(&snapshot, 0, Reason::DropQuarantine) == 150, "counted as quarantine");
+    ensure!(reason(&snapshot, 0, Reason::DropQuarantine) == 210, "counted as quarantine");
     ensure!(note(&snapshot, 0, Note::IsolatedFrame) == 0, "nobody is isolated");
     Ok(())
 }
@@ -96,7 +105,7 @@ fn client_muted() -> Result<()> {
     dhcp_is(&mut guard, MUTED, Fate::Passed)?;
     mute(&mut guard, 0, MUTED, FOREVER)?;
     dhcp_is(&mut guard, MUTED, Fate::Dropped)?;
-    ensure!(reason(&guard.snapshot()?, 0, Reason::DropQuarantine) == 50, "counted as quarantine");
+    ensure!(reason(&guard.snapshot()?, 0, Reason::DropQuarantine) == 70, "counted as quarantine");
     Ok(())
 }
 
@@ -255,11 +264,11 @@ fn monitored() -> Result<()> {
     mute(&mut guard, 0, MUTED, FOREVER)?;
     dhcp_is(&mut guard, MUTED, Fate::Passed)?;
     dhcp_is(&mut guard, Mac::machine(0), Fate::Passed)?;
-    ensure!(reason(&guard.snapshot()?, 0, Reason::WouldDropQuarantine) == 50, "a muted client's are counted");
+    ensure!(reason(&guard.snapshot()?, 0, Reason::WouldDropQuarantine) == 70, "a muted client's are counted");
     mute_port(&mut guard, 0, FOREVER)?;
     dhcp_is(&mut guard, Mac::machine(0), Fate::Passed)?;
     let snapshot = guard.snapshot()?;
-    ensure!(reason(&snapshot, 0, Reason::WouldDropQuarantine) == 100, "a muted port's are counted");
+    ensure!(reason(&snapshot, 0, Reason::WouldDropQuarantine) == 140, "a muted port's are counted");
     ensure!(reason(&snapshot, 0, Reason::DropQuarantine) == 0, "nothing was dropped");
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! **The clock.** The kernel reports whole nanoseconds for one run, too coarse for figures around 1. So it is the CPU
 //! time of the calling thread over the whole system call that counts, less what a call costs that runs the program
 //! twice: that is what it takes to change the kernel's XDP dispatcher, and most of it is waiting, which takes no CPU time.
-//! Resolution: about 0.1 ns with 1,000,000 runs.
+//! Resolution: about 0.2 ns with the 100,000 runs of one call.
 //!
 //! **The neighbours.** On a shared machine everything may take a quarter longer for some milliseconds or seconds, and
 //! nothing makes it faster. So a repetition is [`SLICES`] short runs of the control and of the guard in turns, and the

@@ -38,10 +38,10 @@ pub struct FloodFigure {
     pub budget_ratio: Option<f64>,
     /// What hosts have without the guard, on the same flood.
     pub others: Vec<Comparison>,
-    /// Rounds that were taken again, because others used the CPU.
+    /// Rounds that were taken again, because others used the CPU or the control itself was slow.
     pub rounds_repeated: usize,
-    /// Rounds that are in the figures although others used the CPU, because too many had been taken again already. Not
-    /// 0: the machine was too busy for this figure.
+    /// Rounds that are in the figures all the same, because too many had been taken again already. Not 0: the machine was
+    /// too busy for this figure.
     pub rounds_disturbed: usize,
 }
 

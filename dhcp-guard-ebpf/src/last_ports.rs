@@ -1,8 +1,9 @@
-//! The port that this CPU saw last, and the short way for a flood of random MACs on it.
+//! The ports that this CPU saw last, and the short way for a flood of random MACs on one of them.
 //!
 //! Once a stranger without an entry was dropped for the strangers' share and got none, the same is certain for every
 //! other one on that port until the share, or the budget for new clients, has room again: milliseconds, in which tens of
-//! thousands may come. For these it is enough to see that they are in no table and have no entry.
+//! thousands may come. On a port in quarantine it is certain until that ends. For these it is enough to see that they are
+//! in no table and have no entry.
 
 use dhcp_guard_common::{
     hash,
@@ -12,11 +13,15 @@ use dhcp_guard_common::{
 
 use crate::{
     arrival::{self, Arrival, Fresh},
+    control,
     cpu::Cpu,
     head::{self, Head},
     judge::Verdict,
     maps, ports,
 };
+
+/// How many: each port has its place. A power of two.
+pub(crate) const LAST_PORTS: usize = 8;
 
 /// In the CPU's [`Arrival`], where it outlasts the packet.
 #[repr(C)]
@@ -31,10 +36,18 @@ pub(crate) struct LastPort {
     newcomers_until: u64,
     /// Nor does a stranger that was seen lately.
     again_until: u64,
-    /// What becomes of them: [`Verdict::for_memo`].
+    /// What becomes of them: [`Verdict::word`].
     verdict: u64,
-    /// 1: not of one whose chaddr is not its source. That has a rule of its own.
-    needs_chaddr: u64,
+    /// Of [`shut`].
+    flags: u64,
+}
+
+/// [`Shut::flags`].
+pub(crate) mod shut {
+    /// Not of one whose chaddr is not its source: that has a rule of its own.
+    pub(crate) const SPARES_FOREIGN_CHADDR: u64 = 1;
+    /// Whoever is dropped is remembered as seen: it may come back.
+    pub(crate) const REMEMBERS: u64 = 1 << 1;
 }
 
 /// Until when strangers without an entry are certain to be dropped, in grains.
@@ -42,86 +55,97 @@ pub(crate) struct LastPort {
 pub(crate) struct Shut {
     pub(crate) newcomers_until: u64,
     pub(crate) again_until: u64,
-    pub(crate) needs_chaddr: bool,
+    pub(crate) flags: u64,
 }
 
-/// A client on the port that was last seen.
+/// A client on a port.
 #[derive(Clone, Copy)]
-pub(crate) struct Near {
+pub(crate) struct Located {
     pub(crate) slot: u32,
     pub(crate) hash: u64,
     /// Whether it may be in one of the tables that user space fills.
     pub(crate) listed: bool,
 }
 
-impl Near {
-    /// Somebody on another port.
-    const NOT: Self = Self { slot: NO_PORT_SLOT, hash: 0, listed: false };
+impl Located {
+    /// Somebody on a port that was not seen lately.
+    const NOT_YET: Self = Self { slot: NO_PORT_SLOT, hash: 0, listed: false };
 
     /// A client on the port in this slot.
     #[inline(always)]
-    pub(crate) fn of(slot: u32, client: ClientKey) -> Self {
+    pub(crate) fn on(slot: u32, client: ClientKey) -> Self {
         let hash = hash::mix(client.0, maps::seeds());
         Self { slot, hash, listed: head::may_list(hash) }
     }
 }
 
+/// The place of a port, as [`PortKey::word`](dhcp_guard_common::layout::PortKey::word). Neighbours have neighbouring
+/// places.
+#[inline(always)]
+fn place(arrival: *const Arrival, port: u64) -> *mut LastPort {
+    let number = port ^ port >> 32 ^ port >> 45;
+    // SAFETY: an element of an array in a per-CPU value that only this CPU changes; the index is below its length.
+    unsafe { (*arrival).last_ports.get().cast::<LastPort>().add(number as usize & (LAST_PORTS - 1)) }
+}
+
 /// Remembers the port.
 #[inline(always)]
 pub(crate) fn remember(arrival: &Arrival, slot: u32) {
+    let port = arrival.port().word();
     let last = LastPort {
-        port: arrival.port().word(),
+        port,
         version: arrival.version,
         slot: slot.into(),
         newcomers_until: 0,
         again_until: 0,
         verdict: 0,
-        needs_chaddr: 0,
+        flags: 0,
     };
-    // SAFETY: a field of a per-CPU value that only this CPU changes.
-    unsafe { *arrival.last_port.get() = last };
+    // SAFETY: see `place`.
+    unsafe { *place(arrival, port) = last };
 }
 
-/// Remembers that strangers without an entry are certain to be dropped. The port must be the one last seen.
+/// Remembers that strangers without an entry are certain to be dropped, if the port is among those remembered.
 #[inline(always)]
 pub(crate) fn shut(arrival: &Arrival, verdict: Verdict, shut: Shut) {
-    // SAFETY: as in `remember`.
-    let last = unsafe { &mut *arrival.last_port.get() };
-    if last.port != arrival.port().word() || last.version != arrival.version {
+    let port = arrival.port().word();
+    // SAFETY: see `place`.
+    let last = unsafe { &mut *place(arrival, port) };
+    if last.port != port || last.version != arrival.version {
         return;
     }
     last.newcomers_until = shut.newcomers_until;
     last.again_until = shut.again_until;
-    last.verdict = verdict.for_memo();
-    last.needs_chaddr = shut.needs_chaddr.into();
+    last.verdict = verdict.word();
+    last.flags = shut.flags;
 }
 
-/// What the last port has to say about a packet.
+/// What the ports last seen have to say about a packet.
 #[derive(Clone, Copy)]
 pub(crate) enum Answer {
     /// Its verdict is certain; it is counted for its client as far as it will be.
     Certain(Verdict),
-    /// Somebody to be judged. [`Near::slot`] is [`NO_PORT_SLOT`] for somebody on another port.
-    Judge(Near),
+    /// Somebody to be judged. [`Located::slot`] is [`NO_PORT_SLOT`] for somebody on a port that was not seen lately.
+    Judge(Located),
 }
 
 #[inline(always)]
 pub(crate) fn ask(cpu: Cpu, fresh: &Fresh, dhcp: &Dhcp) -> Answer {
-    // SAFETY: as in `remember`.
-    let last = unsafe { &*(*cpu.arrival()).last_port.get() };
+    // SAFETY: see `place`.
+    let last = unsafe { &*place(cpu.arrival(), fresh.port) };
     if last.port != fresh.port || last.version != fresh.version {
-        return Answer::Judge(Near::NOT);
+        return Answer::Judge(Located::NOT_YET);
     }
     let slot = last.slot as u32;
     let hash = hash::mix(ClientKey(fresh.who).on(slot).0, maps::seeds());
-    let Some(head) = Head::of(hash) else { return Answer::Judge(Near::NOT) };
+    let Some(head) = Head::of(hash) else { return Answer::Judge(Located::NOT_YET) };
     let listed = head.may_list();
     if listed {
-        return Answer::Judge(Near { slot, hash, listed });
+        return Answer::Judge(Located { slot, hash, listed });
     }
     match certain(last, slot, head, fresh, dhcp) {
         Some(verdict) => Answer::Certain(verdict),
-        None => Answer::Judge(Near { slot, hash, listed }),
+        None => Answer::Judge(Located { slot, hash, listed }),
     }
 }
 
@@ -134,7 +158,11 @@ fn certain(last: &LastPort, slot: u32, head: Head, fresh: &Fresh, dhcp: &Dhcp) -
     if dhcp.towards != Towards::Server || arrival::is_malformed(dhcp.source) {
         return None;
     }
-    if fresh.sender.chaddr_differs && last.needs_chaddr != 0 {
+    if fresh.sender.chaddr_differs && last.flags & shut::SPARES_FOREIGN_CHADDR != 0 {
+        return None;
+    }
+    // There may be a rule about the relay.
+    if fresh.sender.relay != 0 && control::has_client_rules() {
         return None;
     }
     if head.may_have_entry() {
@@ -144,7 +172,7 @@ fn certain(last: &LastPort, slot: u32, head: Head, fresh: &Fresh, dhcp: &Dhcp) -
     if seen && last.again_until <= fresh.now.grains {
         return None;
     }
-    head.remember(seen);
+    head.remember(seen || last.flags & shut::REMEMBERS == 0);
     ports::mark_distinct(maps::PORT_STATES.get_ptr_mut(slot)?, head.hash());
-    Some(Verdict::from_memo(last.verdict))
+    Some(Verdict::from_word(last.verdict))
 }
