@@ -280,8 +280,7 @@ impl Governor {
             subjects.any(|one| one == subject || (subject.client.is_none() && one.port == subject.port))
         };
         let ended = self.state.quarantines.values().filter(covered);
-        let mut places: Vec<_> =
-            ended.map(|quarantine| (Key::Quarantine(quarantine.target.clone()), None)).collect();
+        let mut places: Vec<_> = ended.map(|quarantine| (Key::Quarantine(quarantine.target.clone()), None)).collect();
         places.push((Key::Allowed(subject.clone()), Some(Entry::Allowed(allowance))));
         places
     }

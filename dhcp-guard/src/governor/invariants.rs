@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::{
-    Action, Author, Granted, Governor, PortName, Quarantine, Request, Rules, Sanction, Subject, Target, World, ClientName,
+    Action, Author, ClientName, Governor, Granted, PortName, Quarantine, Request, Rules, Sanction, Subject, Target,
+    World,
 };
 use crate::mac::Mac;
 
@@ -146,8 +147,7 @@ impl Run {
             Event::Engine { target: number, longer } => {
                 let targets = vec![target(*number)];
                 let ttl = longer.then_some(Duration::from_secs(3600));
-                let request =
-                    Request::Quarantine { targets, sanction: Sanction::Mute, ttl, max: None, confirm: None };
+                let request = Request::Quarantine { targets, sanction: Sanction::Mute, ttl, max: None, confirm: None };
                 self.ask(&Author::Engine, &request);
             }
             Event::Person { targets, ttl, max, confirm } => {
@@ -195,7 +195,8 @@ impl Run {
     fn check(&self, event: &Event) {
         let rules = Rules::default();
         let in_force: BTreeSet<_> = self.in_force.iter().map(|one| (&one.target, one.until)).collect();
-        let state: BTreeSet<_> = self.governor.state().quarantines.values().map(|one| (&one.target, one.until)).collect();
+        let state: BTreeSet<_> =
+            self.governor.state().quarantines.values().map(|one| (&one.target, one.until)).collect();
         assert_eq!(in_force, state, "what was ordered is what is believed, after {event:?}");
         for quarantine in &self.in_force {
             assert!(!quarantine.target.subjects.is_empty());

@@ -11,9 +11,7 @@ pub enum Refusal {
     #[error("the request names nobody, and nobody is not everybody: name one port, or one MAC on a port")]
     Empty,
     /// More than one, without saying so.
-    #[error(
-        "the request names {named} machines: one call names one; for more, say --max {named} --confirm {named}"
-    )]
+    #[error("the request names {named} machines: one call names one; for more, say --max {named} --confirm {named}")]
     Several {
         /// So many.
         named: usize,

@@ -25,6 +25,10 @@ pub(super) fn state(state: State) -> Cell {
         State::Normal => Cell::new(Tone::Dim, "normal"),
         State::OverLimit => Cell::new(Tone::Warn, "over limit"),
         State::Offender => Cell::new(Tone::Bad, "offender"),
+        State::Candidate => Cell::new(Tone::Bad, "candidate"),
+        State::HeldBack => Cell::new(Tone::Bad, "held back"),
+        State::Quarantined => Cell::new(Tone::Bad, "quarantined"),
+        State::Probation => Cell::new(Tone::Warn, "probation"),
         State::Recovered => Cell::new(Tone::Dim, "recovered"),
     }
 }
@@ -40,6 +44,15 @@ pub(super) fn event_kind(kind: EventKind) -> (Tone, &'static str) {
         EventKind::UnknownVlan => (Tone::Warn, "unknown VLAN"),
         EventKind::HostOverLimit => (Tone::Warn, "host over limit"),
         EventKind::InterfaceGone => (Tone::Bad, "interface gone"),
+        EventKind::QuarantineBegan => (Tone::Bad, "quarantine began"),
+        EventKind::QuarantineEnded => (Tone::Plain, "quarantine ended"),
+        EventKind::QuarantineHeldBack => (Tone::Bad, "held back"),
+        EventKind::CandidateFound => (Tone::Warn, "candidate found"),
+        EventKind::Systemic => (Tone::Bad, "systemic"),
+        EventKind::SystemicOver => (Tone::Plain, "systemic over"),
+        EventKind::OperatorChange => (Tone::Plain, "operator change"),
+        EventKind::ActuatorFailed => (Tone::Bad, "actuator failed"),
+        EventKind::CannotSave => (Tone::Bad, "cannot save"),
     }
 }
 
