@@ -91,7 +91,7 @@ pub struct ReleaseArgs {
 #[derive(Debug, clap::Args)]
 pub struct HoldArgs {
     /// Whether automatic quarantine is on hold
-    #[arg(value_enum)]
+    #[arg(value_enum, value_name = "on|off")]
     pub hold: OnOff,
     /// Why.
     #[command(flatten)]
@@ -231,7 +231,7 @@ mod tests {
             ("dhcp-guard allow add tap7", "--reason <TEXT>"),
             ("dhcp-guard quarantine release", "<ID|PORT[/MAC]>"),
             ("dhcp-guard undo", "--since <TIME>"),
-            ("dhcp-guard hold", "<HOLD>"),
+            ("dhcp-guard hold", "<on|off>"),
             ("dhcp-guard explain", "<PORT|MAC>"),
         ] {
             let error = error(line);

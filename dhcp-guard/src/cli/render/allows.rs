@@ -52,9 +52,9 @@ mod tests {
         assert_eq!(
             allows(&answer, now(), PLAIN),
             "\
-PORT      MAC                BY             SINCE      ENDS IN      REASON
-tap7      (whole port)       configuration  -          never        -
-eth0.100  02:00:5e:10:00:01  alice          3 min ago  1 h 56 min   boots 300 machines tonight
+PORT      MAC                BY             SINCE      ENDS IN     REASON
+tap7      (whole port)       configuration  -          never       -
+eth0.100  02:00:5e:10:00:01  alice          3 min ago  1 h 56 min  boots 300 machines tonight
 "
         );
     }

@@ -112,7 +112,7 @@ failed: quarantine 7, webhook: no answer within 5 s
         );
         let some = Times { first_excess: None, notified: None, ..quarantine.times.unwrap() };
         let quarantine = QuarantineReport { times: Some(some), ..quarantine };
-        assert_eq!(times(&quarantine, now()).as_deref(), Some("detected 3 min ago → quarantined +7.1 s"));
+        assert_eq!(times(&quarantine, now()).as_deref(), Some("detected 3 min ago → quarantined +7.0 s"));
         assert_eq!(times(&QuarantineReport { times: Some(Times::default()), ..quarantine.clone() }, now()), None);
         assert_eq!(times(&QuarantineReport { times: None, ..quarantine }, now()), None);
     }
