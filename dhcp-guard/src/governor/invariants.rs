@@ -54,7 +54,7 @@ fn port(number: u8) -> PortName {
 
 fn subject(number: u16) -> Subject {
     let [low, high] = number.to_le_bytes();
-    let client = (high % 3 != 0).then(|| ClientName::Mac(Mac([2, 0, 0, 0, 0, high % CLIENTS])));
+    let client = (high % 3 != 0).then_some(ClientName::Mac(Mac([2, 0, 0, 0, 0, high % CLIENTS])));
     Subject { port: port(low % (PORTS + 1)), client }
 }
 
