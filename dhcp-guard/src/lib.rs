@@ -11,4 +11,8 @@ pub mod human;
 pub mod inventory;
 pub mod mac;
 pub mod model;
+pub mod state_file;
 pub mod who;
+
+#[cfg(test)]
+mod small_disk;
