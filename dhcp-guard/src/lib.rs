@@ -1,6 +1,7 @@
 //! The agent and its command line, as a library that the binary, the tests and the tools share.
 
 pub mod agent;
+pub mod audit;
 pub mod cli;
 pub mod client;
 pub mod config;
