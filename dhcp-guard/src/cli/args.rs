@@ -110,7 +110,7 @@ pub struct RunArgs {
     /// What happens to packets over a limit, instead of what the configuration says
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
-    /// Folder for what must survive a restart; this version keeps nothing
+    /// Folder for what survives a restart and for the audit log [default: the configuration's, /var/lib/dhcp-guard]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Folder on a bpffs for pinned maps and links; this version pins nothing
@@ -250,10 +250,11 @@ mod tests {
 
     #[test]
     fn run_takes_several_interfaces() {
-        let args = parse("dhcp-guard run -i eth0 --interface tap7 --mode monitor --debug-kernel");
+        let args = parse("dhcp-guard run -i eth0 --interface tap7 --mode monitor --state-dir s --debug-kernel");
         let Command::Run(run) = args.command else { panic!("{args:?}") };
         assert_eq!(run.interfaces, ["eth0", "tap7"]);
         assert_eq!(run.mode.map(Mode::from), Some(Mode::Monitor));
+        assert_eq!(run.state_dir, Some("s".into()));
         assert!(run.debug_kernel);
     }
 

@@ -14,6 +14,9 @@ const DAY_S: u32 = 86_400;
 /// for quarantine.
 const MAX_ALLOWED_CLIENTS: usize = 2048;
 
+/// Most older files of the audit log.
+pub const MAX_KEPT_FILES: u32 = 100;
+
 /// A number of the configuration: its name, its value, and what is permitted for it.
 pub(super) type Number = (KeyPath, u32, RangeInclusive<u32>);
 
@@ -47,13 +50,16 @@ impl Config {
         if !(1..108).contains(&socket) {
             found.add(["socket"].into(), ProblemKind::SocketPath(socket));
         }
+        if self.state_dir.as_os_str().is_empty() {
+            found.add(["state_dir"].into(), ProblemKind::NoFolder);
+        }
         found.0
     }
 
     /// Every number that is set.
     pub(super) fn numbers(&self) -> Vec<Number> {
         let (limits, detection, capacity) = (&self.limits, &self.detection, &self.capacity);
-        let (host, learning) = (&self.host, &self.learning);
+        let (host, learning, audit) = (&self.host, &self.learning, &self.audit);
         let mut numbers = vec![
             (["limits", "client_rate_pps"].into(), limits.client_rate_pps, 1..=MILLION),
             (["limits", "client_burst"].into(), limits.client_burst, 1..=MILLION),
@@ -72,6 +78,8 @@ impl Config {
             (["detection", "offender_windows"].into(), detection.offender_windows, 1..=3_600),
             (["detection", "recover_after_s"].into(), detection.recover_after_s, 1..=DAY_S),
             (["detection", "remember_s"].into(), detection.remember_s, 0..=7 * DAY_S),
+            (["audit", "max_bytes"].into(), audit.max_bytes, 10_000..=1_000 * MILLION),
+            (["audit", "keep"].into(), audit.keep, 1..=MAX_KEPT_FILES),
             (["capacity", "ports"].into(), capacity.ports, 1..=MAX_PORTS),
             (["capacity", "known_clients"].into(), capacity.known_clients, 1..=MILLION),
             (["capacity", "strangers"].into(), capacity.strangers, 1_024..=MILLION),
@@ -281,6 +289,8 @@ mod tests {
         assert!(rejected(|c| c.detection.offender_windows = 0).contains("1 to 3,600"));
         assert!(rejected(|c| c.detection.recover_after_s = 86_401).contains("1 to 86,400"));
         assert!(rejected(|c| c.detection.remember_s = 604_801).contains("0 to 604,800"));
+        assert!(rejected(|c| c.audit.max_bytes = 9_999).contains("10,000 to 1,000,000,000"));
+        assert!(rejected(|c| c.audit.keep = 0).contains("1 to 100"));
         assert!(rejected(|c| c.capacity.ports = 4_097).contains("1 to 4,096"));
         assert!(rejected(|c| c.capacity.known_clients = 0).contains("1 to 1,000,000"));
         assert!(rejected(|c| c.capacity.strangers = 1_023).contains("1,024 to 1,000,000"));
@@ -435,6 +445,7 @@ mod tests {
         assert!(problems(|c| c.interfaces = vec!["fifteen-letters".into(), "eth0.100".into()]).is_empty());
         assert_eq!(problems(|c| c.socket = "".into()), ["socket: a socket's path has 1 to 107 bytes, this one has 0"]);
         assert_eq!(problems(|c| c.socket = "s".repeat(108).into()).len(), 1);
+        assert_eq!(problems(|c| c.state_dir = "".into()), ["state_dir: this is no folder's path, name one"]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    check::port_name,
+    check::{MAX_KEPT_FILES, port_name},
     class::Class,
     path::{KeyPath, Segment},
     problem::{ConfigError, Problem, ProblemKind},
@@ -35,6 +35,8 @@ use crate::{mac::Mac, model::Mode};
 pub const DEFAULT_FILE: &str = "/etc/dhcp-guard/dhcp-guard.toml";
 /// The control API's socket, unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/dhcp-guard/agent.sock";
+/// The folder for what survives a restart, unless configured otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/dhcp-guard";
 
 /// Everything that can be configured. Every key has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,8 @@ pub struct Config {
     pub default_class: String,
     /// Path of the control API's Unix socket.
     pub socket: PathBuf,
+    /// Folder for what survives a restart, and for the audit log.
+    pub state_dir: PathBuf,
     /// CSV file that gives ports and MACs the name of a machine.
     pub inventory: Option<PathBuf>,
     /// What happens to servers' messages from ports that are not trusted.
@@ -72,6 +76,8 @@ pub struct Config {
     pub learning: Learning,
     /// When someone is an offender.
     pub detection: Detection,
+    /// How long the audit log is.
+    pub audit: Audit,
     /// Sizes of the kernel's tables.
     pub capacity: Capacity,
 }
@@ -188,6 +194,16 @@ pub struct Detection {
     pub remember_s: u32,
 }
 
+/// How long the audit log is: `max_bytes` in each of `keep + 1` files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Audit {
+    /// Bytes in one file; 10,000 to 1,000,000,000.
+    pub max_bytes: u32,
+    /// Older files that are kept beside the present one; 1 to 100.
+    pub keep: u32,
+}
+
 /// Sizes of the kernel's tables; they are allocated at the start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -207,6 +223,7 @@ impl Default for Config {
             mode: Mode::default(),
             default_class: "metal".to_owned(),
             socket: PathBuf::from(DEFAULT_SOCKET),
+            state_dir: PathBuf::from(DEFAULT_STATE_DIR),
             inventory: None,
             rogue_servers: RogueServers::default(),
             limits: Limits::default(),
@@ -217,6 +234,7 @@ impl Default for Config {
             allowed: Vec::new(),
             learning: Learning::default(),
             detection: Detection::default(),
+            audit: Audit::default(),
             capacity: Capacity::default(),
         }
     }
@@ -257,6 +275,13 @@ impl Default for Detection {
     }
 }
 
+impl Default for Audit {
+    fn default() -> Self {
+        // A record has some 500 bytes: 20,000 records in a file, and never more than 100 MB on the disk.
+        Self { max_bytes: 10_000_000, keep: 9 }
+    }
+}
+
 impl Default for Capacity {
     fn default() -> Self {
         Self { ports: 1024, known_clients: 16_384, strangers: 65_536 }
@@ -289,6 +314,8 @@ mod tests {
         assert_eq!((learning.per_port_per_minute, learning.per_port_max), (10, 256));
         let detection = &defaults.detection;
         assert_eq!((detection.offender_windows, detection.recover_after_s, detection.remember_s), (3, 60, 600));
+        assert_eq!(defaults.audit, Audit { max_bytes: 10_000_000, keep: 9 });
+        assert_eq!(defaults.state_dir, PathBuf::from("/var/lib/dhcp-guard"));
         let capacity = &defaults.capacity;
         assert_eq!((capacity.ports, capacity.known_clients, capacity.strangers), (1024, 16_384, 65_536));
         assert_eq!(defaults.mode, Mode::Enforce);

@@ -169,6 +169,9 @@ pub enum ProblemKind {
     /// The path cannot be that of a Unix socket.
     #[error("a socket's path has 1 to 107 bytes, this one has {0}")]
     SocketPath(usize),
+    /// The path is empty.
+    #[error("this is no folder's path, name one")]
+    NoFolder,
 }
 
 fn whom(mac: Option<Mac>, port: &str) -> String {
