@@ -11,8 +11,8 @@ use toml::{
 use super::{Config, ConfigError, KeyPath, Problem, ProblemKind, Segment, keys};
 
 impl Config {
-    /// Reads and validates a file. A relative path of the inventory counts from the file's folder, not from wherever the
-    /// agent happens to be started.
+    /// Reads and validates a file. A relative path of the inventory or of a secret counts from the file's folder, not from
+    /// wherever the agent happens to be started.
     ///
     /// # Errors
     /// The file cannot be read, or is not valid; then with everything that is wrong.
@@ -24,6 +24,10 @@ impl Config {
                 let mut config = Self::from_toml(&text).map_err(invalid)?;
                 if let (Some(inventory), Some(folder)) = (&mut config.inventory, path.parent()) {
                     *inventory = folder.join(&*inventory);
+                }
+                let secret = config.actuators.webhook.as_mut().and_then(|webhook| webhook.secret_file.as_mut());
+                if let (Some(secret), Some(folder)) = (secret, path.parent()) {
+                    *secret = folder.join(&*secret);
                 }
                 Ok(config)
             }
@@ -189,6 +193,26 @@ mod tests {
         assert_eq!(Config::load(&file).unwrap().inventory, Some(dir.path().join("machines.csv")));
         fs::write(&file, "inventory = \"/etc/machines.csv\"\n").unwrap();
         assert_eq!(Config::load(&file).unwrap().inventory, Some("/etc/machines.csv".into()));
+    }
+
+    #[test]
+    fn a_relative_secret_is_beside_the_file_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("dhcp-guard.toml");
+        fs::write(&file, "[actuator.webhook]\nurl = \"http://noc/\"\nsecret_file = \"noc.secret\"\n").unwrap();
+        let webhook = Config::load(&file).unwrap().actuators.webhook.unwrap();
+        assert_eq!(webhook.secret_file, Some(dir.path().join("noc.secret")));
+    }
+
+    #[test]
+    fn an_unknown_actuator_is_refused_in_one_sentence() {
+        assert_eq!(
+            problems("[class.mine]\nrate_pps = 1\nburst = 1\nactuators = ['link_up']\nquarantine = 'mutes'"),
+            [
+                "line 4: class.mine.actuators[0]: unknown variant `link_up`, expected one of `link_down`, `command`, `webhook`",
+                "line 5: class.mine.quarantine: unknown variant `mutes`, expected one of `off`, `mute`, `isolate`",
+            ]
+        );
     }
 
     #[test]
