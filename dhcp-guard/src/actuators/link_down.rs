@@ -190,7 +190,8 @@ impl Netlink {
         named.try_collect().await.map_err(|e| Failure::Failed(format!("cannot list the interfaces: {e}")))
     }
 
-    /// Sets it down, unless it is; with a mark, unless somebody else has set it down. A remark, if nothing is done.
+    /// Sets it down, unless it is; with a mark, unless somebody else has set it down. What somebody has set up meanwhile
+    /// goes down again: the quarantine is what counts. A remark, if nothing is done.
     async fn take(&self, link: &Link, quarantine: u64) -> Result<Option<String>, Failure> {
         if !link.up && link.marks.is_empty() {
             return Ok(Some(format!("{} was down already, and will stay so", link.name)));
