@@ -10,9 +10,9 @@
 //!                               └─▶ queue ─▶ task ─▶ webhook   ─┘
 //! ```
 //!
-//! * [`job`]: what is asked for, and what becomes of it. [`document`]: the JSON that others get of it.
-//! * [`dispatcher`]: queues, timeouts, order; [`queue`]: the bounded queue.
-//! * [`link_down`], [`command`], [`webhook`]: the actuators. [`endpoint`], [`signature`]: parts of the last.
+//! * [`job`]: what is asked for, and what becomes of it. `document`: the JSON that others get of it.
+//! * [`dispatcher`]: queues, timeouts, order; `queue`: the bounded queue.
+//! * [`link_down`], [`command`], [`webhook`]: the actuators. [`endpoint`], `signature`: parts of the last.
 //!
 //! # How to wire it
 //!
