@@ -1,5 +1,6 @@
 //! The agent and its command line, as a library that the binary, the tests and the tools share.
 
+pub mod actuators;
 pub mod agent;
 pub mod audit;
 pub mod cli;

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, ops::RangeInclusive, os::unix::ffi::OsStrExt};
 
 use dhcp_guard_common::layout::MAX_PORTS;
 
-use super::{Class, Config, KeyPath, Problem, ProblemKind, keys};
-use crate::mac::Mac;
+use super::{ActuatorName, Class, Config, KeyPath, Problem, ProblemKind, keys};
+use crate::{actuators::Endpoint, mac::Mac};
 
 const MILLION: u32 = 1_000_000;
 const DAY_S: u32 = 86_400;
@@ -46,6 +46,7 @@ impl Config {
         self.check_known_clients(&mut found);
         self.check_allowed(&mut found);
         self.check_capacity(&mut found);
+        self.check_actuators(&mut found);
         let socket = self.socket.as_os_str().as_bytes().len();
         if !(1..108).contains(&socket) {
             found.add(["socket"].into(), ProblemKind::SocketPath(socket));
@@ -84,8 +85,22 @@ impl Config {
             (["capacity", "known_clients"].into(), capacity.known_clients, 1..=MILLION),
             (["capacity", "strangers"].into(), capacity.strangers, 1_024..=MILLION),
         ];
+        numbers.extend(self.actuator_numbers());
         numbers.extend(self.classes.iter().flat_map(|(name, class)| class_numbers(name, class)));
         numbers
+    }
+
+    /// Those of the actuators.
+    fn actuator_numbers(&self) -> impl Iterator<Item = Number> {
+        let command = self.actuators.command.iter();
+        let command = command.map(|command| (["actuator", "command", "timeout_s"].into(), command.timeout_s, 1..=300));
+        let webhook = self.actuators.webhook.iter().flat_map(|webhook| {
+            [
+                (["actuator", "webhook", "timeout_s"].into(), webhook.timeout_s, 1..=60),
+                (["actuator", "webhook", "attempts"].into(), webhook.attempts, 1..=10),
+            ]
+        });
+        command.chain(webhook)
     }
 
     fn check_interfaces(&self, found: &mut Found) {
@@ -181,6 +196,39 @@ impl Config {
         found.capacity("port", ports, "ports", self.capacity.ports);
         found.capacity("known client", self.known_clients.len(), "known_clients", self.capacity.known_clients);
     }
+
+    fn check_actuators(&self, found: &mut Found) {
+        for (name, class) in &self.classes {
+            let key = KeyPath::from(["class", name, "actuators"]);
+            for (i, actuator) in class.actuators.iter().enumerate() {
+                let key = key.index(i);
+                if class.actuators[..i].contains(actuator) {
+                    found.add(key, ProblemKind::DuplicateActuator(*actuator));
+                } else if !self.has_actuator(*actuator) {
+                    found.add(key, ProblemKind::UnconfiguredActuator(*actuator));
+                }
+            }
+        }
+        if let Some(command) = &self.actuators.command {
+            let absolute = command.argv.first().is_some_and(|program| program.starts_with('/'));
+            if !absolute || command.argv.iter().any(|word| word.contains('\0')) {
+                found.add(["actuator", "command", "argv"].into(), ProblemKind::Argv);
+            }
+        }
+        if let Some(webhook) = &self.actuators.webhook
+            && let Err(reason) = webhook.url.parse::<Endpoint>()
+        {
+            found.add(["actuator", "webhook", "url"].into(), ProblemKind::Url(reason));
+        }
+    }
+
+    fn has_actuator(&self, name: ActuatorName) -> bool {
+        match name {
+            ActuatorName::LinkDown => true,
+            ActuatorName::Command => self.actuators.command.is_some(),
+            ActuatorName::Webhook => self.actuators.webhook.is_some(),
+        }
+    }
 }
 
 /// The numbers that a class has set.
@@ -250,7 +298,7 @@ impl Found {
 mod tests {
     use super::*;
     use crate::{
-        config::{Allow, KnownClient, Port},
+        config::{Allow, Command, KnownClient, Port, Webhook},
         mac::Mac,
     };
 
@@ -306,6 +354,20 @@ mod tests {
         assert_eq!(
             problems(|c| _ = c.classes.insert("x".into(), own)),
             ["class.x.discover_share_percent: 101 is out of range, use 1 to 100"]
+        );
+        let command = |timeout_s| Command { argv: vec!["/bin/true".into()], timeout_s };
+        assert_eq!(
+            problems(|c| c.actuators.command = Some(command(301))),
+            ["actuator.command.timeout_s: 301 is out of range, use 1 to 300"]
+        );
+        assert!(problems(|c| c.actuators.command = Some(command(300))).is_empty());
+        let webhook = Webhook { url: "http://noc/".into(), secret_file: None, timeout_s: 0, attempts: 11 };
+        assert_eq!(
+            problems(|c| c.actuators.webhook = Some(webhook)),
+            [
+                "actuator.webhook.timeout_s: 0 is out of range, use 1 to 60",
+                "actuator.webhook.attempts: 11 is out of range, use 1 to 10"
+            ]
         );
         assert!(problems(|c| c.detection.remember_s = 0).is_empty());
     }
@@ -417,6 +479,37 @@ mod tests {
                 "allow[0].mac: ff:ff:ff:ff:ff:ff cannot be a client's MAC, use a unicast address",
             ]
         );
+    }
+
+    #[test]
+    fn a_class_names_actuators_that_there_are_once() {
+        let class = |actuators: &[ActuatorName]| Class { actuators: actuators.into(), ..Class::with_rate(1, 1) };
+        let problems = problems(|c| {
+            _ = c.classes.insert("x".into(), class(&[ActuatorName::LinkDown, ActuatorName::LinkDown]));
+            _ = c.classes.insert("y".into(), class(&[ActuatorName::Webhook]));
+        });
+        assert_eq!(
+            problems,
+            [
+                "class.x.actuators[1]: `link_down` is listed twice, remove one",
+                "class.y.actuators[0]: nothing says what `webhook` is to do, add a table [actuator.webhook]",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_actuator_must_be_able_to_act() {
+        let argv = |argv: &[&str]| {
+            let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+            problems(|c| c.actuators.command = Some(Command { argv, timeout_s: 1 }))
+        };
+        let sentence =
+            "actuator.command.argv: the first word must be the absolute path of a program, no word may hold NUL";
+        assert_eq!([argv(&[]), argv(&["sh"]), argv(&["/bin/sh", "a\0b"])], [[sentence], [sentence], [sentence]]);
+        assert!(argv(&["/bin/sh", "-c", ""]).is_empty());
+        let webhook = Webhook { url: "https://noc/".into(), secret_file: None, timeout_s: 1, attempts: 1 };
+        let refused = problems(|c| c.actuators.webhook = Some(webhook));
+        assert!(refused[0].starts_with("actuator.webhook.url: https is not spoken here"), "{refused:?}");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The configuration: defaults, the TOML file, and what both must satisfy.
 //!
-//! - here: the types and their defaults; `class`: port classes
+//! - here: the types and their defaults; `class`: port classes; `actuator`: what a quarantine sets in motion
 //! - `rules`: what follows from them for a port ([`Config::rules_of`])
 //! - `read`: from the text of a file to the types, with the line of each problem
 //! - `keys`: which keys exist, from the types themselves
 //! - `check`: what the values must satisfy; `warn`: what they should
 //! - `problem`: the sentences
 
+mod actuator;
 mod check;
 mod class;
 mod keys;
@@ -23,6 +24,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    actuator::{ActuatorName, Actuators, AutoQuarantine, Command, Webhook},
     check::{MAX_KEPT_FILES, port_name},
     class::Class,
     path::{KeyPath, Segment},
@@ -78,6 +80,9 @@ pub struct Config {
     pub detection: Detection,
     /// How long the audit log is.
     pub audit: Audit,
+    /// What the actuators need to know.
+    #[serde(rename = "actuator")]
+    pub actuators: Actuators,
     /// Sizes of the kernel's tables.
     pub capacity: Capacity,
 }
@@ -235,6 +240,7 @@ impl Default for Config {
             learning: Learning::default(),
             detection: Detection::default(),
             audit: Audit::default(),
+            actuators: Actuators::default(),
             capacity: Capacity::default(),
         }
     }
@@ -357,7 +363,11 @@ mod tests {
             rate_pps = 1
             burst = 1
             mode = 'monitor'
-            discover_share_percent = 3",
+            discover_share_percent = 3
+            quarantine = 'off'
+            actuators = ['link_down', 'webhook']
+            [actuator.webhook]
+            url = 'http://noc.example/dhcp'",
         );
         assert_eq!(Config::from_toml(&toml::to_string(&config).unwrap()).unwrap(), config);
     }

@@ -11,7 +11,7 @@ use toml::{
 use super::{Config, ConfigError, KeyPath, Problem, ProblemKind, Segment, keys};
 
 impl Config {
-    /// Reads and validates a file. A relative path of the inventory or the state counts from the file's folder, not from
+    /// Reads and validates a file. A relative path of the inventory, the state or a secret counts from the file's folder, not from
     /// wherever the agent happens to be started.
     ///
     /// # Errors
@@ -25,6 +25,10 @@ impl Config {
                 if let Some(folder) = path.parent() {
                     config.inventory = config.inventory.map(|inventory| folder.join(inventory));
                     config.state_dir = folder.join(config.state_dir);
+                }
+                let secret = config.actuators.webhook.as_mut().and_then(|webhook| webhook.secret_file.as_mut());
+                if let (Some(secret), Some(folder)) = (secret, path.parent()) {
+                    *secret = folder.join(&*secret);
                 }
                 Ok(config)
             }
@@ -194,6 +198,26 @@ mod tests {
         let config = Config::load(&file).unwrap();
         assert_eq!(config.inventory, Some("/etc/machines.csv".into()));
         assert_eq!(config.state_dir, Path::new("/var/lib/dhcp-guard"));
+    }
+
+    #[test]
+    fn a_relative_secret_is_beside_the_file_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("dhcp-guard.toml");
+        fs::write(&file, "[actuator.webhook]\nurl = \"http://noc/\"\nsecret_file = \"noc.secret\"\n").unwrap();
+        let webhook = Config::load(&file).unwrap().actuators.webhook.unwrap();
+        assert_eq!(webhook.secret_file, Some(dir.path().join("noc.secret")));
+    }
+
+    #[test]
+    fn an_unknown_actuator_is_refused_in_one_sentence() {
+        assert_eq!(
+            problems("[class.mine]\nrate_pps = 1\nburst = 1\nactuators = ['link_up']\nquarantine = 'mutes'"),
+            [
+                "line 4: class.mine.actuators[0]: unknown variant `link_up`, expected one of `link_down`, `command`, `webhook`",
+                "line 5: class.mine.quarantine: unknown variant `mutes`, expected one of `off`, `mute`, `isolate`",
+            ]
+        );
     }
 
     #[test]
