@@ -7,15 +7,15 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
-    header::HOST,
+    header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use crate::model::{ApiError, Event};
@@ -80,6 +80,17 @@ pub enum ClientError {
     /// The agent said no, in one sentence.
     #[error("{0}")]
     Refused(String),
+    /// The agent understood, and its safety rules say no. Nothing was changed.
+    #[error("refused: {0}")]
+    AgainstRules(String),
+    /// A change was asked for, and whoever should say what became of it does not.
+    #[error("the agent on {} {why}: it is not known whether it was done", socket.display())]
+    Unanswered {
+        /// The socket.
+        socket: PathBuf,
+        /// What it did instead, as the rest of a sentence.
+        why: String,
+    },
     /// The answer is not what was asked for.
     #[error("the answer to {path} on {} is not understood: are agent and command of the same version?", socket.display())]
     NotUnderstood {
@@ -125,6 +136,23 @@ impl Client {
         serde_json::from_slice(&body).map_err(|source| self.not_understood(path, source))
     }
 
+    /// Asks for a change at `path` (`/v1/hold`) and returns what became of it.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. Only after [`ClientError::Unanswered`] may it have been done all the same.
+    pub async fn post<T: Serialize, R: DeserializeOwned>(&self, path: &str, body: &T) -> Result<R, ClientError> {
+        let body = serde_json::to_vec(body);
+        let body = body.map_err(|e| ClientError::Refused(format!("cannot write the request to {path}: {e}")))?;
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        let answer = self.in_time(path, async {
+            let response = self.send(path, request, body.into()).await?;
+            response.into_body().collect().await.map_err(|source| self.http(path, source))
+        });
+        let answer = answer.await.map_err(|error| Self::unanswered(path, error))?.to_bytes();
+        let answer = serde_json::from_slice(&answer).map_err(|source| self.not_understood(path, source));
+        answer.map_err(|error| Self::unanswered(path, error))
+    }
+
     /// The stream of events from now on.
     ///
     /// # Errors
@@ -146,24 +174,55 @@ impl Client {
     }
 
     async fn request(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        self.send(path, Request::get(path), Bytes::new()).await
+    }
+
+    async fn send(
+        &self,
+        path: &str,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        // Fails only for a path that no caller builds.
+        let request = request.header(HOST, "localhost").body(Full::new(body));
+        let request = request.map_err(|e| ClientError::Refused(format!("cannot ask for `{path}`: {e}")))?;
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.connect_error(e))?;
         let http = |source| self.http(path, source);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
         // Ends with the response; what goes wrong on it is reported by the request or its body.
         tokio::spawn(connection);
-        let request = Request::get(path).header(HOST, "localhost").body(Empty::<Bytes>::new());
-        // Fails only for a path that no caller builds.
-        let request = request.map_err(|e| ClientError::Refused(format!("cannot ask for `{path}`: {e}")))?;
         let response = sender.send_request(request).await.map_err(http)?;
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
         let status = response.status();
         let body = response.into_body().collect().await.map_err(http)?.to_bytes();
-        Err(ClientError::Refused(match serde_json::from_slice::<ApiError>(&body) {
-            Ok(refusal) => refusal.error,
-            Err(_) => format!("the agent on {} answers {path} with {status}", self.socket.display()),
-        }))
+        Err(match serde_json::from_slice::<ApiError>(&body) {
+            Ok(refusal) if status == StatusCode::CONFLICT => ClientError::AgainstRules(refusal.error),
+            Ok(refusal) => ClientError::Refused(refusal.error),
+            Err(_) => {
+                ClientError::Refused(format!("the agent on {} answers {path} with {status}", self.socket.display()))
+            }
+        })
+    }
+
+    /// The same for a change, which may have been made although its answer is missing. What is certainly not the agent,
+    /// or was never reached, has changed nothing.
+    fn unanswered(path: &str, error: ClientError) -> ClientError {
+        let (socket, why) = match error {
+            ClientError::Ended { socket } => (socket, format!("ended before it answered {path}")),
+            ClientError::TooSlow { socket, deadline, .. } => {
+                (socket, format!("did not answer {path} within {} s", deadline.as_secs_f32()))
+            }
+            ClientError::Http { socket, source, .. } if !source.is_parse() => {
+                (socket, format!("broke off its answer to {path} ({source})"))
+            }
+            ClientError::NotUnderstood { socket, .. } => {
+                (socket, format!("is perhaps of another version, because its answer to {path} is not understood"))
+            }
+            other => return other,
+        };
+        ClientError::Unanswered { socket, why }
     }
 
     fn connect_error(&self, source: io::Error) -> ClientError {
@@ -220,6 +279,22 @@ impl EventStream {
             }
         }
     }
+}
+
+/// `path` with a query of these names and values, whatever bytes the values have.
+#[must_use]
+pub fn with_query(path: &str, query: &[(&str, &str)]) -> String {
+    let mut text = path.to_owned();
+    for (i, (name, value)) in query.iter().enumerate() {
+        text += &format!("{}{name}=", if i == 0 { '?' } else { '&' });
+        for byte in value.bytes() {
+            match byte {
+                b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' | b':' => text.push(byte.into()),
+                _ => text += &format!("%{byte:02X}"),
+            }
+        }
+    }
+    text
 }
 
 /// The other side went away.
@@ -304,6 +379,66 @@ mod tests {
         assert_eq!(client.get::<Value>("/v1/status").await.unwrap_err().to_string(), "no, because");
         let error = client.get::<Value>("/v1/nothing").await.unwrap_err().to_string();
         assert!(error.contains("/v1/nothing") && error.contains("404"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_change_is_asked_for_and_its_answer_read() {
+        let echo = routing::post(|Json(body): Json<Value>| async move { Json(json!({ "asked": body })) });
+        let (_dir, client) = serve(Router::new().route("/v1/hold", echo));
+        let answer: Value = client.post("/v1/hold", &json!({ "hold": true })).await.unwrap();
+        assert_eq!(answer, json!({ "asked": { "hold": true } }));
+    }
+
+    #[tokio::test]
+    async fn what_the_rules_refuse_is_told_from_other_refusals() {
+        for (status, expected) in [(409, "refused: no, because"), (400, "no, because"), (403, "no, because")] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let refusal = routing::post(move || async move { (status, Json(json!({ "error": "no, because" }))) });
+            let (_dir, client) = serve(Router::new().route("/v1/undo", refusal));
+            let error = client.post::<_, Value>("/v1/undo", &json!({})).await.unwrap_err();
+            assert_eq!(error.to_string(), expected, "{status}");
+            assert_eq!(matches!(error, ClientError::AgainstRules(_)), status == StatusCode::CONFLICT);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_without_an_answer_may_have_been_made() {
+        let of = async |client: Client| client.post::<_, ApiError>("/v1/hold", &json!({})).await.unwrap_err();
+        for (text, why) in [
+            ("", " ended before it answered /v1/hold: it is not known whether it was done"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", " ended before it answered /v1/hold: "),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "its answer to /v1/hold is not understood: "),
+        ] {
+            let (_dir, client) = say(text);
+            let error = of(client).await;
+            assert!(matches!(error, ClientError::Unanswered { .. }), "{text:?}: {error:?}");
+            assert!(error.to_string().contains(why), "{text:?}: {error}");
+        }
+        let hang = routing::post(|| async { std::future::pending::<()>().await });
+        let (_dir, client) = serve(Router::new().route("/v1/hold", hang));
+        let error = of(client.with_deadline(Duration::from_millis(50))).await.to_string();
+        assert!(
+            error.ends_with("did not answer /v1/hold within 0.05 s: it is not known whether it was done"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_change_that_never_reached_an_agent_was_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::new(&dir.path().join("agent.sock"));
+        let error = client.post::<_, Value>("/v1/hold", &json!({})).await.unwrap_err();
+        assert!(matches!(error, ClientError::NoAgent { .. }), "{error}");
+        let (_dir, client) = say("220 mail.example ESMTP\r\n");
+        let error = client.post::<_, Value>("/v1/hold", &json!({})).await.unwrap_err();
+        assert!(matches!(error, ClientError::Http { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_query_survives_any_value() {
+        assert_eq!(with_query("/v1/x", &[]), "/v1/x");
+        let query = [("port", "a&b=%?#é.100"), ("mac", "02:00:5e:10:00:01")];
+        assert_eq!(with_query("/v1/x", &query), "/v1/x?port=a%26b%3D%25%3F%23%C3%A9.100&mac=02:00:5e:10:00:01");
     }
 
     #[tokio::test]

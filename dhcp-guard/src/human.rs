@@ -1,6 +1,6 @@
 //! Numbers and times as people read them.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -63,10 +63,27 @@ pub fn ago(now: Timestamp, then: Timestamp) -> String {
     }
 }
 
+/// How long until `then`: `12 s`, `3 min`; `now` if it has come.
+#[must_use]
+pub fn until(now: Timestamp, then: Timestamp) -> String {
+    match u64::try_from(then.duration_since(now).as_secs()) {
+        Ok(seconds @ 1..) => duration(seconds),
+        _ => "now".to_owned(),
+    }
+}
+
+/// What took moments: `40 ms`, `3.1 s`, `12 min`; nothing if it is backwards, because clocks get set.
+#[must_use]
+pub fn elapsed(time: SignedDuration) -> String {
+    match u64::try_from(time.as_millis()).unwrap_or(0) {
+        ms @ 0..1_000 => format!("{ms} ms"),
+        ms @ 1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        ms => duration(ms / 1_000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::*;
 
     #[test]
@@ -96,5 +113,19 @@ mod tests {
         let now: Timestamp = "2025-01-17T16:07:00Z".parse().unwrap();
         let at = |seconds| ago(now, now - SignedDuration::from_secs(seconds));
         assert_eq!([0, 1, 200, -5].map(at), ["now", "1 s ago", "3 min ago", "now"]);
+    }
+
+    #[test]
+    fn until_never_is_in_the_past() {
+        let now: Timestamp = "2025-01-17T16:07:00Z".parse().unwrap();
+        let at = |seconds| until(now, now + SignedDuration::from_secs(seconds));
+        assert_eq!([0, 1, 200, -5].map(at), ["now", "1 s", "3 min", "now"]);
+    }
+
+    #[test]
+    fn moments_have_tenths() {
+        let shown =
+            [-1, 0, 999, 1_000, 10_290, 59_999, 60_000, 5_400_000].map(SignedDuration::from_millis).map(elapsed);
+        assert_eq!(shown, ["0 ms", "0 ms", "999 ms", "1.0 s", "10.2 s", "59.9 s", "1 min", "1 h 30 min"]);
     }
 }

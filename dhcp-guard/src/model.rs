@@ -3,8 +3,12 @@
 //! Names are stable. Integers are in base units that the name states (`rate_pps`, `uptime_s`); times are RFC 3339 in
 //! UTC; MAC addresses are lower-case and colon-separated.
 
+mod sanction;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use sanction::*;
 
 /// What happens to a packet over a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +129,14 @@ pub enum State {
     OverLimit,
     /// Over its limit in enough windows running, and since then not quiet for long.
     Offender,
+    /// An offender for so long that somebody should look, though never fast enough for quarantine.
+    Candidate,
+    /// Would be in quarantine, and is not, because a cap, the hold or systemic trouble says so. It is policed all the same.
+    HeldBack,
+    /// In quarantine.
+    Quarantined,
+    /// Was in quarantine. The next one lasts longer.
+    Probation,
     /// Was an offender and has been quiet since; shown for a while so that "who was it?" has an answer.
     Recovered,
 }
@@ -325,6 +337,24 @@ pub enum EventKind {
     HostOverLimit,
     /// A guarded interface was deleted or renamed.
     InterfaceGone,
+    /// Somebody was put into quarantine.
+    QuarantineBegan,
+    /// A quarantine ended.
+    QuarantineEnded,
+    /// Somebody would be in quarantine, and is not: a cap, the hold, or systemic trouble.
+    QuarantineHeldBack,
+    /// Over its limit for minutes, but too slowly for quarantine.
+    CandidateFound,
+    /// So many are in trouble at once that none of them is to blame: no automatic quarantine begins.
+    Systemic,
+    /// That is over.
+    SystemicOver,
+    /// Automatic quarantine was put on hold, or is not any more; somebody was allowed, or is not any more.
+    OperatorChange,
+    /// An actuator could not do what it was told.
+    ActuatorFailed,
+    /// The state or the audit log cannot be written.
+    CannotSave,
 }
 
 /// One event. `GET /v1/events` answers the latest ones, oldest first; `GET /v1/events/follow` streams new ones, one JSON

@@ -16,12 +16,12 @@ use super::{
     journal::{Draft, Journal},
     learn::Learner,
     plan::Plan,
-    who::{Relayed, Who},
 };
 use crate::{
     dataplane::{Snapshot, clock::Moment, interface::Interface},
     engine::{Engine, Observation, Report, Rules, Standing, Subject, Totals, Window},
     model::EventKind,
+    who::{Relayed, Who},
 };
 
 /// A client in the picture.

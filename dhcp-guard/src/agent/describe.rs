@@ -5,11 +5,12 @@ use dhcp_guard_common::layout::{
     Event as KernelEvent,
 };
 
-use super::{plan::Port, who::Who};
+use super::plan::Port;
 use crate::{
     config::{Detection, port_name},
     engine::Change,
     model::{EventKind, Mode},
+    who::Who,
 };
 
 /// The VLANs of the frame that an event is about, outer first.

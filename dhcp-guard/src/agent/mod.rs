@@ -12,7 +12,7 @@
 //! * [`plan`]: configuration and interfaces become ports with slots and limits.
 //! * [`reader`]: reads the maps once a window, on a thread of its own.
 //! * [`kernel_events`]: reads the ring buffer.
-//! * [`decide`]: the decision loop; [`describe`]: the sentences of its events; [`who`]: the names of clients.
+//! * [`decide`]: the decision loop; [`describe`]: the sentences of its events; [`who`](crate::who): the names of clients.
 //! * [`learn`]: strangers become known, from the decision loop to the reader.
 //! * [`journal`]: the latest events, for `events` and its followers.
 //! * [`report`]: from the decision loop's picture to the API's documents.
@@ -27,7 +27,6 @@ pub mod learn;
 pub mod plan;
 pub mod reader;
 pub mod report;
-pub mod who;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 

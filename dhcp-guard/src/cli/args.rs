@@ -1,9 +1,19 @@
 //! What the command line accepts.
 
+mod change;
+mod values;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use self::{
+    change::{
+        AllowAddArgs, AllowCommand, AllowRemoveArgs, ExplainArgs, HoldArgs, How, NO_REASON, OnOff, QuarantineAddArgs,
+        QuarantineCommand, ReleaseArgs, UndoArgs, Why,
+    },
+    values::{About, Which},
+};
 use crate::{mac::Mac, model::Mode};
 
 /// Finds and stops DHCP floods on the host, at the interface, and says who it was.
@@ -54,6 +64,32 @@ pub enum Command {
     /// Clients, with counters
     #[command(after_help = "Examples:\n  dhcp-guard clients -n 10\n  dhcp-guard clients --mac 0200.5e10.0001")]
     Clients(ClientsArgs),
+    /// Why a port or client stands where it stands, with the numbers
+    #[command(
+        after_help = "Examples:\n  dhcp-guard explain eth0.100\n  dhcp-guard explain 0200.5e10.0001 --port eth0.100"
+    )]
+    Explain(ExplainArgs),
+    /// Show who is in quarantine, put somebody there, let somebody out
+    Quarantine {
+        /// Which of them.
+        #[command(subcommand)]
+        command: QuarantineCommand,
+    },
+    /// Stop all automatic quarantine, or let it go on
+    #[command(
+        after_help = "Examples:\n  dhcp-guard hold on --reason 'DHCP server is being moved'\n  dhcp-guard hold off"
+    )]
+    Hold(HoldArgs),
+    /// Make quarantines, hold and allowlist as they were
+    #[command(after_help = "Examples:\n  dhcp-guard undo --since 10m --dry-run\n  \
+        dhcp-guard undo --since 10m --reason 'wrong machines'")]
+    Undo(UndoArgs),
+    /// Show the allowlist, add to it, take from it
+    Allow {
+        /// Which of them.
+        #[command(subcommand)]
+        command: AllowCommand,
+    },
     /// What happened, oldest first
     #[command(after_help = "Examples:\n  dhcp-guard events -n 5\n  dhcp-guard events --follow --json | jq .message")]
     Events(EventsArgs),
@@ -74,7 +110,7 @@ pub struct RunArgs {
     /// What happens to packets over a limit on every port, whatever the configuration says
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
-    /// Folder for what must survive a restart; this version keeps nothing
+    /// Folder for what survives a restart and for the audit log [default: the configuration's, /var/lib/dhcp-guard]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Folder on a bpffs for pinned maps and links; this version pins nothing
@@ -214,10 +250,11 @@ mod tests {
 
     #[test]
     fn run_takes_several_interfaces() {
-        let args = parse("dhcp-guard run -i eth0 --interface tap7 --mode monitor --debug-kernel");
+        let args = parse("dhcp-guard run -i eth0 --interface tap7 --mode monitor --state-dir s --debug-kernel");
         let Command::Run(run) = args.command else { panic!("{args:?}") };
         assert_eq!(run.interfaces, ["eth0", "tap7"]);
         assert_eq!(run.mode.map(Mode::from), Some(Mode::Monitor));
+        assert_eq!(run.state_dir, Some("s".into()));
         assert!(run.debug_kernel);
     }
 
@@ -231,8 +268,23 @@ mod tests {
 
     #[test]
     fn every_query_has_json() {
-        for query in ["status", "offenders", "ports", "clients", "events", "config check", "config show"] {
+        let queries = ["status", "offenders", "ports", "clients", "events", "config check", "config show"];
+        for query in queries.into_iter().chain(["explain eth0", "quarantine list", "allow list"]) {
             parse(&format!("dhcp-guard {query} --json"));
+        }
+    }
+
+    #[test]
+    fn every_change_has_json_and_can_be_tried() {
+        for change in [
+            "quarantine add tap7 --reason x",
+            "quarantine release 7",
+            "hold off",
+            "undo --since 10m",
+            "allow add tap7 --reason x",
+            "allow remove tap7",
+        ] {
+            parse(&format!("dhcp-guard {change} --json --dry-run"));
         }
     }
 

@@ -1,8 +1,10 @@
 //! The command line: what it accepts ([`args`]), what it does, and how it looks (`render`).
 
 pub mod args;
+mod change;
 mod config;
 mod events;
+mod explain;
 #[cfg(test)]
 mod fake_agent;
 mod log;
@@ -21,6 +23,7 @@ use self::{
     args::{Args, Command},
     output::{Output, StdoutClosed},
 };
+use crate::client::ClientError;
 
 /// What a command came to, where nothing went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,14 @@ enum Outcome {
     No,
 }
 
+impl From<()> for Outcome {
+    fn from((): ()) -> Self {
+        Self::Done
+    }
+}
+
+/// Exit code where the answer is "no".
+const NO: u8 = 1;
 /// Exit code of a wrong command line and of every error.
 const ERROR: u8 = 2;
 
@@ -43,12 +54,13 @@ pub fn main() -> ExitCode {
     };
     match dispatch(args) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::No) => ExitCode::from(1),
+        Ok(Outcome::No) => ExitCode::from(NO),
         // Whoever read the output has seen enough.
         Err(error) if error.is::<StdoutClosed>() => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("{error:#}"));
-            ExitCode::from(ERROR)
+            let refused = matches!(error.downcast_ref(), Some(ClientError::AgainstRules(_)));
+            ExitCode::from(if refused { NO } else { ERROR })
         }
     }
 }
@@ -61,22 +73,27 @@ fn dispatch(args: Args) -> anyhow::Result<Outcome> {
         Command::Run(_) => "info",
         _ => "warn",
     });
+    let (socket, out) = (|| settings::socket(&global), &mut Output::stdout());
     match command {
         Command::Run(args) => run::run(&global, args),
-        Command::Config { command } => config::config(&global, &command, &mut Output::stdout()),
-        Command::Status(args) => asking(query::status(&settings::socket(&global)?, &args, &mut Output::stdout())),
-        Command::Offenders(args) => asking(query::offenders(&settings::socket(&global)?, &args, &mut Output::stdout())),
-        Command::Ports(args) => asking(query::ports(&settings::socket(&global)?, &args, &mut Output::stdout())),
-        Command::Clients(args) => asking(query::clients(&settings::socket(&global)?, &args, &mut Output::stdout())),
-        Command::Events(args) => asking(events::events(&settings::socket(&global)?, &args, &mut Output::stdout())),
+        Command::Config { command } => config::config(&global, &command, out),
+        Command::Status(args) => asking(query::status(&socket()?, &args, out)),
+        Command::Offenders(args) => asking(query::offenders(&socket()?, &args, out)),
+        Command::Ports(args) => asking(query::ports(&socket()?, &args, out)),
+        Command::Clients(args) => asking(query::clients(&socket()?, &args, out)),
+        Command::Explain(args) => asking(explain::explain(&socket()?, &args, out)),
+        Command::Quarantine { command } => asking(change::quarantine(&socket()?, command, out)),
+        Command::Hold(args) => asking(change::hold(&socket()?, args, out)),
+        Command::Undo(args) => asking(change::undo(&socket()?, args, out)),
+        Command::Allow { command } => asking(change::allow(&socket()?, command, out)),
+        Command::Events(args) => asking(events::events(&socket()?, &args, out)),
     }
 }
 
-/// Runs a query to its end, on this thread.
-fn asking(query: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Outcome> {
+/// Asks the agent, on this thread, and waits for the answer.
+fn asking<T: Into<Outcome>>(question: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the event loop")?.block_on(query)?;
-    Ok(Outcome::Done)
+    runtime.context("cannot start the event loop")?.block_on(question).map(Into::into)
 }
 
 /// Help and version go to stdout; a command line that makes no sense is one sentence on stderr.

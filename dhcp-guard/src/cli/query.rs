@@ -1,18 +1,19 @@
-//! `status`, `offenders`, `ports`, `clients`: ask the agent, leave out what was not asked for, show the rest.
+//! `status`, `offenders`, `ports`, `clients`, `quarantine list`, `allow list`: ask the agent, leave out what was not
+//! asked for, show the rest.
 
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::{
-    args::{ClientsArgs, OffendersArgs, Place, PortsArgs, StatusArgs},
+    args::{ClientsArgs, Format, OffendersArgs, Place, PortsArgs, StatusArgs},
     output::Output,
     render,
 };
 use crate::{
     client::Client,
     mac::Mac,
-    model::{Clients, Offenders, Ports, Status},
+    model::{Allows, Clients, Offenders, Ports, Quarantines, Status},
 };
 
 /// Rows of a table, unless somebody asks for more.
@@ -77,6 +78,22 @@ pub(super) async fn clients(socket: &Path, args: &ClientsArgs, out: &mut Output)
     })
 }
 
+pub(super) async fn quarantines(socket: &Path, format: Format, out: &mut Output) -> anyhow::Result<()> {
+    let answer: Quarantines = Client::new(socket).get("/v1/quarantine").await?;
+    if format.json {
+        return out.json(&answer);
+    }
+    out.text(&render::quarantines(&answer, Timestamp::now(), out.style()))
+}
+
+pub(super) async fn allows(socket: &Path, format: Format, out: &mut Output) -> anyhow::Result<()> {
+    let answer: Allows = Client::new(socket).get("/v1/allow").await?;
+    if format.json {
+        return out.json(&answer);
+    }
+    out.text(&render::allows(&answer, Timestamp::now(), out.style()))
+}
+
 impl Place {
     fn has(&self, interface: &str, port: &str) -> bool {
         let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
@@ -91,7 +108,7 @@ fn is(mac: &str, wanted: Mac) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{args::Format, fake_agent::Agent, render::samples},
+        super::{fake_agent::Agent, render::samples},
         *,
     };
     use crate::model::{ClientReport, Offender, PortReport};
@@ -188,5 +205,26 @@ mod tests {
         let (mut out, written) = Output::buffer();
         status(&socket, &StatusArgs { format: JSON }, &mut out).await.unwrap();
         assert_eq!(serde_json::from_str::<Status>(&written.text()).unwrap().interfaces, [samples::an_interface()]);
+    }
+
+    #[tokio::test]
+    async fn lists_are_shown_as_table_and_as_json() {
+        let quarantines = samples::some_quarantines();
+        let allowed = Allows { as_of: samples::now(), allowed: vec![samples::an_allowance()] };
+        let agent = Agent::new().with("/v1/quarantine", &quarantines).with("/v1/allow", &allowed);
+        let (_dir, socket) = agent.serve();
+        let shown = async |format: Format| {
+            let (mut out, written) = Output::buffer();
+            super::quarantines(&socket, format, &mut out).await.unwrap();
+            let first = written.text();
+            let (mut out, written) = Output::buffer();
+            allows(&socket, format, &mut out).await.unwrap();
+            (first, written.text())
+        };
+        let tables = shown(Format::default()).await;
+        assert!(tables.0.starts_with("ID  ACTION") && tables.1.starts_with("PORT  "), "{tables:?}");
+        let documents = shown(JSON).await;
+        assert_eq!(serde_json::from_str::<Quarantines>(&documents.0).unwrap(), quarantines);
+        assert_eq!(serde_json::from_str::<Allows>(&documents.1).unwrap(), allowed);
     }
 }

@@ -14,10 +14,8 @@ use crate::{
 
 pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     let (config, config_path) = settings::config(global)?;
-    for (option, given) in [("--state-dir", &args.state_dir), ("--pin-dir", &args.pin_dir)] {
-        if let Some(folder) = given {
-            log::warn!("{option} {}: this version keeps nothing there", folder.display());
-        }
+    if let Some(folder) = &args.pin_dir {
+        log::warn!("--pin-dir {}: this version keeps nothing there", folder.display());
     }
     let options = Options { config_path, debug_kernel: args.debug_kernel };
     let config = with_args(config, args)?;
@@ -37,6 +35,9 @@ fn with_args(mut config: Config, args: RunArgs) -> anyhow::Result<Config> {
         config.classes.values_mut().for_each(|class| class.mode = None);
         config.ports.iter_mut().for_each(|port| port.mode = None);
     }
+    if let Some(folder) = args.state_dir {
+        config.state_dir = folder;
+    }
     if config.interfaces.is_empty() {
         bail!("nothing to guard: name an interface with -i IF, or in `interfaces` of {DEFAULT_FILE}");
     }
@@ -50,6 +51,8 @@ fn with_args(mut config: Config, args: RunArgs) -> anyhow::Result<Config> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::{cli::args::ModeArg, model::Mode};
 
@@ -61,7 +64,9 @@ mod tests {
     fn the_command_line_wins() {
         let file = Config { interfaces: vec!["eth0".into()], ..Config::default() };
         assert_eq!(with_args(file.clone(), RunArgs::default()).unwrap(), file);
-        let config = with_args(file, RunArgs { mode: Some(ModeArg::Monitor), ..args(&["tap1", "tap2"]) }).unwrap();
+        let more = RunArgs { mode: Some(ModeArg::Monitor), state_dir: Some("s".into()), ..args(&["tap1", "tap2"]) };
+        let config = with_args(file, more).unwrap();
+        assert_eq!(config.state_dir, Path::new("s"));
         assert_eq!((config.interfaces, config.mode), (vec!["tap1".into(), "tap2".into()], Mode::Monitor));
     }
 
@@ -81,6 +86,8 @@ mod tests {
         let error = |args| with_args(Config::default(), args).unwrap_err().to_string();
         assert!(error(args(&[])).starts_with("nothing to guard: name an interface with -i IF"));
         assert!(error(args(&["eth0", "eth0"])).contains("`eth0` is listed twice"));
+        let no_folder = RunArgs { state_dir: Some("".into()), ..args(&["eth0"]) };
+        assert!(error(no_folder).ends_with("state_dir: this is no folder's path, name one"));
         assert!(error(args(&["a b"])).contains("cannot be the name of an interface"));
     }
 }

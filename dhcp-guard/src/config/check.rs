@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, ops::RangeInclusive, os::unix::ffi::OsStrExt};
 
 use dhcp_guard_common::layout::MAX_PORTS;
 
-use super::{Class, Config, KeyPath, Problem, ProblemKind, keys};
-use crate::mac::Mac;
+use super::{ActuatorName, Class, Config, KeyPath, Problem, ProblemKind, keys};
+use crate::{actuators::Endpoint, mac::Mac};
 
 const MILLION: u32 = 1_000_000;
 const DAY_S: u32 = 86_400;
@@ -13,6 +13,9 @@ const DAY_S: u32 = 86_400;
 /// Most allowed clients. The kernel's table for rules about single clients has room for twice as many: the other half is
 /// for quarantine.
 const MAX_ALLOWED_CLIENTS: usize = 2048;
+
+/// Most older files of the audit log.
+pub const MAX_KEPT_FILES: u32 = 100;
 
 /// A number of the configuration: its name, its value, and what is permitted for it.
 pub(super) type Number = (KeyPath, u32, RangeInclusive<u32>);
@@ -43,9 +46,13 @@ impl Config {
         self.check_known_clients(&mut found);
         self.check_allowed(&mut found);
         self.check_capacity(&mut found);
+        self.check_actuators(&mut found);
         let socket = self.socket.as_os_str().as_bytes().len();
         if !(1..108).contains(&socket) {
             found.add(["socket"].into(), ProblemKind::SocketPath(socket));
+        }
+        if self.state_dir.as_os_str().is_empty() {
+            found.add(["state_dir"].into(), ProblemKind::NoFolder);
         }
         found.0
     }
@@ -53,7 +60,7 @@ impl Config {
     /// Every number that is set.
     pub(super) fn numbers(&self) -> Vec<Number> {
         let (limits, detection, capacity) = (&self.limits, &self.detection, &self.capacity);
-        let (host, learning) = (&self.host, &self.learning);
+        let (host, learning, audit) = (&self.host, &self.learning, &self.audit);
         let mut numbers = vec![
             (["limits", "client_rate_pps"].into(), limits.client_rate_pps, 1..=MILLION),
             (["limits", "client_burst"].into(), limits.client_burst, 1..=MILLION),
@@ -72,12 +79,28 @@ impl Config {
             (["detection", "offender_windows"].into(), detection.offender_windows, 1..=3_600),
             (["detection", "recover_after_s"].into(), detection.recover_after_s, 1..=DAY_S),
             (["detection", "remember_s"].into(), detection.remember_s, 0..=7 * DAY_S),
+            (["audit", "max_bytes"].into(), audit.max_bytes, 10_000..=1_000 * MILLION),
+            (["audit", "keep"].into(), audit.keep, 1..=MAX_KEPT_FILES),
             (["capacity", "ports"].into(), capacity.ports, 1..=MAX_PORTS),
             (["capacity", "known_clients"].into(), capacity.known_clients, 1..=MILLION),
             (["capacity", "strangers"].into(), capacity.strangers, 1_024..=MILLION),
         ];
+        numbers.extend(self.actuator_numbers());
         numbers.extend(self.classes.iter().flat_map(|(name, class)| class_numbers(name, class)));
         numbers
+    }
+
+    /// Those of the actuators.
+    fn actuator_numbers(&self) -> impl Iterator<Item = Number> {
+        let command = self.actuators.command.iter();
+        let command = command.map(|command| (["actuator", "command", "timeout_s"].into(), command.timeout_s, 1..=300));
+        let webhook = self.actuators.webhook.iter().flat_map(|webhook| {
+            [
+                (["actuator", "webhook", "timeout_s"].into(), webhook.timeout_s, 1..=60),
+                (["actuator", "webhook", "attempts"].into(), webhook.attempts, 1..=10),
+            ]
+        });
+        command.chain(webhook)
     }
 
     fn check_interfaces(&self, found: &mut Found) {
@@ -173,6 +196,39 @@ impl Config {
         found.capacity("port", ports, "ports", self.capacity.ports);
         found.capacity("known client", self.known_clients.len(), "known_clients", self.capacity.known_clients);
     }
+
+    fn check_actuators(&self, found: &mut Found) {
+        for (name, class) in &self.classes {
+            let key = KeyPath::from(["class", name, "actuators"]);
+            for (i, actuator) in class.actuators.iter().enumerate() {
+                let key = key.index(i);
+                if class.actuators[..i].contains(actuator) {
+                    found.add(key, ProblemKind::DuplicateActuator(*actuator));
+                } else if !self.has_actuator(*actuator) {
+                    found.add(key, ProblemKind::UnconfiguredActuator(*actuator));
+                }
+            }
+        }
+        if let Some(command) = &self.actuators.command {
+            let absolute = command.argv.first().is_some_and(|program| program.starts_with('/'));
+            if !absolute || command.argv.iter().any(|word| word.contains('\0')) {
+                found.add(["actuator", "command", "argv"].into(), ProblemKind::Argv);
+            }
+        }
+        if let Some(webhook) = &self.actuators.webhook
+            && let Err(reason) = webhook.url.parse::<Endpoint>()
+        {
+            found.add(["actuator", "webhook", "url"].into(), ProblemKind::Url(reason));
+        }
+    }
+
+    fn has_actuator(&self, name: ActuatorName) -> bool {
+        match name {
+            ActuatorName::LinkDown => true,
+            ActuatorName::Command => self.actuators.command.is_some(),
+            ActuatorName::Webhook => self.actuators.webhook.is_some(),
+        }
+    }
 }
 
 /// The numbers that a class has set.
@@ -242,7 +298,7 @@ impl Found {
 mod tests {
     use super::*;
     use crate::{
-        config::{Allow, KnownClient, Port},
+        config::{Allow, Command, KnownClient, Port, Webhook},
         mac::Mac,
     };
 
@@ -281,6 +337,8 @@ mod tests {
         assert!(rejected(|c| c.detection.offender_windows = 0).contains("1 to 3,600"));
         assert!(rejected(|c| c.detection.recover_after_s = 86_401).contains("1 to 86,400"));
         assert!(rejected(|c| c.detection.remember_s = 604_801).contains("0 to 604,800"));
+        assert!(rejected(|c| c.audit.max_bytes = 9_999).contains("10,000 to 1,000,000,000"));
+        assert!(rejected(|c| c.audit.keep = 0).contains("1 to 100"));
         assert!(rejected(|c| c.capacity.ports = 4_097).contains("1 to 4,096"));
         assert!(rejected(|c| c.capacity.known_clients = 0).contains("1 to 1,000,000"));
         assert!(rejected(|c| c.capacity.strangers = 1_023).contains("1,024 to 1,000,000"));
@@ -296,6 +354,20 @@ mod tests {
         assert_eq!(
             problems(|c| _ = c.classes.insert("x".into(), own)),
             ["class.x.discover_share_percent: 101 is out of range, use 1 to 100"]
+        );
+        let command = |timeout_s| Command { argv: vec!["/bin/true".into()], timeout_s };
+        assert_eq!(
+            problems(|c| c.actuators.command = Some(command(301))),
+            ["actuator.command.timeout_s: 301 is out of range, use 1 to 300"]
+        );
+        assert!(problems(|c| c.actuators.command = Some(command(300))).is_empty());
+        let webhook = Webhook { url: "http://noc/".into(), secret_file: None, timeout_s: 0, attempts: 11 };
+        assert_eq!(
+            problems(|c| c.actuators.webhook = Some(webhook)),
+            [
+                "actuator.webhook.timeout_s: 0 is out of range, use 1 to 60",
+                "actuator.webhook.attempts: 11 is out of range, use 1 to 10"
+            ]
         );
         assert!(problems(|c| c.detection.remember_s = 0).is_empty());
     }
@@ -410,6 +482,37 @@ mod tests {
     }
 
     #[test]
+    fn a_class_names_actuators_that_there_are_once() {
+        let class = |actuators: &[ActuatorName]| Class { actuators: actuators.into(), ..Class::with_rate(1, 1) };
+        let problems = problems(|c| {
+            _ = c.classes.insert("x".into(), class(&[ActuatorName::LinkDown, ActuatorName::LinkDown]));
+            _ = c.classes.insert("y".into(), class(&[ActuatorName::Webhook]));
+        });
+        assert_eq!(
+            problems,
+            [
+                "class.x.actuators[1]: `link_down` is listed twice, remove one",
+                "class.y.actuators[0]: nothing says what `webhook` is to do, add a table [actuator.webhook]",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_actuator_must_be_able_to_act() {
+        let argv = |argv: &[&str]| {
+            let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+            problems(|c| c.actuators.command = Some(Command { argv, timeout_s: 1 }))
+        };
+        let sentence =
+            "actuator.command.argv: the first word must be the absolute path of a program, no word may hold NUL";
+        assert_eq!([argv(&[]), argv(&["sh"]), argv(&["/bin/sh", "a\0b"])], [[sentence], [sentence], [sentence]]);
+        assert!(argv(&["/bin/sh", "-c", ""]).is_empty());
+        let webhook = Webhook { url: "https://noc/".into(), secret_file: None, timeout_s: 1, attempts: 1 };
+        let refused = problems(|c| c.actuators.webhook = Some(webhook));
+        assert!(refused[0].starts_with("actuator.webhook.url: https is not spoken here"), "{refused:?}");
+    }
+
+    #[test]
     fn tables_must_be_large_enough() {
         let problems = problems(|c| {
             c.capacity.ports = 2;
@@ -435,6 +538,7 @@ mod tests {
         assert!(problems(|c| c.interfaces = vec!["fifteen-letters".into(), "eth0.100".into()]).is_empty());
         assert_eq!(problems(|c| c.socket = "".into()), ["socket: a socket's path has 1 to 107 bytes, this one has 0"]);
         assert_eq!(problems(|c| c.socket = "s".repeat(108).into()).len(), 1);
+        assert_eq!(problems(|c| c.state_dir = "".into()), ["state_dir: this is no folder's path, name one"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::{ActuatorName, AutoQuarantine};
 use crate::model::Mode;
 
 /// A port class. What is an option here and not set is as in [`Limits`](super::Limits), or as the agent's.
@@ -35,6 +36,12 @@ pub struct Class {
     /// Drop a message that names another hardware address than the frame it came in.
     #[serde(default)]
     pub drop_chaddr_mismatch: bool,
+    /// What automatic quarantine may do here.
+    #[serde(default)]
+    pub quarantine: AutoQuarantine,
+    /// What a quarantine sets in motion beside the data plane.
+    #[serde(default)]
+    pub actuators: Vec<ActuatorName>,
 }
 
 impl Class {
@@ -75,7 +82,7 @@ impl Class {
         }
     }
 
-    /// Which keys a trusted class has set in vain: nothing but its own limit applies.
+    /// Which keys a trusted class has set in vain: nothing but its own limit applies, and no quarantine is automatic.
     pub(super) fn without_effect(&self) -> Vec<&'static str> {
         if !self.trusted {
             return Vec::new();
@@ -89,6 +96,7 @@ impl Class {
             ("discover_share_percent", self.discover_share_percent.is_some()),
             ("new_clients_per_s", self.new_clients_per_s.is_some()),
             ("drop_chaddr_mismatch", self.drop_chaddr_mismatch),
+            ("quarantine", self.quarantine == AutoQuarantine::Isolate),
         ];
         keys.into_iter().filter(|(_, set)| *set).map(|(key, _)| key).collect()
     }
@@ -133,6 +141,8 @@ mod tests {
     fn what_a_trusted_class_sets_in_vain_is_named() {
         let mut class = Class { client_burst: Some(3), drop_chaddr_mismatch: true, ..Class::trusted() };
         assert_eq!(class.without_effect(), ["client_burst", "drop_chaddr_mismatch"]);
+        class.quarantine = AutoQuarantine::Isolate;
+        assert_eq!(class.without_effect(), ["client_burst", "drop_chaddr_mismatch", "quarantine"]);
         class.trusted = false;
         assert!(class.without_effect().is_empty());
     }

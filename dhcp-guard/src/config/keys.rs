@@ -3,7 +3,10 @@
 
 use serde_json::Value;
 
-use super::{Allow, Class, Config, KeyPath, KnownClient, Port, Segment};
+use super::{
+    ActuatorName, Actuators, Allow, AutoQuarantine, Class, Command, Config, KeyPath, KnownClient, Port, Segment,
+    Webhook,
+};
 use crate::{mac::Mac, model::Mode};
 
 /// Name of the class, in [`exemplar`], in which everything is set.
@@ -25,6 +28,8 @@ pub(super) fn exemplar() -> Config {
         discover_share_percent: Some(100),
         new_clients_per_s: Some(128),
         drop_chaddr_mismatch: false,
+        quarantine: AutoQuarantine::Mute,
+        actuators: vec![ActuatorName::LinkDown, ActuatorName::Command, ActuatorName::Webhook],
     };
     let mut config = Config {
         inventory: Some("inventory.csv".into()),
@@ -36,10 +41,23 @@ pub(super) fn exemplar() -> Config {
         }],
         known_clients: vec![KnownClient { interface: interface.clone(), vlans: vlans.clone(), mac }],
         allowed: vec![Allow { interface, vlans, mac: Some(mac) }],
+        actuators: actuators(),
         ..Config::default()
     };
     config.classes.insert(EXEMPLARY_CLASS.to_owned(), class);
     config
+}
+
+fn actuators() -> Actuators {
+    Actuators {
+        command: Some(Command { argv: vec!["/usr/local/bin/quarantine".to_owned()], timeout_s: 10 }),
+        webhook: Some(Webhook {
+            url: "http://noc.example:8080/dhcp-guard".to_owned(),
+            secret_file: Some("webhook.secret".into()),
+            timeout_s: 5,
+            attempts: 4,
+        }),
+    }
 }
 
 fn all_keys() -> Value {
@@ -104,6 +122,7 @@ mod tests {
             (KeyPath::from(["class", "of-my-own", "client_rate"]), Some("client_rate_pps")),
             (KeyPath::from(["allow"]).index(0).key("interfaces"), Some("interface")),
             (KeyPath::from(["known_clients"]), Some("known_client")),
+            (KeyPath::from(["actuator", "webhook", "timeout"]), Some("timeout_s")),
             (KeyPath::from(["zzz"]), None),
         ];
         for (path, nearest) in cases {

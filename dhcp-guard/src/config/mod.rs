@@ -1,12 +1,13 @@
 //! The configuration: defaults, the TOML file, and what both must satisfy.
 //!
-//! - here: the types and their defaults; `class`: port classes
+//! - here: the types and their defaults; `class`: port classes; `actuator`: what a quarantine sets in motion
 //! - `rules`: what follows from them for a port ([`Config::rules_of`])
 //! - `read`: from the text of a file to the types, with the line of each problem
 //! - `keys`: which keys exist, from the types themselves
 //! - `check`: what the values must satisfy; `warn`: what they should
 //! - `problem`: the sentences
 
+mod actuator;
 mod check;
 mod class;
 mod keys;
@@ -23,7 +24,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    check::port_name,
+    actuator::{ActuatorName, Actuators, AutoQuarantine, Command, Webhook},
+    check::{MAX_KEPT_FILES, port_name},
     class::Class,
     path::{KeyPath, Segment},
     problem::{ConfigError, Problem, ProblemKind},
@@ -35,6 +37,8 @@ use crate::{mac::Mac, model::Mode};
 pub const DEFAULT_FILE: &str = "/etc/dhcp-guard/dhcp-guard.toml";
 /// The control API's socket, unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/dhcp-guard/agent.sock";
+/// The folder for what survives a restart, unless configured otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/dhcp-guard";
 
 /// Everything that can be configured. Every key has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +52,8 @@ pub struct Config {
     pub default_class: String,
     /// Path of the control API's Unix socket.
     pub socket: PathBuf,
+    /// Folder for what survives a restart, and for the audit log.
+    pub state_dir: PathBuf,
     /// CSV file that gives ports and MACs the name of a machine.
     pub inventory: Option<PathBuf>,
     /// What happens to servers' messages from ports that are not trusted.
@@ -72,6 +78,11 @@ pub struct Config {
     pub learning: Learning,
     /// When someone is an offender.
     pub detection: Detection,
+    /// How long the audit log is.
+    pub audit: Audit,
+    /// What the actuators need to know.
+    #[serde(rename = "actuator")]
+    pub actuators: Actuators,
     /// Sizes of the kernel's tables.
     pub capacity: Capacity,
 }
@@ -188,6 +199,16 @@ pub struct Detection {
     pub remember_s: u32,
 }
 
+/// How long the audit log is: `max_bytes` in each of `keep + 1` files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Audit {
+    /// Bytes in one file; 10,000 to 1,000,000,000.
+    pub max_bytes: u32,
+    /// Older files that are kept beside the present one; 1 to 100.
+    pub keep: u32,
+}
+
 /// Sizes of the kernel's tables; they are allocated at the start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -207,6 +228,7 @@ impl Default for Config {
             mode: Mode::default(),
             default_class: "metal".to_owned(),
             socket: PathBuf::from(DEFAULT_SOCKET),
+            state_dir: PathBuf::from(DEFAULT_STATE_DIR),
             inventory: None,
             rogue_servers: RogueServers::default(),
             limits: Limits::default(),
@@ -217,6 +239,8 @@ impl Default for Config {
             allowed: Vec::new(),
             learning: Learning::default(),
             detection: Detection::default(),
+            audit: Audit::default(),
+            actuators: Actuators::default(),
             capacity: Capacity::default(),
         }
     }
@@ -257,6 +281,13 @@ impl Default for Detection {
     }
 }
 
+impl Default for Audit {
+    fn default() -> Self {
+        // A record has some 500 bytes: 20,000 records in a file, and never more than 100 MB on the disk.
+        Self { max_bytes: 10_000_000, keep: 9 }
+    }
+}
+
 impl Default for Capacity {
     fn default() -> Self {
         Self { ports: 1024, known_clients: 16_384, strangers: 65_536 }
@@ -289,6 +320,8 @@ mod tests {
         assert_eq!((learning.per_port_per_minute, learning.per_port_max), (10, 256));
         let detection = &defaults.detection;
         assert_eq!((detection.offender_windows, detection.recover_after_s, detection.remember_s), (3, 60, 600));
+        assert_eq!(defaults.audit, Audit { max_bytes: 10_000_000, keep: 9 });
+        assert_eq!(defaults.state_dir, PathBuf::from("/var/lib/dhcp-guard"));
         let capacity = &defaults.capacity;
         assert_eq!((capacity.ports, capacity.known_clients, capacity.strangers), (1024, 16_384, 65_536));
         assert_eq!(defaults.mode, Mode::Enforce);
@@ -330,7 +363,11 @@ mod tests {
             rate_pps = 1
             burst = 1
             mode = 'monitor'
-            discover_share_percent = 3",
+            discover_share_percent = 3
+            quarantine = 'off'
+            actuators = ['link_down', 'webhook']
+            [actuator.webhook]
+            url = 'http://noc.example/dhcp'",
         );
         assert_eq!(Config::from_toml(&toml::to_string(&config).unwrap()).unwrap(), config);
     }

@@ -3,11 +3,12 @@
 use std::{fmt, io, path::PathBuf};
 
 use crate::{
+    actuators::EndpointError,
     human::{count, counted},
     mac::Mac,
 };
 
-use super::KeyPath;
+use super::{ActuatorName, KeyPath};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +170,21 @@ pub enum ProblemKind {
     /// The path cannot be that of a Unix socket.
     #[error("a socket's path has 1 to 107 bytes, this one has {0}")]
     SocketPath(usize),
+    /// The path is empty.
+    #[error("this is no folder's path, name one")]
+    NoFolder,
+    /// The class lists the actuator twice.
+    #[error("`{0}` is listed twice, remove one")]
+    DuplicateActuator(ActuatorName),
+    /// The class asks for an actuator that has no table.
+    #[error("nothing says what `{0}` is to do, add a table [actuator.{0}]")]
+    UnconfiguredActuator(ActuatorName),
+    /// Not the words of a command.
+    #[error("the first word must be the absolute path of a program, no word may hold NUL")]
+    Argv,
+    /// Not an address that the webhook can use.
+    #[error("{0}")]
+    Url(EndpointError),
 }
 
 fn whom(mac: Option<Mac>, port: &str) -> String {

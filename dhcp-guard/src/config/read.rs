@@ -11,8 +11,8 @@ use toml::{
 use super::{Config, ConfigError, KeyPath, Problem, ProblemKind, Segment, keys};
 
 impl Config {
-    /// Reads and validates a file. A relative path of the inventory counts from the file's folder, not from wherever the
-    /// agent happens to be started.
+    /// Reads and validates a file. A relative path of the inventory, the state or a secret counts from the file's folder, not from
+    /// wherever the agent happens to be started.
     ///
     /// # Errors
     /// The file cannot be read, or is not valid; then with everything that is wrong.
@@ -22,8 +22,13 @@ impl Config {
         match String::from_utf8(bytes) {
             Ok(text) => {
                 let mut config = Self::from_toml(&text).map_err(invalid)?;
-                if let (Some(inventory), Some(folder)) = (&mut config.inventory, path.parent()) {
-                    *inventory = folder.join(&*inventory);
+                if let Some(folder) = path.parent() {
+                    config.inventory = config.inventory.map(|inventory| folder.join(inventory));
+                    config.state_dir = folder.join(config.state_dir);
+                }
+                let secret = config.actuators.webhook.as_mut().and_then(|webhook| webhook.secret_file.as_mut());
+                if let (Some(secret), Some(folder)) = (secret, path.parent()) {
+                    *secret = folder.join(&*secret);
                 }
                 Ok(config)
             }
@@ -182,13 +187,37 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_inventory_is_beside_the_file() {
+    fn a_relative_path_is_beside_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("dhcp-guard.toml");
-        fs::write(&file, "inventory = \"machines.csv\"\n").unwrap();
-        assert_eq!(Config::load(&file).unwrap().inventory, Some(dir.path().join("machines.csv")));
+        fs::write(&file, "inventory = \"machines.csv\"\nstate_dir = \"state\"\n").unwrap();
+        let config = Config::load(&file).unwrap();
+        assert_eq!(config.inventory, Some(dir.path().join("machines.csv")));
+        assert_eq!(config.state_dir, dir.path().join("state"));
         fs::write(&file, "inventory = \"/etc/machines.csv\"\n").unwrap();
-        assert_eq!(Config::load(&file).unwrap().inventory, Some("/etc/machines.csv".into()));
+        let config = Config::load(&file).unwrap();
+        assert_eq!(config.inventory, Some("/etc/machines.csv".into()));
+        assert_eq!(config.state_dir, Path::new("/var/lib/dhcp-guard"));
+    }
+
+    #[test]
+    fn a_relative_secret_is_beside_the_file_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("dhcp-guard.toml");
+        fs::write(&file, "[actuator.webhook]\nurl = \"http://noc/\"\nsecret_file = \"noc.secret\"\n").unwrap();
+        let webhook = Config::load(&file).unwrap().actuators.webhook.unwrap();
+        assert_eq!(webhook.secret_file, Some(dir.path().join("noc.secret")));
+    }
+
+    #[test]
+    fn an_unknown_actuator_is_refused_in_one_sentence() {
+        assert_eq!(
+            problems("[class.mine]\nrate_pps = 1\nburst = 1\nactuators = ['link_up']\nquarantine = 'mutes'"),
+            [
+                "line 4: class.mine.actuators[0]: unknown variant `link_up`, expected one of `link_down`, `command`, `webhook`",
+                "line 5: class.mine.quarantine: unknown variant `mutes`, expected one of `off`, `mute`, `isolate`",
+            ]
+        );
     }
 
     #[test]

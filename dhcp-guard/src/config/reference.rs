@@ -27,8 +27,8 @@ fn as_it_stands_it_is_the_defaults() {
 #[test]
 fn uncommented_it_still_is_the_defaults_but_for_what_has_none() {
     let uncommented = Config::from_toml(&uncommented()).unwrap();
-    let Config { inventory, ports, known_clients, allowed, classes, .. } = uncommented.clone();
-    assert!(inventory.is_some());
+    let Config { inventory, ports, known_clients, allowed, classes, actuators, .. } = uncommented.clone();
+    assert!(inventory.is_some() && actuators.command.is_some() && actuators.webhook.is_some());
     assert_eq!((ports.len(), known_clients.len(), allowed.len()), (1, 1, 1));
     let built_in: BTreeMap<_, _> = classes
         .iter()
@@ -36,7 +36,8 @@ fn uncommented_it_still_is_the_defaults_but_for_what_has_none() {
         .map(|(n, c)| (n.clone(), c.clone()))
         .collect();
     assert_eq!((built_in, classes.len()), (Config::default().classes, 5));
-    assert_eq!(uncommented, Config { inventory, ports, known_clients, allowed, classes, ..Config::default() });
+    let unchanged = Config { inventory, ports, known_clients, allowed, classes, actuators, ..Config::default() };
+    assert_eq!(uncommented, unchanged);
 }
 
 /// A built-in class leaves out what it does not set; a class of one's own shows everything.

@@ -1,6 +1,6 @@
 //! What a port is held to: its class, and over the general limits whatever the class has of its own.
 
-use super::{Class, Config, Port};
+use super::{ActuatorName, AutoQuarantine, Class, Config, Port};
 use crate::model::Mode;
 
 /// Everything that is decided about a port, with all defaults filled in. Units and ranges are those of
@@ -27,6 +27,10 @@ pub struct Rules {
     pub new_clients_per_s: u32,
     /// Messages that name another hardware address than their frame are dropped.
     pub drop_chaddr_mismatch: bool,
+    /// What automatic quarantine may do; nothing, if the port is trusted.
+    pub quarantine: AutoQuarantine,
+    /// What any quarantine sets in motion beside the data plane.
+    pub actuators: Vec<ActuatorName>,
 }
 
 impl Config {
@@ -59,6 +63,8 @@ impl Config {
             ),
             new_clients_per_s: class.new_clients_per_s.unwrap_or(limits.new_clients_per_s),
             drop_chaddr_mismatch: class.drop_chaddr_mismatch,
+            quarantine: if class.trusted { AutoQuarantine::Off } else { class.quarantine },
+            actuators: class.actuators,
         }
     }
 
@@ -164,6 +170,8 @@ mod tests {
             client_v6: (1, 20),
             new_clients_per_s: 128,
             drop_chaddr_mismatch: false,
+            quarantine: AutoQuarantine::Mute,
+            actuators: vec![],
         };
         assert_eq!(Config::default().rules_of("eth0", &[]), expected);
     }
@@ -192,6 +200,20 @@ mod tests {
         assert!(rules.drop_chaddr_mismatch);
         let metal = Config { default_class: "metal".into(), ..config }.rules_of("eth0", &[]);
         assert_eq!((metal.discover, metal.client_v4), (Some((20, 100)), (2, 7)));
+    }
+
+    #[test]
+    fn what_a_quarantine_does_is_the_class_s_and_nothing_by_itself_to_a_trusted_port() {
+        let class = "rate_pps = 1\nburst = 1\nquarantine = 'isolate'\nactuators = ['link_down']\n";
+        let config = config(&format!(
+            "default_class = 'a'\n[class.a]\n{class}[class.b]\n{class}trusted = true\n[[port]]\ninterface = 'up0'\nclass = 'b'"
+        ));
+        let of = |interface| {
+            let rules = config.rules_of(interface, &[]);
+            (rules.quarantine, rules.actuators)
+        };
+        assert_eq!(of("eth0"), (AutoQuarantine::Isolate, vec![ActuatorName::LinkDown]));
+        assert_eq!(of("up0"), (AutoQuarantine::Off, vec![ActuatorName::LinkDown]), "by hand it can be quarantined");
     }
 
     #[test]

@@ -6,9 +6,12 @@
 //! * [`window`]: what happened to one client or port since the last observation.
 //! * [`standing`]: the state machine of one client or port.
 //! * [`learning`]: which strangers become known clients.
+//! * [`sanction`]: who has deserved a quarantine. [`systemic`]: when nobody has.
 
 pub mod learning;
+pub mod sanction;
 pub mod standing;
+pub mod systemic;
 pub mod window;
 
 use std::{collections::HashMap, time::Duration};

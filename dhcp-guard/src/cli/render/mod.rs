@@ -1,9 +1,13 @@
 //! How answers look. Pure functions from the answer and the present time to text; every text ends with a line end.
 
+mod allows;
+mod changed;
 mod clients;
 mod events;
+mod explain;
 mod offenders;
 mod ports;
+mod quarantines;
 #[cfg(test)]
 pub(super) mod samples;
 mod status;
@@ -11,10 +15,14 @@ mod table;
 mod words;
 
 pub(super) use self::{
+    allows::allows,
+    changed::changed,
     clients::clients,
     events::{event, events, missed_events},
+    explain::{explained, nobody_to_explain},
     offenders::{no_offenders, offenders},
     ports::ports,
+    quarantines::quarantines,
     status::status,
 };
 use crate::human::counted;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     human::{ago, counted, rate},
-    model::{Kind, Offender, Offenders, Ports, State},
+    model::{Kind, Offender, Offenders, PortReport, Ports, State},
 };
 
 pub(crate) fn offenders(answer: &Offenders, now: Timestamp, style: Style) -> String {
@@ -41,7 +41,20 @@ pub(crate) fn offenders(answer: &Offenders, now: Timestamp, style: Style) -> Str
             words::limit(&offender.reason).into(),
         ]);
     }
-    table.render()
+    table.render() + &held_back(answer, style)
+}
+
+/// Whoever would be in quarantine, and is not, is worth a question: nobody but a person can do more about them.
+fn held_back(answer: &Offenders, style: Style) -> String {
+    let mut held_back = answer.offenders.iter().filter(|offender| offender.state == State::HeldBack);
+    let Some(first) = held_back.next() else { return String::new() };
+    let mac = first.mac.as_deref().map_or_else(String::new, |mac| format!("/{mac}"));
+    let line = format!(
+        "{} held back from quarantine: `dhcp-guard explain {}{mac}` says why",
+        held_back.count() + 1,
+        words::plain(&first.port)
+    );
+    style.paint(Tone::Warn, &line) + "\n"
 }
 
 fn who(offender: &Offender) -> Cell {
@@ -54,7 +67,13 @@ fn who(offender: &Offender) -> Cell {
 /// Nobody: who was watched, and whether somebody is about to become one.
 pub(crate) fn no_offenders(ports: &Ports, now: Timestamp) -> String {
     let clients = ports.ports.iter().map(|port| port.clients).sum();
-    let over = ports.ports.iter().filter(|port| port.drop_rate_pps > 0 || port.state != State::Normal).count();
+    // What a quarantine drops is no news.
+    let over = |port: &&PortReport| match port.state {
+        State::OverLimit => true,
+        State::Quarantined => false,
+        _ => port.drop_rate_pps > 0,
+    };
+    let over = ports.ports.iter().filter(over).count();
     let meaning = match over {
         0 => "nobody is over their limit".to_owned(),
         n => {
@@ -72,7 +91,6 @@ pub(crate) fn no_offenders(ports: &Ports, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::samples::*, *};
-    use crate::model::PortReport;
 
     #[test]
     fn an_offender_has_a_name_a_place_and_a_reason() {
@@ -104,6 +122,33 @@ recovered  -              (whole port)       tap7        0 pps  50 pps  (1,500 w
     }
 
     #[test]
+    fn every_state_has_a_word_and_whoever_is_held_back_a_hint() {
+        let states = [
+            State::Quarantined,
+            State::HeldBack,
+            State::Candidate,
+            State::Probation,
+            State::Offender,
+            State::Recovered,
+        ];
+        let offender = |state| Offender { state, server_id: None, server_name: None, ..an_offender() };
+        let answer = Offenders { as_of: now(), offenders: states.map(offender).into() };
+        assert_eq!(
+            offenders(&answer, now(), PLAIN),
+            "\
+STATE        MACHINE  MAC                PORT         RATE  LIMIT    DROPPED  SINCE      LAST SEEN  REASON
+quarantined  -        02:00:5e:10:00:01  eth0.100  4.1 M/s  2 pps  1,234,567  3 min ago  now        over the limit for one client
+held back    -        02:00:5e:10:00:01  eth0.100  4.1 M/s  2 pps  1,234,567  3 min ago  now        over the limit for one client
+candidate    -        02:00:5e:10:00:01  eth0.100  4.1 M/s  2 pps  1,234,567  3 min ago  now        over the limit for one client
+probation    -        02:00:5e:10:00:01  eth0.100  4.1 M/s  2 pps  1,234,567  3 min ago  now        over the limit for one client
+offender     -        02:00:5e:10:00:01  eth0.100  4.1 M/s  2 pps  1,234,567  3 min ago  now        over the limit for one client
+recovered    -        02:00:5e:10:00:01  eth0.100  4.1 M/s  2 pps  1,234,567  3 min ago  now        over the limit for one client
+1 held back from quarantine: `dhcp-guard explain eth0.100/02:00:5e:10:00:01` says why
+"
+        );
+    }
+
+    #[test]
     fn a_relayed_offender_names_its_relay() {
         let relayed = Offender { relay: Some("10.0.0.1".into()), ..an_offender() };
         let text = offenders(&Offenders { as_of: now(), offenders: vec![relayed] }, now(), PLAIN);
@@ -123,5 +168,10 @@ recovered  -              (whole port)       tap7        0 pps  50 pps  (1,500 w
             "no offenders: nobody is over their limit for long enough yet, but packets are, on 1 port (4 clients, \
              2 ports watched, as of 1 s ago)\n"
         );
+        for state in [State::Quarantined, State::Probation, State::Recovered] {
+            let drop_rate_pps = if state == State::Quarantined { 4_000 } else { 0 };
+            let ports = Ports { as_of: now(), ports: vec![PortReport { state, drop_rate_pps, ..a_port() }] };
+            assert!(no_offenders(&ports, now()).starts_with("no offenders: nobody is over their limit ("), "{state:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::Style;
-use crate::model::*;
+use crate::{governor::Sanction, model::*};
 
 pub(crate) const PLAIN: Style = Style { color: false };
 
@@ -142,5 +142,96 @@ pub(crate) fn an_event() -> Event {
         mac: Some("02:00:5e:10:00:01".into()),
         server_id: Some("em-17".into()),
         message: "em-17 sends 4,000 DHCP packets a second".into(),
+    }
+}
+
+pub(crate) fn covered(port: &str, mac: Option<&str>) -> Covered {
+    let interface = port.split('.').next().unwrap().into();
+    let vlans = port.split('.').skip(1).map(|vlan| vlan.parse().unwrap()).collect();
+    Covered { interface, port: port.into(), vlans, mac: mac.map(Into::into) }
+}
+
+/// By the engine, of one client.
+pub(crate) fn a_quarantine() -> QuarantineReport {
+    let at = |ms| Some(before(210) + SignedDuration::from_millis(ms));
+    let outcome = |actuator: &str, took_ms, error: Option<&str>| OutcomeReport {
+        actuator: actuator.into(),
+        at: before(200),
+        error: error.map(Into::into),
+        took_ms,
+    };
+    QuarantineReport {
+        id: 7,
+        kind: Kind::Client,
+        covers: vec![covered("eth0.100", Some("02:00:5e:10:00:01"))],
+        server_id: Some("em-17".into()),
+        server_name: Some("web-3".into()),
+        owner: Some("acme".into()),
+        action: Sanction::Mute,
+        by: "engine".into(),
+        reason: "4.1 M/s for 10 s, its limit is 2 pps".into(),
+        since: before(200),
+        expires_at: before(-160),
+        expires_in_s: 160,
+        repeat: 1,
+        times: Some(Times { first_excess: at(0), detected: at(3_140), quarantined: at(10_200), notified: at(10_650) }),
+        outcomes: vec![outcome("data_plane", 2, None), outcome("webhook", 5_000, Some("no answer within 5 s"))],
+    }
+}
+
+/// One by a person, of a machine with two places, and one by the engine.
+pub(crate) fn some_quarantines() -> Quarantines {
+    let by_hand = QuarantineReport {
+        id: 8,
+        kind: Kind::Port,
+        covers: vec![covered("tap7", None), covered("eth0.200", Some("02:00:5e:10:00:02"))],
+        server_id: Some("em-18".into()),
+        server_name: None,
+        action: Sanction::Isolate,
+        by: "alice".into(),
+        reason: "floods, ticket 4711".into(),
+        since: before(30),
+        expires_at: before(-3600),
+        expires_in_s: 3600,
+        repeat: 0,
+        times: None,
+        outcomes: vec![],
+        ..a_quarantine()
+    };
+    Quarantines { as_of: before(1), hold: None, quarantines: vec![by_hand, a_quarantine()] }
+}
+
+pub(crate) fn an_allowance() -> AllowReport {
+    AllowReport {
+        who: covered("eth0.100", Some("02:00:5e:10:00:01")),
+        by: "alice".into(),
+        reason: Some("boots 300 machines tonight".into()),
+        since: Some(before(200)),
+        expires_at: Some(before(-7_000)),
+    }
+}
+
+/// Of the client in [`a_quarantine`].
+pub(crate) fn an_explanation() -> Explanation {
+    Explanation {
+        kind: Kind::Client,
+        who: covered("eth0.100", Some("02:00:5e:10:00:01")),
+        server_id: Some("em-17".into()),
+        state: State::Quarantined,
+        since: Some(before(200)),
+        because: "it sent 5 times its limit of 2 pps or more in 10 windows of a second running".into(),
+        next: "released after 1 min of quiet".into(),
+        next_in_s: Some(160),
+        held_back: None,
+        evidence: Evidence {
+            limit_pps: 2,
+            packets: vec![0, 12, 4_190_000, 4_190_000],
+            own_excess: vec![0, 0, 4_189_998, 4_189_998],
+            windows_over_limit: 190,
+            windows_at_quarantine_rate: 190,
+            distinct_macs: None,
+            repeat: 1,
+        },
+        quarantine: Some(a_quarantine()),
     }
 }

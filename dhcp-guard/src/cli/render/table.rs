@@ -34,7 +34,9 @@ impl<T: Into<String>> From<T> for Cell {
 pub(super) struct Table(comfy_table::Table);
 
 impl Table {
-    pub(super) fn new<const N: usize>(style: Style, columns: [(&str, Align); N]) -> Self {
+    pub(super) fn new(style: Style, columns: impl IntoIterator<Item = (impl Into<String>, Align)>) -> Self {
+        let (names, aligns): (Vec<String>, Vec<Align>) =
+            columns.into_iter().map(|(name, align)| (name.into(), align)).unzip();
         let mut table = comfy_table::Table::new();
         table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).style_text_only();
         if style.color {
@@ -42,16 +44,16 @@ impl Table {
         } else {
             table.force_no_tty()
         };
-        table.set_header(columns.map(|(name, _)| comfy_table::Cell::new(name).add_attribute(Attribute::Dim)));
-        for (column, (_, align)) in table.column_iter_mut().zip(columns) {
+        table.set_header(names.iter().map(|name| comfy_table::Cell::new(name).add_attribute(Attribute::Dim)));
+        for (column, align) in table.column_iter_mut().zip(aligns) {
             column.set_padding((0, 2));
             column.set_cell_alignment(if align == Align::Right { CellAlignment::Right } else { CellAlignment::Left });
         }
         Self(table)
     }
 
-    pub(super) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
-        self.0.add_row(cells.map(|Cell { text, tone }| {
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.0.add_row(cells.into_iter().map(|Cell { text, tone }| {
             // A name from elsewhere must not be able to move the cursor, nor to break the line.
             let cell = comfy_table::Cell::new(text.replace(char::is_control, "?"));
             match tone {

@@ -2,8 +2,9 @@
 
 use super::{Tone, table::Cell};
 use crate::{
+    governor::Sanction,
     human::count,
-    model::{AttachMode, EventKind, Mode, State},
+    model::{AttachMode, Covered, EventKind, Kind, Mode, QuarantineReport, State},
 };
 
 pub(super) fn mode(mode: Mode) -> &'static str {
@@ -21,12 +22,59 @@ pub(super) fn attach_mode(mode: AttachMode) -> &'static str {
 }
 
 pub(super) fn state(state: State) -> Cell {
+    let (tone, word) = state_word(state);
+    Cell::new(tone, word)
+}
+
+pub(super) fn state_word(state: State) -> (Tone, &'static str) {
     match state {
-        State::Normal => Cell::new(Tone::Dim, "normal"),
-        State::OverLimit => Cell::new(Tone::Warn, "over limit"),
-        State::Offender => Cell::new(Tone::Bad, "offender"),
-        State::Recovered => Cell::new(Tone::Dim, "recovered"),
+        State::Normal => (Tone::Dim, "normal"),
+        State::OverLimit => (Tone::Warn, "over limit"),
+        State::Offender => (Tone::Bad, "offender"),
+        State::Candidate => (Tone::Bad, "candidate"),
+        State::HeldBack => (Tone::Bad, "held back"),
+        State::Quarantined => (Tone::Bad, "quarantined"),
+        State::Probation => (Tone::Warn, "probation"),
+        State::Recovered => (Tone::Dim, "recovered"),
     }
+}
+
+pub(super) fn sanction(sanction: Sanction) -> Cell {
+    let (tone, word) = sanction_word(sanction);
+    Cell::new(tone, word)
+}
+
+pub(super) fn sanction_word(sanction: Sanction) -> (Tone, &'static str) {
+    match sanction {
+        Sanction::Mute => (Tone::Warn, "mute"),
+        Sanction::Isolate => (Tone::Bad, "isolate"),
+    }
+}
+
+/// The MAC that a quarantine covers. One without a MAC is a whole port, unless the quarantine has no port in it: then it is
+/// a client that is known by its relay alone.
+pub(super) fn covered_mac(kind: Kind, who: &Covered) -> Cell {
+    match (&who.mac, kind) {
+        (Some(mac), _) => mac.as_str().into(),
+        (None, Kind::Port) => Cell::new(Tone::Dim, "(whole port)"),
+        (None, Kind::Client) => Cell::new(Tone::Dim, "unknown"),
+    }
+}
+
+/// The actuators of a quarantine that could not do what they were told, and why.
+pub(super) fn failures(quarantine: &QuarantineReport) -> impl Iterator<Item = (String, String)> {
+    let failed = quarantine.outcomes.iter().filter_map(|outcome| Some((outcome, outcome.error.as_deref()?)));
+    failed.map(|(outcome, why)| (actuator(&outcome.actuator), plain(why)))
+}
+
+/// `data_plane` as people write it.
+pub(super) fn actuator(name: &str) -> String {
+    plain(&name.replace('_', " "))
+}
+
+/// A text from elsewhere: it must not be able to move the cursor, nor to break the line.
+pub(super) fn plain(text: &str) -> String {
+    text.replace(char::is_control, "?")
 }
 
 pub(super) fn event_kind(kind: EventKind) -> (Tone, &'static str) {
@@ -40,6 +88,15 @@ pub(super) fn event_kind(kind: EventKind) -> (Tone, &'static str) {
         EventKind::UnknownVlan => (Tone::Warn, "unknown VLAN"),
         EventKind::HostOverLimit => (Tone::Warn, "host over limit"),
         EventKind::InterfaceGone => (Tone::Bad, "interface gone"),
+        EventKind::QuarantineBegan => (Tone::Bad, "quarantine began"),
+        EventKind::QuarantineEnded => (Tone::Plain, "quarantine ended"),
+        EventKind::QuarantineHeldBack => (Tone::Bad, "held back"),
+        EventKind::CandidateFound => (Tone::Warn, "candidate found"),
+        EventKind::Systemic => (Tone::Bad, "systemic"),
+        EventKind::SystemicOver => (Tone::Plain, "systemic over"),
+        EventKind::OperatorChange => (Tone::Plain, "operator change"),
+        EventKind::ActuatorFailed => (Tone::Bad, "actuator failed"),
+        EventKind::CannotSave => (Tone::Bad, "cannot save"),
     }
 }
 

@@ -11,15 +11,17 @@ use dhcp_guard_common::{
     message::Sender,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{dataplane::Snapshot, mac::Mac};
 
 /// What a relayed client's key is a hash of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Behind {
     /// [`Sender::relay`].
-    relay: u64,
+    pub relay: u64,
     /// [`Sender::client`].
-    client: u64,
+    pub client: u64,
 }
 
 /// The relayed clients that were read, by key.
@@ -47,6 +49,12 @@ impl Relayed {
         self.0.extend(relayed.map(|client| (client.key, Behind::of(&client.state))));
     }
 
+    /// What this key is a hash of, if it was read.
+    #[must_use]
+    pub fn behind(&self, key: ClientKey) -> Option<Behind> {
+        self.0.get(&key).copied()
+    }
+
     /// Who has this key.
     #[must_use]
     pub fn who(&self, key: ClientKey) -> Who {
@@ -62,7 +70,9 @@ impl Behind {
         Self { relay: state.relay, client: state.client }
     }
 
-    fn who(self) -> Who {
+    /// The same in the words of people.
+    #[must_use]
+    pub fn who(self) -> Who {
         if self.relay & Sender::RELAY_V6 != 0 {
             return Who::BehindV6(self.client.to_ne_bytes());
         }

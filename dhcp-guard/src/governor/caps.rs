@@ -1,0 +1,48 @@
+//! The caps on automatic quarantine.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::{Governor, PortName, Quarantine, Refusal, Target, World, time};
+
+impl Governor {
+    /// Whether one more automatic quarantine of `target` may begin.
+    pub(super) fn within_caps(&self, now: Timestamp, world: &World<'_>, target: &Target) -> Result<(), Refusal> {
+        let began = self.began.iter().filter(|began| time::between(**began, now) < self.rules.window).count();
+        if began >= self.rules.new_in_window {
+            let (most, window) = (self.rules.new_in_window, self.rules.window);
+            return Err(Refusal::TooFast { began, most, window });
+        }
+        if target.has_port() {
+            return self.room_for_a_port(world);
+        }
+        let ports: BTreeSet<&PortName> = target.subjects.iter().map(|subject| &subject.port).collect();
+        ports.into_iter().try_for_each(|port| self.room_for_a_client(world, port))
+    }
+
+    fn room_for_a_port(&self, world: &World<'_>) -> Result<(), Refusal> {
+        let active = self.automatic().filter(|quarantine| quarantine.target.has_port()).count();
+        let most = self.rules.at_once(world.active_ports);
+        if active < most { Ok(()) } else { Err(Refusal::AtOnce { active, most, what: "ports".to_owned() }) }
+    }
+
+    fn room_for_a_client(&self, world: &World<'_>, port: &PortName) -> Result<(), Refusal> {
+        let on_port = |quarantine: &&Quarantine| {
+            let mut subjects = quarantine.target.subjects.iter();
+            !quarantine.target.has_port() && subjects.any(|subject| subject.port == *port)
+        };
+        let active = self.automatic().filter(on_port).count();
+        let most = self.rules.at_once((world.active_clients)(port));
+        if active < most {
+            Ok(())
+        } else {
+            Err(Refusal::AtOnce { active, most, what: format!("clients of port {port}") })
+        }
+    }
+
+    /// Quarantines that the engine began.
+    pub fn automatic(&self) -> impl Iterator<Item = &Quarantine> {
+        self.state.quarantines.values().filter(|quarantine| quarantine.author.is_engine())
+    }
+}

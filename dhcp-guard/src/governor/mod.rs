@@ -1,0 +1,95 @@
+//! The safety governor: the only code that can take anything away from anybody.
+//!
+//! A quarantine is the most dangerous thing that this tool does. So every one of them, whether the engine proposes it or a
+//! person asks for it, passes through [`Governor::ask`], and nothing else makes an [`Order`], which is the only thing that
+//! the data plane and the actuators obey. Pure: no clock, no I/O; a small state machine whose promises are checked with
+//! random sequences of events (`invariants`).
+//!
+//! What it promises:
+//! * nothing that is protected is ever sanctioned, whoever asks;
+//! * automatic quarantine never covers more than its share of the ports, and of a port's clients, nor grows faster than
+//!   so many in ten minutes; on hold, or while the trouble is systemic, it does not grow at all;
+//! * every quarantine has an end, set when it begins;
+//! * a request that is empty, or names more than it says, changes nothing;
+//! * every change can be undone, exactly.
+//!
+//! * [`target`]: who can be sanctioned. [`rules`]: the caps. [`state`]: what there is, and what is saved of it.
+//! * [`order`]: what is to be done. [`refusal`]: why not. [`memory`]: who was here before.
+
+pub mod memory;
+pub mod order;
+pub mod refusal;
+pub mod rules;
+pub mod state;
+pub mod target;
+
+mod ask;
+mod caps;
+mod saved;
+mod time;
+mod undo;
+
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod tests;
+
+use jiff::Timestamp;
+
+pub use self::{
+    ask::{Request, World},
+    memory::Memory,
+    order::{Action, Order},
+    refusal::Refusal,
+    rules::Rules,
+    saved::Saved,
+    state::{Allowance, Author, Change, Entry, Hold, Key, Quarantine, Sanction, State},
+    target::{ClientName, PortName, Subject, Target},
+};
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Governor {
+    rules: Rules,
+    state: State,
+    memory: Memory,
+    /// When automatic quarantines began, the latest last, for the cap on how many in ten minutes.
+    began: Vec<Timestamp>,
+    /// What was changed, the latest last, for undoing.
+    changes: Vec<Change>,
+}
+
+/// What a request came to: what is to be done, and what was changed by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// To be carried out, in this order.
+    pub orders: Vec<Order>,
+    /// For the audit. Empty: all was so already.
+    pub changes: Vec<Change>,
+}
+
+impl Governor {
+    /// A governor of a host where nothing has happened yet.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, state: State::default(), memory: Memory::default(), began: Vec::new(), changes: Vec::new() }
+    }
+
+    /// The present state.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Who was in quarantine before.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+}

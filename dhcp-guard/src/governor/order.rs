@@ -1,0 +1,34 @@
+//! What the data plane and the actuators obey.
+
+use jiff::Timestamp;
+
+use super::{Quarantine, Subject};
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The quarantine begins, or has another end now.
+    Impose(Quarantine),
+    /// It ends now. Its deadline has passed, or somebody ended it.
+    Lift(Quarantine),
+    /// The subject's packets pass whatever happens, until then; none: for good.
+    Allow(Subject, Option<Timestamp>),
+    /// They do not any more.
+    Disallow(Subject),
+}
+
+/// An [`Action`] that the governor has granted. Only the governor makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order(Action);
+
+impl Order {
+    pub(super) fn new(action: Action) -> Self {
+        Self(action)
+    }
+
+    /// What is to be done.
+    #[must_use]
+    pub fn action(&self) -> &Action {
+        &self.0
+    }
+}
