@@ -31,6 +31,19 @@ pub(crate) fn mark(mark: Shared, now: Now) -> bool {
     now.ticks.saturating_sub(before) > QUIET_S * clock::ticks_per_s()
 }
 
+/// Whether it is somebody else than was told of last, and that is [`QUIET_S`] ago: a steady one must not hide those that
+/// come after it, and many in turn must not become one event for each packet.
+#[inline(always)]
+pub(crate) fn is_another(told: [Shared; 2], who: u64, now: Now) -> bool {
+    let [last, at] = told;
+    if last.load() == who || now.ticks.saturating_sub(at.load()) < QUIET_S * clock::ticks_per_s() {
+        return false;
+    }
+    last.store(who);
+    at.store(now.ticks);
+    true
+}
+
 /// Sends an event.
 #[inline(always)]
 pub(crate) fn send(kind: u32, slot: u32, client: ClientKey, port: PortKey, ticks: u64) {

@@ -150,8 +150,8 @@ impl<'a> Case<'a> {
         let case = Self { vlan_unknown: !found.is_own, ..Self::on(arrival, located)? };
         if found.is_own {
             last_ports::remember(arrival, found.slot);
-        } else if events::mark(case.word(|s| &raw mut s.last_unknown_vlan), case.now) {
-            case.tell(EVENT_UNKNOWN_VLAN);
+        } else {
+            case.notice_unknown_vlan();
         }
         Some(case)
     }
@@ -162,6 +162,15 @@ impl<'a> Case<'a> {
         let policy = ports::policy(slot, Control::bank(arrival.version))?;
         let state = maps::PORT_STATES.get_ptr_mut(slot)?;
         Some(Self { arrival, slot, hash, listed, vlan_unknown: false, policy, state, now: arrival.now() })
+    }
+
+    #[inline(always)]
+    fn notice_unknown_vlan(&self) {
+        let told = [self.word(|s| &raw mut s.vlans_told[0]), self.word(|s| &raw mut s.vlans_told[1])];
+        let is_another = events::is_another(told, self.arrival.port().word(), self.now);
+        if events::mark(self.word(|s| &raw mut s.last_unknown_vlan), self.now) || is_another {
+            self.tell(EVENT_UNKNOWN_VLAN);
+        }
     }
 
     #[inline(always)]
@@ -265,7 +274,9 @@ impl<'a> Case<'a> {
     /// A server's message from a port that is not trusted.
     #[inline(always)]
     fn judge_server(&self) -> Reason {
-        if events::mark(self.word(|s| &raw mut s.last_server), self.now) {
+        let told = [self.word(|s| &raw mut s.server_told[0]), self.word(|s| &raw mut s.server_told[1])];
+        let is_another = events::is_another(told, self.client().0, self.now);
+        if events::mark(self.word(|s| &raw mut s.last_server), self.now) || is_another {
             self.tell(EVENT_ROGUE_SERVER);
         }
         match maps::HOST_POLICIES.get(Control::bank(self.arrival.version)) {

@@ -26,8 +26,12 @@ pub struct PortState {
     pub last_server: u64,
     /// Tick of the latest frame with VLANs that have no port of their own (on the interface's default port).
     pub last_unknown_vlan: u64,
+    /// The server that was told of last, as [`ClientKey`](super::ClientKey), and the tick.
+    pub server_told: [u64; 2],
+    /// The VLANs without a port that were told of last, as [`PortKey::word`], and the tick.
+    pub vlans_told: [u64; 2],
     /// Keeps the bitmap on cache lines of its own.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 3],
     /// Which strangers sent something since user space last cleared it: one bit for each, by hash. How many bits are set
     /// says how many MACs there were.
     pub distinct: [u64; DISTINCT_WORDS],

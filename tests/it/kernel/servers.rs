@@ -1,9 +1,11 @@
 //! Servers' messages on ports where no server should be.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use dhcp_guard::dataplane::{HostSpec, PortSpec, Spec};
 use dhcp_guard_common::{
-    layout::{ClientKey, ClientRule, EVENT_ROGUE_SERVER, FOREVER},
+    layout::{ClientKey, ClientRule, EVENT_ROGUE_SERVER, FOREVER, QUIET_S},
     verdict::{Note, Reason},
 };
 use libtest_mimic::Trial;
@@ -12,6 +14,7 @@ use tests::{
     harness::trial,
     mac::Mac,
     packets::{Frame, GIADDR_IN_MESSAGE, Tag, offer},
+    wait,
 };
 
 use super::{KERNEL, burst_only, key, note, reason, shapes::advertise};
@@ -27,6 +30,7 @@ pub(super) fn trials() -> Vec<Trial> {
             dropped(&advertise(SERVER))
         }),
         trial("kernel: a rogue server passes a monitored port, and it is counted", KERNEL, monitored),
+        trial("kernel: a second rogue server is reported behind a steady first one", KERNEL, second),
         trial("kernel: a trusted port's servers pass where rogue ones are dropped", KERNEL, trusted),
         trial("kernel: an allowed client's server messages pass where rogue ones are dropped", KERNEL, allowed),
         trial("kernel: a server is who sends the frame, whatever relay it names", KERNEL, names_a_relay),
@@ -86,6 +90,26 @@ fn monitored() -> Result<()> {
     ensure!(guard.repeat(&offered().bytes(), 100)?.0 == Fate::Passed, "monitor mode never drops");
     ensure!(reason(&guard.snapshot()?, 0, Reason::WouldDropRogueServer) == 100, "counted as such");
     is_reported_once(&mut guard)
+}
+
+/// The first one goes on all the while, and is not reported again for it.
+fn second() -> Result<()> {
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+    let mut guard = GuardRun::new(&strict(false))?;
+    let other = offer(OTHER, Mac::machine(1), [10, 0, 0, 9].into());
+    let start = guard.snapshot()?.moment;
+    // why: what is tested is that so much time matters, by the kernel's clock.
+    wait::until("the next report is due", Duration::from_secs(QUIET_S + 5), || {
+        for frame in [offered(), other.clone(), offered()] {
+            guard.send(&frame.bytes())?;
+        }
+        let now = guard.snapshot()?.moment;
+        Ok(now.ticks - start.ticks > (QUIET_S + 1) * u64::from(now.ticks_per_s))
+    })?;
+    let servers: Vec<_> = guard.events().iter().map(|event| (event.kind, ClientKey(event.client))).collect();
+    let expected = [SERVER, OTHER].map(|mac| (EVENT_ROGUE_SERVER, key(0, mac)));
+    ensure!(servers == expected, "{servers:x?}");
+    Ok(())
 }
 
 fn trusted() -> Result<()> {
