@@ -31,12 +31,16 @@ impl Builder {
     }
 
     /// Adds a row, or lists why not; `broken`: what was wrong with it already when it was read.
-    pub(super) fn row(&mut self, line: u64, fields: &Fields, broken: Option<RowProblemKind>) {
+    /// Whether it could be used.
+    pub(super) fn row(&mut self, line: u64, fields: &Fields, broken: Option<RowProblemKind>) -> bool {
         self.line = line;
-        match broken.map_or_else(|| Row::of(fields), Err) {
+        let row = broken.map_or_else(|| Row::of(fields), Err);
+        let usable = row.is_ok();
+        match row {
             Ok(row) => self.add(row, fields),
             Err(kind) => self.skip(kind, fields),
         }
+        usable
     }
 
     /// A row that cannot be used names nobody, but its word that a machine is protected still counts, for whatever other

@@ -41,7 +41,7 @@ pub(super) fn read(text: &[u8]) -> Result<(Inventory, Vec<RowProblem>), HeaderPr
                 reader = self::reader(&text[next..], false);
             }
             _ => match row {
-                Ok(Some(fields)) => builder.row(line, &fields, None),
+                Ok(Some(fields)) => _ = builder.row(line, &fields, None),
                 Ok(None) => {}
                 Err(kind) => builder.problem(line, kind),
             },

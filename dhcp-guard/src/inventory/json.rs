@@ -6,19 +6,19 @@
 
 use std::{collections::HashSet, fmt};
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::{
     Inventory, ListProblem, RowProblem, RowProblemKind,
     build::Builder,
+    cursor::{Cursor, NoJson},
     rows::{Column, Fields},
 };
 
 /// Reads the bytes of a file.
 pub(super) fn read(text: &[u8]) -> Result<(Inventory, Vec<RowProblem>), ListProblem> {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let mut cursor = Cursor { text, at: 0, line: 1 };
+    let mut cursor = Cursor::new(text);
     let mut items = Items::default();
     match cursor.peek() {
         None => {}
@@ -59,93 +59,6 @@ fn find_machines(cursor: &mut Cursor<'_>) -> Result<(), ListProblem> {
     }
 }
 
-/// A text and a place in it.
-struct Cursor<'a> {
-    text: &'a [u8],
-    at: usize,
-    /// The line of that place.
-    line: u64,
-}
-
-/// A value that is no JSON.
-struct NoJson {
-    line: u64,
-    reason: String,
-}
-
-impl<'a> Cursor<'a> {
-    fn rest(&self) -> &'a [u8] {
-        self.text.get(self.at..).unwrap_or_default()
-    }
-
-    fn go_to(&mut self, place: usize) {
-        let passed = self.text.get(self.at..place).unwrap_or_default();
-        self.line += passed.iter().filter(|byte| **byte == b'\n').count() as u64;
-        self.at = place;
-    }
-
-    fn step(&mut self) {
-        self.go_to(self.at + 1);
-    }
-
-    /// The next byte that is no white space.
-    fn peek(&mut self) -> Option<u8> {
-        let blanks = self.rest().iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        self.go_to(self.at + blanks);
-        self.rest().first().copied()
-    }
-
-    fn skip_commas(&mut self) {
-        while self.peek() == Some(b',') {
-            self.step();
-        }
-    }
-
-    /// Reads one value and goes to its end, if it is one.
-    fn value<T: DeserializeOwned>(&mut self) -> Result<T, NoJson> {
-        let mut values = serde_json::Deserializer::from_slice(self.rest()).into_iter::<T>();
-        match values.next() {
-            Some(Ok(value)) => {
-                self.go_to(self.at + values.byte_offset());
-                Ok(value)
-            }
-            Some(Err(error)) => Err(NoJson::new(self.line, &error)),
-            None => Err(NoJson { line: self.line, reason: "there is nothing".to_owned() }),
-        }
-    }
-
-    /// Goes from a bad item to where the next one seems to begin: a brace at the beginning of a line, or after a comma, a
-    /// bracket or another brace. That is never inside a string, where quotes have backslashes: what looks like an item
-    /// there is none.
-    fn resync(&mut self) -> bool {
-        let mut place = self.at + 1;
-        while let Some(found) = self.text.get(place..).and_then(|rest| rest.iter().position(|byte| *byte == b'{')) {
-            place += found;
-            let before = self.text[self.at..place].iter().rev().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
-            if matches!(before, Some(b'\n' | b',' | b'[' | b'}' | b']')) {
-                self.go_to(place);
-                return true;
-            }
-            place += 1;
-        }
-        self.go_to(self.text.len());
-        false
-    }
-
-    fn no_list(&self, reason: &str) -> ListProblem {
-        ListProblem { line: self.line, reason: reason.to_owned() }
-    }
-}
-
-impl NoJson {
-    /// `line`: where the parser began.
-    fn new(line: u64, error: &serde_json::Error) -> Self {
-        let text = error.to_string();
-        let reason = text.split(" at line ").next().unwrap_or(&text).to_owned();
-        Self { line: line + (error.line() as u64).saturating_sub(1), reason }
-    }
-}
-
 #[derive(Default)]
 struct Items {
     builder: Builder,
@@ -182,15 +95,21 @@ impl Items {
 
     /// One item, or what stands in the place of one. False: nothing can be made of the rest.
     fn item(&mut self, cursor: &mut Cursor<'_>) -> bool {
-        let (start, line) = (cursor.at, cursor.line);
+        let start = *cursor;
         if let Err(problem) = cursor.value::<IgnoredAny>() {
             self.bad(problem.line, &problem.reason);
             return cursor.resync();
         }
-        match serde_json::from_slice::<Pairs>(&cursor.text[start..cursor.at]) {
-            Ok(Pairs(pairs)) => self.row(line, &pairs),
+        match serde_json::from_slice::<Pairs>(&cursor.text[start.at..cursor.at]) {
+            Ok(Pairs(pairs)) => {
+                // With a bracket that is not closed, a bad item goes on until the end of the items that follow it.
+                if !self.row(start.line, &pairs) && pairs.iter().any(|(_, value)| has_items(value)) {
+                    *cursor = start;
+                    return cursor.resync();
+                }
+            }
             Err(error) => {
-                let problem = NoJson::new(line, &error);
+                let problem = NoJson::new(start.line, &error);
                 self.bad(problem.line, &problem.reason);
             }
         }
@@ -201,7 +120,8 @@ impl Items {
         self.builder.problem(line, RowProblemKind::Json(format!("the item is not valid JSON: {reason}")));
     }
 
-    fn row(&mut self, line: u64, pairs: &[(String, Value)]) {
+    /// Whether the row can be used.
+    fn row(&mut self, line: u64, pairs: &[(String, Value)]) -> bool {
         let mut fields = Fields::default();
         let mut broken = None;
         let mut seen = HashSet::new();
@@ -222,8 +142,14 @@ impl Items {
                 Err(kind) => _ = broken.get_or_insert(kind),
             }
         }
-        self.builder.row(line, &fields, broken);
+        self.builder.row(line, &fields, broken)
     }
+}
+
+/// Whether a list has objects in it that look like items.
+fn has_items(value: &Value) -> bool {
+    let parts = value.as_array().map_or(&[][..], Vec::as_slice);
+    parts.iter().any(|part| part.get("server_id").is_some() || has_items(part))
 }
 
 /// A value as a CSV file would have it.

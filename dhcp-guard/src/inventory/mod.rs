@@ -4,7 +4,7 @@
 //! never be put into quarantine. It never makes anybody an offender. A row that cannot be used is listed with its line and
 //! skipped, and the others count; a file that is empty knows nobody.
 //!
-//! * [`csv`](self::csv), [`json`]: the two ways to write it. `rows`: what a row means, however it is written.
+//! * `csv`, `json` (with `cursor`): the two ways to write it. `rows`: what a row means, however it is written.
 //! * `build`: rows become machines. [`index`]: who is where.
 //! * [`target`]: what one decision covers, and who is protected.
 //! * [`watch`]: reads the file again when it changes.
@@ -17,6 +17,7 @@ pub mod watch;
 
 mod build;
 mod csv;
+mod cursor;
 mod json;
 mod rows;
 
