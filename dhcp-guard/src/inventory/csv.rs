@@ -1,13 +1,19 @@
 //! An inventory as CSV. The csv crate splits the rows; here is what it does not do: line numbers, columns by name, and the
 //! promise that a row with a forgotten quote does not swallow those that follow it.
 
-use csv::{Reader, ReaderBuilder, StringRecord};
+use std::io::Cursor;
+
+use csv::{Position, Reader, ReaderBuilder, StringRecord};
 
 use super::{
     HeaderProblem, Inventory, RowProblem, RowProblemKind,
     build::Builder,
+    cursor::PATIENCE,
     rows::{Column, Fields},
 };
+
+/// What it costs to begin anew after a forgotten quote, in bytes: the reader fills its buffer again.
+const RESTART: usize = 8 << 10;
 
 /// Reads the bytes of a file.
 pub(super) fn read(text: &[u8]) -> Result<(Inventory, Vec<RowProblem>), HeaderProblem> {
@@ -21,24 +27,25 @@ pub(super) fn read(text: &[u8]) -> Result<(Inventory, Vec<RowProblem>), HeaderPr
     let (columns, unknown) = Columns::of(&header)?;
     let line = lines.at(0);
     unknown.into_iter().for_each(|kind| builder.problem(line, kind));
-    // Where the reader began: after a forgotten quote a new one begins in the next line.
-    let mut base = 0;
+    let mut wasted = 0usize;
     let mut record = StringRecord::new();
     loop {
-        let line = lines.at(base + reader.position().byte());
+        let line = lines.at(reader.position().byte());
         let start = lines.offset;
         let read = reader.read_record(&mut record);
         if matches!(read, Ok(false)) {
             return Ok(builder.finish());
         }
-        let end = usize::try_from(base + reader.position().byte()).unwrap_or(usize::MAX).min(text.len());
+        let end = usize::try_from(reader.position().byte()).unwrap_or(usize::MAX).min(text.len());
         let row = read.map_err(|e| csv_problem(&e)).and_then(|_| columns.row(&record));
         match further_lines(text, start, end) {
             Some(further) if row.is_err() || further.split(|byte| *byte == b'\n').any(|line| columns.fit(line)) => {
                 builder.problem(line, RowProblemKind::OpenQuote);
-                let next = end - further.len();
-                base = next as u64;
-                reader = self::reader(&text[next..], false);
+                wasted += further.len() + RESTART;
+                if wasted > PATIENCE || go_to(&mut reader, end - further.len()).is_err() {
+                    builder.problem(line, RowProblemKind::Hopeless);
+                    return Ok(builder.finish());
+                }
             }
             _ => match row {
                 Ok(Some(fields)) => _ = builder.row(line, &fields, None),
@@ -49,14 +56,21 @@ pub(super) fn read(text: &[u8]) -> Result<(Inventory, Vec<RowProblem>), HeaderPr
     }
 }
 
-fn reader(text: &[u8], has_headers: bool) -> Reader<&[u8]> {
+fn reader(text: &[u8], has_headers: bool) -> Reader<Cursor<&[u8]>> {
     ReaderBuilder::new()
         .trim(csv::Trim::All)
         .comment(Some(b'#'))
         .has_headers(has_headers)
         // Rows are held against the header here: one of empty fields is a blank line, not an error.
         .flexible(true)
-        .from_reader(text)
+        .from_reader(Cursor::new(text))
+}
+
+/// Goes on with the row that begins there.
+fn go_to(reader: &mut Reader<Cursor<&[u8]>>, place: usize) -> csv::Result<()> {
+    let mut position = Position::new();
+    position.set_byte(place as u64);
+    reader.seek(position)
 }
 
 /// What a row has after its first line, if anything.
@@ -136,6 +150,10 @@ impl Columns {
     /// Whether a line within a row could be a row of its own. Then a quote was forgotten in the line above: a name over
     /// two lines is one thing, to lose a machine is another.
     fn fit(&self, line: &[u8]) -> bool {
+        // To make a reader is dear.
+        if line.iter().filter(|byte| **byte == b',').count() + 1 < self.0.len() {
+            return false;
+        }
         let mut record = csv::ByteRecord::new();
         reader(line, false).read_byte_record(&mut record).is_ok_and(|read| read && record.len() == self.0.len())
     }

@@ -4,6 +4,9 @@ use serde::de::DeserializeOwned;
 
 use super::ListProblem;
 
+/// So many bytes may be read in vain: a fraction of a second, and dozens of open brackets before ten thousand machines.
+pub(super) const PATIENCE: usize = 64 << 20;
+
 /// A text and a place in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor<'a> {
@@ -11,6 +14,8 @@ pub(super) struct Cursor<'a> {
     pub(super) at: usize,
     /// The line of that place.
     pub(super) line: u64,
+    /// Bytes that were read in vain.
+    wasted: usize,
 }
 
 /// A value that is no JSON.
@@ -23,7 +28,7 @@ pub(super) struct NoJson {
 impl<'a> Cursor<'a> {
     /// At the beginning, after the byte order mark that some editors write.
     pub(super) fn new(text: &'a [u8]) -> Self {
-        Self { text: text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text), at: 0, line: 1 }
+        Self { text: text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text), at: 0, line: 1, wasted: 0 }
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -61,9 +66,25 @@ impl<'a> Cursor<'a> {
                 self.go_to(self.at + values.byte_offset());
                 Ok(value)
             }
-            Some(Err(error)) => Err(NoJson::new(self.line, &error)),
+            Some(Err(error)) => {
+                self.wasted += place_of(self.rest(), &error);
+                Err(NoJson::new(self.line, &error))
+            }
             None => Err(NoJson { line: self.line, reason: "there is nothing".to_owned() }),
         }
+    }
+
+    /// Goes back to the beginning of an item that turned out to be bad, and from there to the next one.
+    pub(super) fn retry(&mut self, start: Self) -> bool {
+        let wasted = self.wasted + (self.at - start.at);
+        *self = Self { wasted, ..start };
+        self.resync()
+    }
+
+    /// Whether so much was read in vain that the file is no inventory: brackets that nobody closes can make every attempt
+    /// read the whole rest of it.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.wasted > PATIENCE
     }
 
     /// Goes from a bad item to where the next one seems to begin: a brace at the beginning of a line, or after a comma, a
@@ -96,4 +117,10 @@ impl NoJson {
         let reason = text.split(" at line ").next().unwrap_or(&text).to_owned();
         Self { line: line + (error.line() as u64).saturating_sub(1), reason }
     }
+}
+
+/// How far a parser came.
+fn place_of(text: &[u8], error: &serde_json::Error) -> usize {
+    let lines = text.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
+    lines.map(<[u8]>::len).sum::<usize>() + error.column()
 }

@@ -71,6 +71,9 @@ impl Items {
         loop {
             cursor.skip_commas();
             let line = cursor.line;
+            if cursor.is_hopeless() {
+                return self.builder.problem(line, RowProblemKind::Hopeless);
+            }
             let go_on = match cursor.peek() {
                 None => {
                     self.builder.problem(line, RowProblemKind::NoEnd);
@@ -102,15 +105,17 @@ impl Items {
         }
         match serde_json::from_slice::<Pairs>(&cursor.text[start.at..cursor.at]) {
             Ok(Pairs(pairs)) => {
-                // With a bracket that is not closed, a bad item goes on until the end of the items that follow it.
+                // With a bracket that is not closed, a bad item goes on over the items that follow it.
                 if !self.row(start.line, &pairs) && pairs.iter().any(|(_, value)| has_items(value)) {
-                    *cursor = start;
-                    return cursor.resync();
+                    return cursor.retry(start);
                 }
             }
             Err(error) => {
                 let problem = NoJson::new(start.line, &error);
                 self.bad(problem.line, &problem.reason);
+                if cursor.text[start.at..cursor.at].iter().skip(1).any(|byte| *byte == b'{') {
+                    return cursor.retry(start);
+                }
             }
         }
         true

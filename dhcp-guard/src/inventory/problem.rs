@@ -88,6 +88,9 @@ pub enum RowProblemKind {
     /// The file may have been cut off.
     #[error("the list has no end, so the file may be incomplete")]
     NoEnd,
+    /// To go on would take too long.
+    #[error("so much of the file is not valid that the rest of it is left out")]
+    Hopeless,
     /// Columns would be mixed up.
     #[error("there are {found} fields, the header has {expected}")]
     FieldCount {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Inventory, Machine};
+use super::{Inventory, Machine, RowProblemKind};
 use crate::governor::{PortName, Subject};
 
 /// A line, or an item, of a file.
@@ -133,5 +133,15 @@ proptest! {
         let list = format!("[{}]", items.join(",\n"));
         let text = if wrapped { format!("{{\"machines\": {list}}}") } else { list };
         has_all(&Inventory::from_json(text.as_bytes()).unwrap().0, &lines)?;
+    }
+}
+
+/// Brackets and quotes that nobody closes, where each attempt to go on reads the rest of the file: given up in time.
+#[test]
+fn nonsense_does_not_go_on_for_ever() {
+    let json = format!("[{}", ",{\"a\":[1\n".repeat(50_000));
+    let csv = format!("server_id,mac\n{}", "x,\"a\n".repeat(20_000));
+    for problems in [Inventory::from_json(json.as_bytes()).unwrap().1, Inventory::from_csv(csv.as_bytes()).unwrap().1] {
+        assert_eq!(problems.last().map(|problem| &problem.kind), Some(&RowProblemKind::Hopeless));
     }
 }
