@@ -195,6 +195,12 @@ pub struct Offender {
     pub server_name: Option<String>,
     /// From the inventory: whose machine it is.
     pub owner: Option<String>,
+    /// From the inventory: the switch that this port or client is plugged into.
+    pub switch: Option<String>,
+    /// From the inventory: and the port there.
+    pub switch_port: Option<String>,
+    /// From the inventory.
+    pub zone: Option<String>,
 }
 
 /// `GET /v1/ports`
@@ -248,6 +254,12 @@ pub struct PortReport {
     pub rogue_server_packets: u64,
     /// From the inventory.
     pub server_id: Option<String>,
+    /// From the inventory: the switch that this port or client is plugged into.
+    pub switch: Option<String>,
+    /// From the inventory: and the port there.
+    pub switch_port: Option<String>,
+    /// From the inventory.
+    pub zone: Option<String>,
     /// DHCP packets by verdict reason; all reasons.
     pub reasons: std::collections::BTreeMap<String, u64>,
     /// DHCP packets by message type; all types.

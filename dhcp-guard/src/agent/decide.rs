@@ -240,7 +240,7 @@ impl Decider {
         let (kind, message) = describe::change(report.change, port, who, &self.context.config.detection);
         let (mac, source) = (who.and_then(|who| who.mac()), who.and_then(|who| who.source()));
         let draft = Draft { kind, at: self.moment.wall, port: Some(port), mac, source, vlans: None, message };
-        self.journal.add_with(draft, &self.context.inventory);
+        self.journal.add_with(draft, &self.context.inventory());
     }
 
     fn take_event(&self, event: &KernelEvent) {
@@ -252,7 +252,7 @@ impl Decider {
         let vlans = (kind == EventKind::UnknownVlan).then(|| describe::vlans_of(event));
         let at = self.moment.wall_of(event.at);
         let draft = Draft { kind, at, port: Some(port), mac: who.mac(), source: who.source(), vlans, message };
-        self.journal.add_with(draft, &self.context.inventory);
+        self.journal.add_with(draft, &self.context.inventory());
     }
 }
 

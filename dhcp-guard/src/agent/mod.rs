@@ -15,12 +15,14 @@
 //! * [`decide`]: the decision loop; [`describe`]: the sentences of its events; [`who`](crate::who): the names of clients.
 //! * [`learn`]: strangers become known, from the decision loop to the reader.
 //! * [`journal`]: the latest events, for `events` and its followers.
+//! * [`inventory`]: reads the inventory again when its file changes.
 //! * [`report`]: from the decision loop's picture to the API's documents.
 //! * [`api`]: HTTP on the Unix socket.
 
 pub mod api;
 pub mod decide;
 pub mod describe;
+pub mod inventory;
 pub mod journal;
 pub mod kernel_events;
 pub mod learn;
@@ -28,7 +30,11 @@ pub mod plan;
 pub mod reader;
 pub mod report;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
@@ -41,7 +47,10 @@ use tokio::{
 use crate::{
     config::Config,
     dataplane::{self, DataPlane, attach::Attachment, interface},
-    inventory::Inventory,
+    inventory::{
+        Inventory,
+        watch::{Known, Watcher},
+    },
     model::{AttachMode, EventKind, Mode},
 };
 
@@ -61,7 +70,7 @@ pub struct Options {
     pub debug_kernel: bool,
 }
 
-/// What does not change while the agent runs.
+/// What does not change while the agent runs, but for the inventory.
 #[derive(Debug)]
 pub struct Context {
     /// The configuration in force.
@@ -72,8 +81,8 @@ pub struct Context {
     pub plan: Plan,
     /// How each interface of the plan is attached, in its order.
     pub modes: Vec<AttachMode>,
-    /// Whose machine is where.
-    pub inventory: Inventory,
+    /// Whose machine is where, see [`Context::inventory`].
+    pub known: RwLock<Known>,
     /// When the agent started.
     pub started: Timestamp,
     /// What makes the guard blind or weak from the start.
@@ -81,6 +90,25 @@ pub struct Context {
 }
 
 impl Context {
+    /// Whose machine is where. The file may change at any time: whoever asks more than once for one answer keeps this.
+    #[must_use]
+    pub fn inventory(&self) -> Arc<Inventory> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner).inventory)
+    }
+
+    /// What is wrong with the inventory's file, in sentences.
+    #[must_use]
+    pub fn inventory_warnings(&self) -> Vec<String> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).warnings.clone()
+    }
+
+    /// Puts another inventory into the place of this one. Nobody waits for more than that: it was read before, and the old
+    /// one is freed after.
+    pub fn set_inventory(&self, known: Known) {
+        let before = std::mem::replace(&mut *self.known.write().unwrap_or_else(PoisonError::into_inner), known);
+        drop(before);
+    }
+
     /// Guarded interfaces that the kernel has no more under their name and index. Two cheap system calls each.
     pub fn gone_interfaces(&self) -> impl Iterator<Item = &str> {
         self.plan
@@ -102,8 +130,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let mut warnings = config.warnings();
-    let (inventory, problems) = Inventory::load_or_warn(config.inventory.as_deref());
-    warnings.extend(problems);
+    let watcher = config.inventory.as_deref().map(Watcher::new);
+    let known = watcher.as_ref().map(Watcher::known).unwrap_or_default();
     let listener = api::bind(&config.socket).await?;
     let epoch = Instant::now();
     let mut plan = find_interfaces(&config, options.debug_kernel).await?;
@@ -111,7 +139,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let (mut plane, attachments) = start_data_plane(&plan)?;
     warnings.extend(attachments.iter().filter_map(generic_warning));
     warnings.extend(attachments.iter().filter_map(vlan_warning));
-    warnings.iter().for_each(|warning| warn!("{warning}"));
+    warnings.iter().chain(&known.warnings).for_each(|warning| warn!("{warning}"));
     let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(plane.ebpf())).transpose()?;
     let kernel_events = kernel_events::open(&mut plane)?;
     let context = Arc::new(Context {
@@ -119,12 +147,13 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         config,
         config_path: options.config_path,
         plan,
-        inventory,
+        known: RwLock::new(known),
         started: Timestamp::now(),
         warnings,
     });
     let journal = Arc::new(Journal::default());
     journal.add(started(&context));
+    watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context, watcher))?;
 
     let first = reader::read(&mut plane, epoch).context("cannot read the counters")?;
     let (learner, learned) = learn::channel(&context.config, &context.plan);

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     engine::Standing,
+    inventory::Inventory,
     model::{
         ClientReport, Clients, InterfaceStatus, Kind, KnownBy, Mode, Offender, Offenders, PortReport, Ports, State,
         Status, Troubles,
@@ -59,6 +60,7 @@ fn offenders_now(context: &Context, picture: &Picture) -> u64 {
 
 fn warnings(context: &Context, picture: &Picture) -> Vec<String> {
     let mut warnings = context.warnings.clone();
+    warnings.extend(context.inventory_warnings());
     warnings.extend(context.gone_interfaces().map(|name| {
         format!(
             "interface {name} is gone, deleted or renamed: whatever has that name now is not guarded until the agent is \
@@ -104,8 +106,9 @@ fn interface(context: &Context, picture: &Picture, place: usize) -> InterfaceSta
 /// `GET /v1/offenders`
 #[must_use]
 pub fn offenders(context: &Context, picture: &Picture) -> Offenders {
-    let clients = picture.clients.iter().filter_map(|client| client_offender(context, picture, client));
-    let ports = context.plan.ports.iter().filter_map(|port| port_offender(context, picture, port));
+    let inventory = &context.inventory();
+    let clients = picture.clients.iter().filter_map(|client| client_offender(context, inventory, picture, client));
+    let ports = context.plan.ports.iter().filter_map(|port| port_offender(inventory, picture, port));
     let mut offenders: Vec<Offender> = clients.chain(ports).collect();
     offenders.sort_by_cached_key(|o| {
         (o.state != State::Offender, Reverse(o.dropped + o.would_drop), o.port.clone(), o.mac.clone())
@@ -124,11 +127,17 @@ fn offence(picture: &Picture, standing: &Standing) -> Option<(State, Timestamp)>
     Some((state, picture.moment.wall.saturating_sub(ago).unwrap_or(picture.moment.wall)))
 }
 
-fn client_offender(context: &Context, picture: &Picture, client: &ClientPicture) -> Option<Offender> {
+fn client_offender(
+    context: &Context,
+    inventory: &Inventory,
+    picture: &Picture,
+    client: &ClientPicture,
+) -> Option<Offender> {
     let (state, offender_since) = offence(picture, &client.standing)?;
     let port = context.plan.port(client.key.slot())?;
     let mac = client.who.mac();
-    let machine = context.inventory.machine(&port.interface, &port.vlans, client.who.source());
+    let found = inventory.find(&port.interface, &port.vlans, client.who.source());
+    let machine = found.map(|found| found.machine);
     let (dropped, would_drop) = split(port.rules.mode, client.totals.excess);
     Some(Offender {
         kind: Kind::Client,
@@ -152,13 +161,17 @@ fn client_offender(context: &Context, picture: &Picture, client: &ClientPicture)
         server_id: machine.map(|m| m.server_id.clone()),
         server_name: machine.and_then(|m| m.name.clone()),
         owner: machine.and_then(|m| m.owner.clone()),
+        switch: found.and_then(|found| found.switch).map(str::to_owned),
+        switch_port: found.and_then(|found| found.switch_port).map(str::to_owned),
+        zone: machine.and_then(|m| m.zone.clone()),
     })
 }
 
-fn port_offender(context: &Context, picture: &Picture, port: &Port) -> Option<Offender> {
+fn port_offender(inventory: &Inventory, picture: &Picture, port: &Port) -> Option<Offender> {
     let seen = picture.ports.get(port.slot as usize)?;
     let (state, offender_since) = offence(picture, &seen.standing)?;
-    let machine = context.inventory.machine(&port.interface, &port.vlans, None);
+    let found = inventory.find(&port.interface, &port.vlans, None);
+    let machine = found.map(|found| found.machine);
     let (reason, limit) = port_excess(port, &seen.counters);
     Some(Offender {
         kind: Kind::Port,
@@ -182,6 +195,9 @@ fn port_offender(context: &Context, picture: &Picture, port: &Port) -> Option<Of
         server_id: machine.map(|m| m.server_id.clone()),
         server_name: machine.and_then(|m| m.name.clone()),
         owner: machine.and_then(|m| m.owner.clone()),
+        switch: found.and_then(|found| found.switch).map(str::to_owned),
+        switch_port: found.and_then(|found| found.switch_port).map(str::to_owned),
+        zone: machine.and_then(|m| m.zone.clone()),
     })
 }
 
@@ -202,6 +218,7 @@ fn port_excess(port: &Port, counters: &PortCounters) -> (&'static str, (u32, u32
 /// `GET /v1/ports`
 #[must_use]
 pub fn ports(context: &Context, picture: &Picture) -> Ports {
+    let inventory = &context.inventory();
     let mut clients: BTreeMap<u32, u64> = BTreeMap::new();
     for client in &picture.clients {
         *clients.entry(client.key.slot()).or_default() += 1;
@@ -213,16 +230,17 @@ pub fn ports(context: &Context, picture: &Picture) -> Ports {
         .filter_map(|port| {
             let seen = picture.ports.get(port.slot as usize)?;
             let count = clients.get(&port.slot).copied().unwrap_or(0);
-            Some((seen.standing.is_trouble(), port_report(context, port, seen, count)))
+            Some((seen.standing.is_trouble(), port_report(inventory, port, seen, count)))
         })
         .collect();
     ports.sort_by_cached_key(|(trouble, port)| (!trouble, Reverse(port.drop_rate_pps), port.port.clone()));
     Ports { as_of: picture.moment.wall, ports: ports.into_iter().map(|(_, port)| port).collect() }
 }
 
-fn port_report(context: &Context, port: &Port, seen: &PortPicture, clients: u64) -> PortReport {
+fn port_report(inventory: &Inventory, port: &Port, seen: &PortPicture, clients: u64) -> PortReport {
     let counters = &seen.counters;
-    let machine = context.inventory.machine(&port.interface, &port.vlans, None);
+    let found = inventory.find(&port.interface, &port.vlans, None);
+    let machine = found.map(|found| found.machine);
     PortReport {
         port: port.name.clone(),
         interface: port.interface.clone(),
@@ -243,6 +261,9 @@ fn port_report(context: &Context, port: &Port, seen: &PortPicture, clients: u64)
         distinct_macs: seen.distinct,
         rogue_server_packets: rogue_server_packets(counters),
         server_id: machine.map(|m| m.server_id.clone()),
+        switch: found.and_then(|found| found.switch).map(str::to_owned),
+        switch_port: found.and_then(|found| found.switch_port).map(str::to_owned),
+        zone: machine.and_then(|m| m.zone.clone()),
         reasons: reasons(counters),
         message_types: message_types(counters),
         notes: notes(counters),
@@ -252,18 +273,24 @@ fn port_report(context: &Context, port: &Port, seen: &PortPicture, clients: u64)
 /// `GET /v1/clients`
 #[must_use]
 pub fn clients(context: &Context, picture: &Picture) -> Clients {
+    let inventory = &context.inventory();
     let mut seen: Vec<&ClientPicture> = picture.clients.iter().collect();
     seen.sort_by_key(|client| {
         (!client.standing.is_trouble(), Reverse(client.window.packets), Reverse(client.totals.packets), client.key)
     });
-    let clients = seen.into_iter().filter_map(|client| client_report(context, picture, client)).collect();
+    let clients = seen.into_iter().filter_map(|client| client_report(context, inventory, picture, client)).collect();
     Clients { as_of: picture.moment.wall, clients }
 }
 
-fn client_report(context: &Context, picture: &Picture, client: &ClientPicture) -> Option<ClientReport> {
+fn client_report(
+    context: &Context,
+    inventory: &Inventory,
+    picture: &Picture,
+    client: &ClientPicture,
+) -> Option<ClientReport> {
     let port = context.plan.port(client.key.slot())?;
     let mac = client.who.mac();
-    let machine = context.inventory.machine(&port.interface, &port.vlans, client.who.source());
+    let machine = inventory.machine(&port.interface, &port.vlans, client.who.source());
     let (dropped, would_drop) = split(port.rules.mode, client.totals.excess);
     let time = |ticks: u64| (client.totals.packets > 0).then(|| picture.moment.wall_of(ticks));
     Some(ClientReport {

@@ -39,6 +39,9 @@ pub(crate) fn an_offender() -> Offender {
         server_id: Some("em-17".into()),
         server_name: Some("web-3".into()),
         owner: Some("acme".into()),
+        switch: Some("sw-a12".into()),
+        switch_port: Some("Ethernet7".into()),
+        zone: Some("par1".into()),
     }
 }
 
@@ -63,6 +66,9 @@ pub(crate) fn a_port() -> PortReport {
         distinct_macs: Some(1),
         rogue_server_packets: 0,
         server_id: None,
+        switch: None,
+        switch_port: None,
+        zone: None,
         reasons: [("pass_stranger".to_owned(), 1200)].into(),
         message_types: [("discover".to_owned(), 1200)].into(),
         notes: [("relayed".to_owned(), 0)].into(),
