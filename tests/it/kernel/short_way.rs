@@ -107,7 +107,7 @@ impl Counted {
 fn a_spec(change: impl Fn(PortSpec) -> PortSpec) -> Spec {
     let first = PortSpec {
         // Three quarters of what is above the first packet are a whole number: nothing comes back within a second.
-        strangers: burst_only(61),
+        strangers: burst_only(201),
         new_clients: burst_only(20),
         client_v4: burst_only(10),
         client_v6: burst_only(10),

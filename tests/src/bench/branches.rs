@@ -168,12 +168,15 @@ fn quarantined() -> Vec<Branch> {
     vec![
         Branch {
             budget_ns: Some(QUARANTINED_BUDGET_NS),
+            known: vec![Mac::machine(0)],
             ..muted(("quarantined", "one MAC of a port in quarantine"), Expected::Memo(reason))
         },
         Branch {
+            known: vec![Mac::machine(0)],
             memos_taken: true,
-            ..muted(("quarantined_no_memo", "port in quarantine, no memo free"), Expected::Untracked(reason))
+            ..muted(("quarantined_no_memo", "port in quarantine, no memo free"), Expected::Reason(reason))
         },
+        muted(("quarantined_no_entry", "port in quarantine, MAC without an entry"), Expected::Untracked(reason)),
     ]
 }
 
