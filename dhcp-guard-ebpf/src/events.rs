@@ -31,17 +31,19 @@ pub(crate) fn mark(mark: Shared, now: Now) -> bool {
     now.ticks.saturating_sub(before) > QUIET_S * clock::ticks_per_s()
 }
 
-/// Whether it is somebody else than was told of last, and that is [`QUIET_S`] ago: a steady one must not hide those that
-/// come after it, and many in turn must not become one event for each packet.
+/// [`mark`], which also says so if it is somebody else than was told of last (`told`: who, and when), and that is
+/// [`QUIET_S`] ago: a steady one must not hide those that come after it, and many in turn must not become one event for
+/// each packet.
 #[inline(always)]
-pub(crate) fn is_another(told: [Shared; 2], who: u64, now: Now) -> bool {
-    let [last, at] = told;
-    if last.load() == who || now.ticks.saturating_sub(at.load()) < QUIET_S * clock::ticks_per_s() {
-        return false;
+pub(crate) fn mark_who(last: Shared, told: [Shared; 2], who: u64, now: Now) -> bool {
+    let [told_of, told_at] = told;
+    let is_another =
+        told_of.load() != who && now.ticks.saturating_sub(told_at.load()) >= QUIET_S * clock::ticks_per_s();
+    if is_another {
+        told_of.store(who);
+        told_at.store(now.ticks);
     }
-    last.store(who);
-    at.store(now.ticks);
-    true
+    mark(last, now) || is_another
 }
 
 /// Sends an event.

@@ -23,11 +23,6 @@ impl Head {
         Some(Self { head, hash })
     }
 
-    #[inline(always)]
-    pub(crate) fn hash(self) -> u64 {
-        self.hash
-    }
-
     /// Whether the key may be in a table that user space fills. `false` is certain.
     #[inline(always)]
     pub(crate) fn may_list(self) -> bool {

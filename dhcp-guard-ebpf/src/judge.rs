@@ -1,16 +1,16 @@
 //! The order in which a DHCP packet meets the rules. Exactly one reason comes out, and is counted.
 //!
-//! The bulk of a flood is answered by the memos and the ports last seen. The rest goes through [`Arrival`], which is in a map: what the verifier
-//! reads back from there it knows nothing of, and so it follows the rules once, and not again for every state that the
-//! parser can be in, which would be millions. What is rare is in `extern "C"` functions, which are *global*: the verifier
-//! looks at each once, for all arguments that it can have.
+//! The bulk of a flood is answered by the memos and the ports last seen. The rest goes through [`Arrival`], which is in a
+//! map: what the verifier reads back from there it knows nothing of, and so it follows the rules once, and not again for
+//! every state that the parser can be in, which would be millions. What is rare is in `extern "C"` functions, which are
+//! *global*: the verifier looks at each once, for all arguments that it can have.
 
 use dhcp_guard_common::{
     gcra::{GRAIN_BITS, Word as _},
     layout::{
         ClientKey, ClientRule, Control, EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, EVENT_ROGUE_SERVER,
-        EVENT_UNKNOWN_VLAN, HOST_DROP_ROGUE_SERVERS, MEMO_KNOWN, MEMO_SPARES_FOREIGN_CHADDR, NO_PORT_SLOT,
-        PORT_ALLOWED, PORT_DROP_CHADDR_MISMATCH, PORT_MONITOR, PORT_TRUSTED, PortPolicy, PortState,
+        EVENT_UNKNOWN_VLAN, HOST_DROP_ROGUE_SERVERS, MEMO_KNOWN, NO_PORT_SLOT, PORT_ALLOWED, PORT_DROP_CHADDR_MISMATCH,
+        PORT_MONITOR, PORT_TRUSTED, PortPolicy, PortState,
     },
     message::{self, Sender},
     parse::Dhcp,
@@ -56,8 +56,12 @@ pub(crate) fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
 #[derive(Clone, Copy)]
 pub(crate) struct Verdict(u64);
 
+// Flags of the word. Bit 63 is `MEMO_KNOWN`.
+
 /// Set in the word for a client without an entry.
 const UNTRACKED: u64 = 1 << 62;
+/// Set in a memo's: not of a packet whose hardware address is not its source's, which has a rule of its own.
+pub(crate) const SPARES_FOREIGN_CHADDR: u64 = 1 << 61;
 /// Set in the word for a frame whose VLANs have no port of their own.
 const VLAN_UNKNOWN: u64 = 1 << 60;
 
@@ -167,8 +171,8 @@ impl<'a> Case<'a> {
     #[inline(always)]
     fn notice_unknown_vlan(&self) {
         let told = [self.word(|s| &raw mut s.vlans_told[0]), self.word(|s| &raw mut s.vlans_told[1])];
-        let is_another = events::is_another(told, self.arrival.port().word(), self.now);
-        if events::mark(self.word(|s| &raw mut s.last_unknown_vlan), self.now) || is_another {
+        let last = self.word(|s| &raw mut s.last_unknown_vlan);
+        if events::mark_who(last, told, self.arrival.port().word(), self.now) {
             self.tell(EVENT_UNKNOWN_VLAN);
         }
     }
@@ -275,8 +279,7 @@ impl<'a> Case<'a> {
     #[inline(always)]
     fn judge_server(&self) -> Reason {
         let told = [self.word(|s| &raw mut s.server_told[0]), self.word(|s| &raw mut s.server_told[1])];
-        let is_another = events::is_another(told, self.client().0, self.now);
-        if events::mark(self.word(|s| &raw mut s.last_server), self.now) || is_another {
+        if events::mark_who(self.word(|s| &raw mut s.last_server), told, self.client().0, self.now) {
             self.tell(EVENT_ROGUE_SERVER);
         }
         match maps::HOST_POLICIES.get(Control::bank(self.arrival.version)) {
@@ -401,11 +404,8 @@ impl<'a> Case<'a> {
         if let Some(place) = self.arrival.memo_until(until) {
             let verdict = self.verdict(reason.into());
             // In quarantine that rule is not reached.
-            let spares = if reason == Reason::DropClientLimit {
-                self.if_drops_foreign_chaddr(MEMO_SPARES_FOREIGN_CHADDR)
-            } else {
-                0
-            };
+            let spares =
+                if reason == Reason::DropClientLimit { self.if_drops_foreign_chaddr(SPARES_FOREIGN_CHADDR) } else { 0 };
             place.remember(self.client(), verdict, spares | if known { MEMO_KNOWN } else { 0 }, until, self.now);
         }
     }

@@ -139,20 +139,17 @@ pub(crate) fn ask(cpu: Cpu, fresh: &Fresh, dhcp: &Dhcp) -> Answer {
     let slot = last.slot as u32;
     let hash = hash::mix(ClientKey(fresh.who).on(slot).0, maps::seeds());
     let Some(head) = Head::of(hash) else { return Answer::Judge(Located::NOT_YET) };
-    let listed = head.may_list();
-    if listed {
-        return Answer::Judge(Located { slot, hash, listed });
-    }
-    match certain(last, slot, head, fresh, dhcp) {
+    let located = Located { slot, hash, listed: head.may_list() };
+    match certain(last, located, head, fresh, dhcp) {
         Some(verdict) => Answer::Certain(verdict),
-        None => Answer::Judge(Located { slot, hash, listed }),
+        None => Answer::Judge(located),
     }
 }
 
 /// The verdict on a stranger, if it is certain.
 #[inline(always)]
-fn certain(last: &LastPort, slot: u32, head: Head, fresh: &Fresh, dhcp: &Dhcp) -> Option<Verdict> {
-    if last.newcomers_until <= fresh.now.grains {
+fn certain(last: &LastPort, located: Located, head: Head, fresh: &Fresh, dhcp: &Dhcp) -> Option<Verdict> {
+    if located.listed || last.newcomers_until <= fresh.now.grains {
         return None;
     }
     if dhcp.towards != Towards::Server || arrival::is_malformed(dhcp.source) {
@@ -173,6 +170,6 @@ fn certain(last: &LastPort, slot: u32, head: Head, fresh: &Fresh, dhcp: &Dhcp) -
         return None;
     }
     head.remember(seen || last.flags & shut::REMEMBERS == 0);
-    ports::mark_distinct(maps::PORT_STATES.get_ptr_mut(slot)?, head.hash());
+    ports::mark_distinct(maps::PORT_STATES.get_ptr_mut(located.slot)?, located.hash);
     Some(Verdict::from_word(last.verdict))
 }

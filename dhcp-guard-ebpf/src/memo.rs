@@ -6,12 +6,17 @@
 //! needed, and user space adds what is still pending, so the client's packets and drops stay exact.
 
 use dhcp_guard_common::{
-    layout::{CLIENT_MEMO_BITS, ClientKey, ClientMemo, MEMO_KNOWN, MEMO_SPARES_FOREIGN_CHADDR, MEMO_V6},
+    layout::{CLIENT_MEMO_BITS, ClientKey, ClientMemo, MEMO_KNOWN, MEMO_V6},
     parse::Family,
     verdict::Reason,
 };
 
-use crate::{clients, clock::Now, cpu::Cpu, judge::Verdict};
+use crate::{
+    clients,
+    clock::Now,
+    cpu::Cpu,
+    judge::{SPARES_FOREIGN_CHADDR, Verdict},
+};
 
 /// The place for a client on a port, on this CPU.
 #[derive(Clone, Copy)]
@@ -43,7 +48,7 @@ impl Place {
         if memo.who != self.who || memo.port != self.port || memo.version != self.version || memo.until <= now.grains {
             return None;
         }
-        if chaddr_differs && memo.verdict & MEMO_SPARES_FOREIGN_CHADDR != 0 {
+        if chaddr_differs && memo.verdict & SPARES_FOREIGN_CHADDR != 0 {
             return None;
         }
         memo.pending += 1;

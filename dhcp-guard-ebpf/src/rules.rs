@@ -19,10 +19,8 @@ pub(crate) fn of(client: ClientKey, listed: bool) -> ClientRule {
 /// The rule about somebody whose key was not asked for in the filter yet.
 #[inline(always)]
 pub(crate) fn of_unlisted(client: ClientKey) -> ClientRule {
-    if !control::has_client_rules() {
-        return NONE;
-    }
-    of(client, head::may_list(hash::mix(client.0, maps::seeds())))
+    let may_list = || head::may_list(hash::mix(client.0, maps::seeds()));
+    if control::has_client_rules() && may_list() { look_up(client) } else { NONE }
 }
 
 #[inline(always)]

@@ -2,8 +2,7 @@
 //! and, if not, whether it was seen lately.
 //!
 //! Why: a hash lookup that finds nothing costs some 20 ns, and a flood of random MACs is nothing else. A head is half a
-//! cache line, and with the default sizes all of them fit into a processor's second-level cache, which the
-//! tables do not.
+//! cache line, and with the default sizes all of them fit into a processor's second-level cache, which the tables do not.
 
 /// Clients without an entry that a head remembers having seen: 16 bits of hash for each.
 pub const SEEN: usize = 8;

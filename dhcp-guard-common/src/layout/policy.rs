@@ -41,8 +41,8 @@ pub struct PortPolicy {
 /// A limit that those who come back have before those who are new.
 ///
 /// Both take from one limiter, but newcomers find it full earlier: what is between the two tolerances, and then the whole
-/// rate, is there for whoever was seen before. So a flood of ever new MACs cannot shut
-/// out those who retry while they are remembered: see [`Head::seen`](super::Head::seen) for how long that is.
+/// rate, is there for whoever was seen before. So a flood of ever new MACs cannot shut out those who retry while they are
+/// remembered: see [`Head::seen`](super::Head::seen) for how long that is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shared {

@@ -98,7 +98,8 @@ pub struct ClientMemo {
     pub pending: u64,
     /// Tick of the latest of them.
     pub last_seen: u64,
-    /// The reason's index in the lowest byte, the slot in the four above; [`MEMO_KNOWN`].
+    /// The reason's index in the lowest byte, the slot in the four above; [`MEMO_KNOWN`], and the program's own flags in
+    /// bits 60 to 62.
     pub verdict: u64,
 }
 
@@ -106,8 +107,6 @@ pub struct ClientMemo {
 pub const MEMO_V6: u64 = 1 << 62;
 /// [`ClientMemo::verdict`]: the client is in the known table, not in the strangers'.
 pub const MEMO_KNOWN: u64 = 1 << 63;
-/// [`ClientMemo::verdict`]: not of a packet whose hardware address is not its source's, which has a rule of its own.
-pub const MEMO_SPARES_FOREIGN_CHADDR: u64 = 1 << 61;
 /// Client memos of each CPU, as a power of two; a client has its place by its key.
 pub const CLIENT_MEMO_BITS: u32 = 8;
 

@@ -1,8 +1,8 @@
 //! Reading a whole hash map with few system calls.
 //!
 //! aya reads one entry at a time (two system calls each), and its iterator starts over when the entry it stands on is
-//! deleted. BPF_MAP_LOOKUP_BATCH (kernel 5.6) walks bucket by bucket: it ends
-//! whatever happens to the entries, and never answers one twice.
+//! deleted. BPF_MAP_LOOKUP_BATCH (kernel 5.6) walks bucket by bucket: it ends whatever happens to the entries, and never
+//! answers one twice.
 
 use std::{
     io,

@@ -16,7 +16,7 @@
 
 use std::{cell::Cell, io};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, PerCpuArray, PerCpuValues},
@@ -176,20 +176,22 @@ impl Meter {
     /// Guard and control in turns.
     fn pairs(&self, frame: &[u8], control: &Xdp, guard: &Xdp, verdict: Verdict) -> Result<Taken> {
         let mut taken = Taken { pairs: Vec::new(), calls: 0 };
+        let mut repetitions = 0;
         while taken.pairs.len() < self.effort.frame_pairs {
             let (mut control_ns, mut guard_ns) = (f64::MAX, f64::MAX);
             for _ in 0..SLICES {
                 control_ns = control_ns.min(self.nanoseconds(control, frame, verdict)?);
                 guard_ns = guard_ns.min(self.nanoseconds(guard, frame, verdict)?);
             }
-            taken.calls += 1;
+            taken.calls += u64::from(SLICES);
+            repetitions += 1;
+            self.note_pace(control_ns);
             let pair = Pair { control_ns, guard_ns, disturbed: self.is_slow(control_ns) };
-            let patience = taken.calls <= (MOST_AGAIN * self.effort.frame_pairs) as u64;
+            let patience = repetitions <= MOST_AGAIN * self.effort.frame_pairs;
             if !(pair.disturbed && patience) {
                 taken.pairs.push(pair);
             }
         }
-        taken.calls *= u64::from(SLICES);
         Ok(taken)
     }
 
@@ -199,14 +201,17 @@ impl Meter {
             let controls = Controls::load()?;
             for _ in 0..PACE_LOADS {
                 let pace = self.nanoseconds(controls.program(Verdict::Pass)?, &frames::tcp_v4(), Verdict::Pass)?;
-                self.is_slow(pace);
+                self.note_pace(pace);
             }
         }
         Ok(())
     }
 
-    fn is_slow(&self, control_ns: f64) -> bool {
+    fn note_pace(&self, control_ns: f64) {
         self.fastest_ns.set(self.fastest_ns.get().min(control_ns));
+    }
+
+    fn is_slow(&self, control_ns: f64) -> bool {
         control_ns > self.fastest_ns.get() * SLOW
     }
 
@@ -390,10 +395,7 @@ impl Counters {
 
 /// Frames that the memos have answered and not handed over.
 fn pending(guard: &mut GuardRun) -> Result<u64> {
-    let Some(map) = guard.plane().ebpf().map("CPU") else { bail!("no map `CPU`") };
-    let cpus: PerCpuArray<_, CpuState> = map.try_into()?;
-    let cpus = cpus.get(&0, 0)?;
-    Ok(cpus.iter().flat_map(|cpu| &cpu.memos).map(|memo| memo.pending).sum())
+    Ok(guard.memos()?.iter().map(|memo| memo.pending).sum())
 }
 
 #[cfg(test)]

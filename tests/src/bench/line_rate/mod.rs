@@ -213,27 +213,26 @@ impl Rounds {
             if number > 0 {
                 rounds.push(round);
             }
-            if Self::quiet(&rounds).count() == effort.flood_rounds {
+            if Self::part(&rounds).0.len() == effort.flood_rounds {
                 break;
             }
         }
         Ok(Self::of(&rounds, effort.flood_rounds))
     }
 
-    /// The rounds in which nobody took much of the CPU, and the control was about as fast as it can be. Of the others
-    /// nothing is asked.
-    fn quiet(rounds: &[Round]) -> impl Iterator<Item = &Round> {
+    /// The rounds in which nobody took much of the CPU, and the control was about as fast as it can be; and the others.
+    /// What the guard did is not asked.
+    fn part(rounds: &[Round]) -> (Vec<&Round>, Vec<&Round>) {
         let best = rounds.iter().map(|round| round.pps[0]).fold(0.0, f64::max);
-        rounds.iter().filter(move |round| !round.disturbed && round.pps[0] >= SLOW * best)
+        rounds.iter().partition(|round| !round.disturbed && round.pps[0] >= SLOW * best)
     }
 
     /// The quiet rounds; if there are too few, the latest of the others, too.
     fn of(rounds: &[Round], wanted: usize) -> Self {
-        let mut pps: Vec<_> = Self::quiet(rounds).map(|round| round.pps.clone()).collect();
-        let disturbed = wanted.saturating_sub(pps.len());
-        let others = rounds.iter().rev().filter(|round| !pps.contains(&round.pps)).take(disturbed);
-        let others: Vec<_> = others.map(|round| round.pps.clone()).collect();
-        pps.extend(others);
+        let (quiet, others) = Self::part(rounds);
+        let disturbed = wanted.saturating_sub(quiet.len());
+        let taken = quiet.into_iter().chain(others.into_iter().rev().take(disturbed));
+        let pps = taken.map(|round| round.pps.clone()).collect();
         Self { pps, repeated: rounds.len() - wanted.min(rounds.len()), disturbed }
     }
 
