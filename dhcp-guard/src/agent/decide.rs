@@ -16,6 +16,7 @@ use super::{
     journal::{Draft, Journal},
     learn::Learner,
     plan::Plan,
+    sanctions::Sanctioned,
 };
 use crate::{
     dataplane::{Snapshot, clock::Moment, interface::Interface},
@@ -69,6 +70,8 @@ pub struct Picture {
     pub non_dhcp: Vec<u64>,
     /// What the program could not do.
     pub troubles: dhcp_guard_common::layout::Troubles,
+    /// Quarantines, hold and allowlist.
+    pub sanctioned: Arc<Sanctioned>,
 }
 
 /// See the module.
@@ -109,6 +112,7 @@ impl Decider {
             clients: Vec::new(),
             non_dhcp: Vec::new(),
             troubles: first.troubles,
+            sanctioned: Arc::default(),
         };
         let (pictures, receiver) = watch::channel(Arc::new(empty));
         let excess_ticks = vec![(0, 0); first.ports.len()];
@@ -221,7 +225,8 @@ impl Decider {
             }
         }
         let non_dhcp = self.context.plan.interfaces.iter().map(|i| self.non_dhcp(snapshot, i)).collect();
-        Picture { moment: snapshot.moment, ports, clients, non_dhcp, troubles: snapshot.troubles }
+        let sanctioned = Arc::default();
+        Picture { moment: snapshot.moment, ports, clients, non_dhcp, troubles: snapshot.troubles, sanctioned }
     }
 
     /// Frames of an interface, since the guard is on it, that were not DHCP.

@@ -16,6 +16,8 @@
 //! * [`learn`]: strangers become known, from the decision loop to the reader.
 //! * [`journal`]: the latest events, for `events` and its followers.
 //! * [`inventory`]: reads the inventory again when its file changes.
+//! * [`requests`]: what people ask of the decision loop; [`names`]: slots and names.
+//! * [`sanctions`]: who is put into quarantine, and who is not.
 //! * [`report`]: from the decision loop's picture to the API's documents.
 //! * [`api`]: HTTP on the Unix socket.
 
@@ -26,9 +28,12 @@ pub mod inventory;
 pub mod journal;
 pub mod kernel_events;
 pub mod learn;
+pub mod names;
 pub mod plan;
 pub mod reader;
 pub mod report;
+pub mod requests;
+pub mod sanctions;
 
 use std::{
     path::PathBuf,
