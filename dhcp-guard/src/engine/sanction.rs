@@ -6,7 +6,7 @@
 //! [`governor`](crate::governor)'s to say.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
     time::Duration,
 };
 
@@ -47,8 +47,8 @@ pub struct Sample {
     pub limit_pps: u64,
     /// A port: strangers that sent something; none: more than can be told. A client: `Some(0)`.
     pub distinct: Option<u64>,
-    /// A client in the known table.
-    pub known: bool,
+    /// A client that others should not have to suffer for, and that would suffer if its port were blamed.
+    pub bystander: bool,
 }
 
 /// Why a quarantine is deserved.
@@ -77,33 +77,48 @@ pub struct Proposal {
     pub cause: Cause,
 }
 
-/// The history of one client or port.
+/// The history of one client or port that is, or lately was, over its limit, or that somebody watches. Those who keep to
+/// their limit have none: they are nearly all, and a host may have many.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
-    /// The latest windows, the latest last.
-    pub recent: VecDeque<Sample>,
+    /// Packets, and packets over its own limit, in each of the latest [`RECENT`] windows, the latest last.
+    pub recent: VecDeque<(u32, u32)>,
+    /// The latest window.
+    pub latest: Sample,
+    /// Windows running with excess of its own.
+    pub over: u32,
     /// Windows running at the rate that deserves a quarantine.
     pub hot: u32,
     /// Windows running with that many new MACs.
     pub many_macs: u32,
     /// Since when it is over its limit, with pauses of less than [`PAUSE`].
     pub over_since: Option<Duration>,
+    /// Since when it sends more than it may; in quarantine, what it would send counts. Also with such pauses.
+    pub loud_since: Option<Duration>,
+    /// Since when it keeps to its limit.
+    pub quiet_since: Option<Duration>,
     /// The latest window with excess.
     last_excess: Duration,
-    /// Since when it keeps to its limit; in quarantine, what it would send counts.
-    pub quiet_since: Option<Duration>,
+    /// The latest window in which it sent more than it may.
+    last_loud: Duration,
+    /// The latest window that it had.
+    seen: Duration,
     /// It was told that this one burns slowly.
     told: bool,
 }
 
 /// A pause that does not end a slow burn: who is over its limit every other second is.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How long a history is kept that nobody watches and that says nothing new.
+const KEEP: Duration = Duration::from_secs(RECENT as u64);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Sanctions {
     rules: Rules,
     records: HashMap<Subject, Record>,
+    /// Bystanders by port, in the latest window.
+    bystanders: HashMap<u32, usize>,
 }
 
 /// What a step came to.
@@ -119,59 +134,87 @@ impl Sanctions {
     /// With these rules, and no history.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, records: HashMap::new() }
+        Self { rules, ..Self::default() }
     }
 
-    /// The history of somebody.
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The history of somebody who has one.
     #[must_use]
     pub fn record(&self, subject: Subject) -> Option<&Record> {
         self.records.get(&subject)
     }
 
-    /// Whether it has been over its limit for long.
-    #[must_use]
-    pub fn is_candidate(&self, subject: Subject) -> bool {
-        self.records.get(&subject).is_some_and(|record| record.told)
+    /// Everyone with a history.
+    pub fn records(&self) -> impl Iterator<Item = (&Subject, &Record)> {
+        self.records.iter()
     }
 
-    /// Takes the samples of one window, which ended at `now`. Who has no sample any more is forgotten.
-    pub fn step(&mut self, now: Duration, samples: &HashMap<Subject, Sample>) -> Deserved {
-        self.records.retain(|subject, _| samples.contains_key(subject));
+    /// Takes the samples of one window, which ended at `now`. Who has no sample any more is forgotten; who is `watched`
+    /// has a history even while it is quiet.
+    pub fn step(
+        &mut self,
+        now: Duration,
+        samples: impl Iterator<Item = (Subject, Sample)>,
+        watched: &HashSet<Subject>,
+    ) -> Deserved {
         let mut deserved = Deserved::default();
+        self.bystanders.clear();
         for (subject, sample) in samples {
-            let record = self.records.entry(*subject).or_default();
-            if record.take(&self.rules, now, *sample) {
-                deserved.candidates.push(*subject);
+            if sample.bystander {
+                *self.bystanders.entry(slot(subject)).or_default() += 1;
+            }
+            let record = match self.records.entry(subject) {
+                Entry::Occupied(record) => record.into_mut(),
+                Entry::Vacant(place) if sample.is_loud(&self.rules) || watched.contains(&subject) => {
+                    place.insert(Record::default())
+                }
+                Entry::Vacant(_) => continue,
+            };
+            if record.take(&self.rules, now, sample) {
+                deserved.candidates.push(subject);
             }
         }
-        let mut ports: Vec<u32> = samples.keys().map(|subject| slot(*subject)).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        deserved.proposals = ports.into_iter().flat_map(|port| self.blame(port)).collect();
+        let matters = |subject: &Subject, record: &Record| {
+            watched.contains(subject) || now.saturating_sub(record.last_loud) < KEEP
+        };
+        self.records.retain(|subject, record| record.seen == now && matters(subject, record));
+        deserved.proposals = self.blame_all();
         deserved.candidates.sort_unstable();
         deserved
     }
 
+    fn blame_all(&self) -> Vec<Proposal> {
+        let ports: BTreeSet<u32> = self.records.keys().map(|subject| slot(*subject)).collect();
+        let mut clients: HashMap<u32, Vec<(ClientKey, &Record)>> = HashMap::new();
+        for (subject, record) in &self.records {
+            if let Subject::Client(key) = subject
+                && record.hot >= self.rules.windows
+            {
+                clients.entry(key.slot()).or_default().push((*key, record));
+            }
+        }
+        ports.into_iter().flat_map(|port| self.blame(port, clients.remove(&port).unwrap_or_default())).collect()
+    }
+
     /// Who on a port has deserved it: the clients, if they are few, are most of the excess, and others on the port would
     /// suffer for them; else the port.
-    fn blame(&self, slot: u32) -> Vec<Proposal> {
-        let clients = self.records.iter().filter_map(|(subject, record)| match subject {
-            Subject::Client(key) if key.slot() == slot => Some((*key, record)),
-            _ => None,
-        });
-        let mut hot: Vec<(ClientKey, &Record)> =
-            clients.clone().filter(|(_, record)| record.hot >= self.rules.windows).collect();
+    fn blame(&self, slot: u32, mut hot: Vec<(ClientKey, &Record)>) -> Vec<Proposal> {
         hot.sort_by_key(|(key, _)| *key);
         let port = self.records.get(&Subject::Port(slot)).and_then(|record| record.cause(&self.rules));
         if hot.is_empty() && port.is_none() {
             return Vec::new();
         }
-        let others_are_known =
-            clients.clone().any(|(key, record)| record.is_known() && !hot.iter().any(|(one, _)| *one == key));
+        let bystanders = self.bystanders.get(&slot).copied().unwrap_or(0);
+        let has_bystanders = bystanders > hot.iter().filter(|(_, record)| record.latest.bystander).count();
         // Behind a relay, a client is whatever a message says it is.
         let nameable = hot.iter().all(|(key, _)| !key.is_relayed());
         let few = !hot.is_empty() && hot.len() <= self.rules.few && nameable;
-        if few && others_are_known && self.is_most_of_the_excess(slot, &hot) {
+        if few && has_bystanders && self.is_most_of_the_excess(slot, &hot) {
             let proposal = |(key, record): &(ClientKey, &Record)| {
                 Some(Proposal { subject: Subject::Client(*key), cause: record.cause(&self.rules)? })
             };
@@ -186,27 +229,51 @@ impl Sanctions {
     }
 
     fn is_most_of_the_excess(&self, slot: u32, hot: &[(ClientKey, &Record)]) -> bool {
-        let theirs: u64 = hot.iter().map(|(_, record)| record.latest().window.excess).sum();
-        let of_port = self.records.get(&Subject::Port(slot)).map_or(0, |record| record.latest().window.excess);
+        let theirs: u64 = hot.iter().map(|(_, record)| record.latest.window.excess).sum();
+        let of_port = self.records.get(&Subject::Port(slot)).map_or(0, |record| record.latest.window.excess);
         theirs * 10 >= of_port * 9
+    }
+}
+
+impl Sample {
+    fn has_many_macs(&self, rules: &Rules) -> bool {
+        self.distinct.is_none_or(|macs| macs > rules.new_macs)
+    }
+
+    /// It sends more than it may, or others had to suffer for it.
+    fn is_loud(&self, rules: &Rules) -> bool {
+        self.window.rate_pps() > self.limit_pps || self.window.excess > 0 || self.has_many_macs(rules)
     }
 }
 
 impl Record {
     /// True: it has been over its limit for so long that somebody should look, and nobody was told yet.
     fn take(&mut self, rules: &Rules, now: Duration, sample: Sample) -> bool {
+        let window = sample.window;
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
-        self.recent.push_back(sample);
-        let limit = sample.limit_pps.max(1);
-        let is_hot = sample.window.rate_pps() >= rules.factor * limit;
-        self.hot = if is_hot { self.hot + 1 } else { 0 };
-        let many = sample.distinct.is_none_or(|macs| macs > rules.new_macs);
-        self.many_macs = if many { self.many_macs + 1 } else { 0 };
-        let is_quiet = sample.window.rate_pps() <= limit && !many;
+        self.recent.push_back((count(window.packets), count(window.own_excess)));
+        (self.latest, self.seen) = (sample, now);
+        let next = |running: u32, holds: bool| if holds { running + 1 } else { 0 };
+        self.over = next(self.over, window.own_excess > 0);
+        self.hot = next(self.hot, window.rate_pps() >= rules.factor * sample.limit_pps.max(1));
+        self.many_macs = next(self.many_macs, sample.has_many_macs(rules));
+
+        let is_quiet = window.rate_pps() <= sample.limit_pps.max(1) && self.many_macs == 0;
         self.quiet_since = is_quiet.then(|| self.quiet_since.unwrap_or(now));
-        if sample.window.own_excess > 0 {
+        if sample.is_loud(rules) {
+            self.last_loud = now;
+            self.loud_since.get_or_insert(now.saturating_sub(window.length));
+        } else if now.saturating_sub(self.last_loud) >= PAUSE {
+            self.loud_since = None;
+        }
+        self.burn(rules, now)
+    }
+
+    /// See [`Self::take`].
+    fn burn(&mut self, rules: &Rules, now: Duration) -> bool {
+        if self.over > 0 {
             self.last_excess = now;
             self.over_since.get_or_insert(now);
         } else if now.saturating_sub(self.last_excess) >= PAUSE {
@@ -218,22 +285,20 @@ impl Record {
         news
     }
 
-    fn cause(&self, rules: &Rules) -> Option<Cause> {
-        let latest = self.latest();
+    /// It has been over its limit for so long that somebody should look.
+    #[must_use]
+    pub fn is_candidate(&self) -> bool {
+        self.told
+    }
+
+    /// Why it has deserved a quarantine, if it has.
+    #[must_use]
+    pub fn cause(&self, rules: &Rules) -> Option<Cause> {
+        let latest = &self.latest;
         if self.hot >= rules.windows {
             return Some(Cause::Rate { pps: latest.window.rate_pps(), limit_pps: latest.limit_pps });
         }
         (self.many_macs >= rules.windows).then_some(Cause::NewMacs { macs: latest.distinct })
-    }
-
-    /// The latest sample.
-    #[must_use]
-    pub fn latest(&self) -> Sample {
-        self.recent.back().copied().unwrap_or_default()
-    }
-
-    fn is_known(&self) -> bool {
-        self.latest().known
     }
 
     /// How long it has kept to its limit.
@@ -241,6 +306,11 @@ impl Record {
     pub fn quiet_for(&self, now: Duration) -> Duration {
         self.quiet_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
+}
+
+/// Evidence of more than this is as good.
+fn count(packets: u64) -> u32 {
+    u32::try_from(packets).unwrap_or(u32::MAX)
 }
 
 fn slot(subject: Subject) -> u32 {
@@ -257,6 +327,7 @@ mod tests {
     const FLOODER: Subject = Subject::Client(ClientKey::from_mac(1, [2, 0, 0, 0, 0, 9]));
     const KNOWN: Subject = Subject::Client(ClientKey::from_mac(1, [2, 0, 0, 0, 0, 1]));
     const PORT: Subject = Subject::Port(1);
+    const WATCHED: Subject = Subject::Client(ClientKey::from_mac(2, [2, 0, 0, 0, 0, 7]));
 
     fn window(packets: u64, excess: u64) -> Window {
         Window { packets, excess, own_excess: excess, length: Duration::from_secs(1) }
@@ -264,20 +335,23 @@ mod tests {
 
     fn client(packets: u64, known: bool) -> Sample {
         let window = window(packets, packets.saturating_sub(2));
-        Sample { window, limit_pps: 2, distinct: Some(0), known }
+        Sample { window, limit_pps: 2, distinct: Some(0), bystander: known }
     }
 
     fn port(packets: u64, distinct: Option<u64>) -> Sample {
-        Sample { window: window(packets, packets.saturating_sub(50)), limit_pps: 50, distinct, known: false }
+        Sample { window: window(packets, packets.saturating_sub(50)), limit_pps: 50, distinct, bystander: false }
+    }
+
+    fn step(sanctions: &mut Sanctions, second: u64, samples: &[(Subject, Sample)]) -> Deserved {
+        sanctions.step(Duration::from_secs(second), samples.iter().copied(), &HashSet::from([WATCHED]))
     }
 
     /// Runs the same samples for so many seconds; the second of the first proposal, and the latest step's result.
     fn run(seconds: u64, samples: &[(Subject, Sample)]) -> (Option<u64>, Deserved) {
         let mut sanctions = Sanctions::new(Rules::default());
-        let samples: HashMap<_, _> = samples.iter().copied().collect();
         let (mut first, mut latest) = (None, Deserved::default());
         for second in 1..=seconds {
-            latest = sanctions.step(Duration::from_secs(second), &samples);
+            latest = step(&mut sanctions, second, &samples);
             if !latest.proposals.is_empty() {
                 first.get_or_insert(second);
             }
@@ -330,30 +404,31 @@ mod tests {
     #[test]
     fn less_than_five_times_the_limit_is_a_candidate_after_five_minutes_and_told_once() {
         let mut sanctions = Sanctions::new(Rules::default());
-        let slow = HashMap::from([(FLOODER, client(9, false)), (KNOWN, client(1, true))]);
-        let none = HashMap::from([(FLOODER, client(0, false)), (KNOWN, client(1, true))]);
+        let slow = [(FLOODER, client(9, false)), (KNOWN, client(1, true))];
+        let none = [(FLOODER, client(0, false)), (KNOWN, client(1, true))];
+        let is_candidate = |sanctions: &Sanctions| sanctions.record(FLOODER).is_some_and(Record::is_candidate);
         let mut told = Vec::new();
         for second in 1..=700 {
             // Every third second it pauses.
-            let deserved = sanctions.step(Duration::from_secs(second), if second % 3 == 0 { &none } else { &slow });
+            let deserved = step(&mut sanctions, second, if second % 3 == 0 { &none } else { &slow });
             assert_eq!(deserved.proposals, []);
             told.extend(deserved.candidates.iter().map(|subject| (second, *subject)));
         }
         assert_eq!(told, [(301, FLOODER)]);
-        assert!(sanctions.is_candidate(FLOODER) && !sanctions.is_candidate(KNOWN));
+        assert!(is_candidate(&sanctions));
         for second in 701..=712 {
-            sanctions.step(Duration::from_secs(second), &none);
+            step(&mut sanctions, second, &none);
         }
-        assert!(!sanctions.is_candidate(FLOODER), "ten seconds of rest end it");
+        assert!(!is_candidate(&sanctions), "ten seconds of rest end it");
     }
 
     #[test]
     fn a_second_of_rest_starts_the_count_again() {
         let mut sanctions = Sanctions::new(Rules::default());
-        let hot = HashMap::from([(FLOODER, client(4000, false)), (PORT, port(4000, Some(1)))]);
-        let rest = HashMap::from([(FLOODER, client(1, false)), (PORT, port(1, Some(1)))]);
+        let hot = [(FLOODER, client(4000, false)), (PORT, port(4000, Some(1)))];
+        let rest = [(FLOODER, client(1, false)), (PORT, port(1, Some(1)))];
         for second in 1..40 {
-            let deserved = sanctions.step(Duration::from_secs(second), if second % 10 == 0 { &rest } else { &hot });
+            let deserved = step(&mut sanctions, second, if second % 10 == 0 { &rest } else { &hot });
             assert_eq!(deserved.proposals, [], "in second {second}");
         }
     }
@@ -363,8 +438,26 @@ mod tests {
         let mut sanctions = Sanctions::new(Rules::default());
         for second in 1..=100 {
             let packets = if second < 40 { 4000 } else { 2 };
-            sanctions.step(Duration::from_secs(second), &HashMap::from([(FLOODER, client(packets, false))]));
+            step(&mut sanctions, second, &[(WATCHED, client(packets, false))]);
         }
-        assert_eq!(sanctions.record(FLOODER).unwrap().quiet_for(Duration::from_secs(100)), Duration::from_secs(60));
+        assert_eq!(sanctions.record(WATCHED).unwrap().quiet_for(Duration::from_secs(100)), Duration::from_secs(60));
+    }
+    #[test]
+    fn only_the_loud_and_the_watched_have_a_history() {
+        let mut sanctions = Sanctions::new(Rules::default());
+        let calm = [(FLOODER, client(2, false)), (KNOWN, client(1, true)), (WATCHED, client(0, false))];
+        let loud = [(FLOODER, client(3, false)), (KNOWN, client(1, true)), (WATCHED, client(0, false))];
+        step(&mut sanctions, 1, &calm);
+        assert_eq!(sanctions.records().map(|(subject, _)| *subject).collect::<Vec<_>>(), [WATCHED]);
+        step(&mut sanctions, 2, &loud);
+        assert_eq!(sanctions.record(FLOODER).unwrap().recent, [(3, 1)]);
+        for second in 3..=60 {
+            step(&mut sanctions, second, &calm);
+            let expected = second < 2 + RECENT as u64;
+            assert_eq!(sanctions.record(FLOODER).is_some(), expected, "in second {second}");
+        }
+        assert_eq!(sanctions.record(WATCHED).unwrap().recent.len(), RECENT);
+        step(&mut sanctions, 61, &[]);
+        assert_eq!(sanctions.records().count(), 0, "who is not seen any more is forgotten");
     }
 }
