@@ -55,6 +55,8 @@ pub struct PortPicture {
     pub distinct: Option<u64>,
     /// First and latest tick with packets over the port's own limits, as far as the agent saw; 0: never.
     pub excess_ticks: (u64, u64),
+    /// Messages of servers that went out to it; none: they cannot be seen.
+    pub replies: Option<u64>,
 }
 
 /// Everything that queries are answered from: one consistent moment.
@@ -279,7 +281,14 @@ fn received_before(plan: &Plan, first: &Snapshot) -> HashMap<String, u64> {
 
 impl PortPicture {
     fn new(counters: PortCounters, distinct: Option<u64>) -> Self {
-        Self { counters, window: Window::default(), standing: Standing::Normal, distinct, excess_ticks: (0, 0) }
+        Self {
+            counters,
+            window: Window::default(),
+            standing: Standing::Normal,
+            distinct,
+            excess_ticks: (0, 0),
+            replies: None,
+        }
     }
 }
 

@@ -40,6 +40,14 @@ pub struct Draft<'a> {
     pub message: String,
 }
 
+impl Draft<'_> {
+    /// About nobody in particular.
+    #[must_use]
+    pub fn of_nobody(kind: EventKind, at: Timestamp, message: String) -> Self {
+        Self { kind, at, port: None, mac: None, source: None, vlans: None, message }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Journal {

@@ -16,6 +16,7 @@
 //! * [`learn`]: strangers become known, from the decision loop to the reader.
 //! * [`journal`]: the latest events, for `events` and its followers.
 //! * [`inventory`]: reads the inventory again when its file changes.
+//! * [`orders`]: from the decision loop to the data plane. [`host_facts`]: what the host itself lives on.
 //! * [`requests`]: what people ask of the decision loop; [`names`]: slots and names.
 //! * [`sanctions`]: who is put into quarantine, and who is not.
 //! * [`report`]: from the decision loop's picture to the API's documents.
@@ -24,11 +25,13 @@
 pub mod api;
 pub mod decide;
 pub mod describe;
+pub mod host_facts;
 pub mod inventory;
 pub mod journal;
 pub mod kernel_events;
 pub mod learn;
 pub mod names;
+pub mod orders;
 pub mod plan;
 pub mod reader;
 pub mod report;

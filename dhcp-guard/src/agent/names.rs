@@ -8,7 +8,6 @@ use crate::{
     engine,
     governor::{ClientName, PortName, Subject},
     mac::Mac,
-    who::Relayed,
 };
 
 impl Port {
@@ -26,6 +25,13 @@ impl Plan {
         self.ports.iter().find(|port| port.interface == name.interface && port.vlans == name.vlans)
     }
 
+    /// The port that frames with these names' VLANs fall to: their own, or their interface's untagged one.
+    #[must_use]
+    pub fn port_of(&self, name: &PortName) -> Option<&Port> {
+        let untagged = || self.ports.iter().find(|port| port.interface == name.interface && port.vlans.is_empty());
+        self.named(name).or_else(untagged)
+    }
+
     /// The port that people call so: `eth0.100.20`. `None` also if two are called so, because an interface's own name has
     /// dots in it.
     #[must_use]
@@ -36,18 +42,16 @@ impl Plan {
     }
 }
 
-/// The names of a client or port; `None` for one on no guarded port, or behind a relay that was not read yet.
+/// The names of a client or port; `None` for one on no guarded port, and for one behind a relay: what a relay says about
+/// a client it says for itself.
 #[must_use]
-pub fn subject(plan: &Plan, relayed: &Relayed, subject: engine::Subject) -> Option<Subject> {
+pub fn subject(plan: &Plan, subject: engine::Subject) -> Option<Subject> {
     match subject {
         engine::Subject::Port(slot) => Some(Subject { port: plan.port(slot)?.port_name(), client: None }),
+        engine::Subject::Client(key) if key.is_relayed() => None,
         engine::Subject::Client(key) => {
-            let client = if key.is_relayed() {
-                ClientName::Behind(relayed.behind(key)?)
-            } else {
-                ClientName::Mac(Mac(key.mac()))
-            };
-            Some(Subject { port: plan.port(key.slot())?.port_name(), client: Some(client) })
+            let port = plan.port(key.slot())?.port_name();
+            Some(Subject { port, client: Some(ClientName::Mac(Mac(key.mac()))) })
         }
     }
 }
@@ -58,11 +62,14 @@ pub fn slot(plan: &Plan, subject: &Subject) -> Option<u32> {
     plan.named(&subject.port).map(|port| port.slot)
 }
 
-/// The key that the client with this MAC has; `None` for whoever is behind a relay, whose key the data plane makes.
+/// The key of a port or client; `None` for whoever is behind a relay, whose key the data plane makes, and for ports that
+/// are not guarded.
 #[must_use]
-pub fn direct_key(plan: &Plan, subject: &Subject) -> Option<ClientKey> {
+pub fn key(plan: &Plan, subject: &Subject) -> Option<engine::Subject> {
+    let slot = slot(plan, subject)?;
     match subject.client {
-        Some(ClientName::Mac(mac)) => Some(ClientKey::from_mac(slot(plan, subject)?, mac.0)),
-        _ => None,
+        None => Some(engine::Subject::Port(slot)),
+        Some(ClientName::Mac(mac)) => Some(engine::Subject::Client(ClientKey::from_mac(slot, mac.0))),
+        Some(ClientName::Behind(_)) => None,
     }
 }

@@ -14,7 +14,10 @@ use tokio::sync::{
     oneshot,
 };
 
-use super::learn::Actions;
+use super::{
+    learn::Actions,
+    orders::{Executor, Message, QUEUE},
+};
 use crate::dataplane::{self, DataPlane, Snapshot, attach::Attachment};
 
 /// The length of a window. "Offender" is defined in windows of one second.
@@ -24,7 +27,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Reader {
     thread: JoinHandle<()>,
-    stop: std_mpsc::Sender<()>,
+    messages: std_mpsc::SyncSender<Message>,
     failed: oneshot::Receiver<dataplane::Error>,
 }
 
@@ -37,7 +40,8 @@ pub fn read(plane: &mut DataPlane, epoch: Instant) -> Result<Snapshot, dataplane
 }
 
 impl Reader {
-    /// Starts reading, and carries out what was decided before each reading. A snapshot that the decision loop has no time for is lost: the next one has all its counts.
+    /// Starts reading, carries out what was learned before each reading, and orders as they come. A snapshot that the
+    /// decision loop has no time for is lost: the next one has all its counts.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -45,17 +49,23 @@ impl Reader {
         mut plane: DataPlane,
         attachments: Vec<Attachment>,
         mut actions: Actions,
+        executor: Executor,
         epoch: Instant,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Snapshot>)> {
         let (snapshots, receiver) = mpsc::channel(1);
-        let (stop, stopped) = std_mpsc::channel::<()>();
+        let (messages, inbox) = std_mpsc::sync_channel(QUEUE);
         let (failed, failure) = oneshot::channel();
         let body = move || {
             let mut next = Instant::now() + WINDOW;
-            // A message or a vanished sender ends the wait, and the thread.
-            while let Err(std_mpsc::RecvTimeoutError::Timeout) =
-                stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
-            {
+            loop {
+                match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                    Ok(Message::Orders(batch)) => {
+                        executor.carry_out(&mut plane, &batch);
+                        continue;
+                    }
+                    Err(std_mpsc::RecvTimeoutError::Timeout) => {}
+                    Ok(Message::Stop) | Err(std_mpsc::RecvTimeoutError::Disconnected) => break,
+                }
                 next = (next + WINDOW).max(Instant::now());
                 actions.carry_out(&mut plane);
                 match read(&mut plane, epoch) {
@@ -75,7 +85,13 @@ impl Reader {
             drop(attachments);
         };
         let thread = std::thread::Builder::new().name("map-reader".into()).spawn(body).context("no reader thread")?;
-        Ok((Self { thread, stop, failed: failure }, receiver))
+        Ok((Self { thread, messages, failed: failure }, receiver))
+    }
+
+    /// The way to the thread.
+    #[must_use]
+    pub fn messages(&self) -> std_mpsc::SyncSender<Message> {
+        self.messages.clone()
     }
 
     /// Waits until reading fails, which is for ever if it does not.
@@ -91,7 +107,7 @@ impl Reader {
     /// # Errors
     /// If the thread panicked.
     pub fn stop(self) -> anyhow::Result<()> {
-        let _ = self.stop.send(());
+        let _ = self.messages.send(Message::Stop);
         self.thread.join().map_err(|_| anyhow!("the map reader failed: this is a bug, please report it with the log"))
     }
 }

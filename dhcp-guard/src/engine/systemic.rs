@@ -58,6 +58,8 @@ pub struct PortSample {
     pub known_clients: u64,
     /// Of these, over their limit.
     pub known_over_limit: u64,
+    /// Known clients that sent something within [`Rules::replies_window`].
+    pub known_asking: u64,
 }
 
 /// Why it is systemic.
@@ -97,6 +99,7 @@ pub enum Change {
 struct Port {
     windows: VecDeque<(Duration, u64, u64)>,
     last_reply: Option<Duration>,
+    known_asking: u64,
 }
 
 /// See the module.
@@ -179,7 +182,10 @@ impl Systemic {
         let silent: Vec<&Port> = self.ports.values().filter(silent).collect();
         let sums = silent.iter().map(|port| port.sums());
         let (requests, replies) = sums.fold((0, 0), |sum, port| (sum.0 + port.0, sum.1 + port.1));
-        (silent.len() >= self.rules.ports).then_some(Sign::NoReplies { ports: silent.len(), requests, replies })
+        // Strangers do not count here either.
+        let asking: u64 = silent.iter().map(|port| port.known_asking).sum();
+        let enough = silent.len() >= self.rules.ports || asking >= self.rules.clients as u64;
+        enough.then_some(Sign::NoReplies { ports: silent.len(), requests, replies })
     }
 }
 
@@ -192,6 +198,7 @@ impl Port {
         if replies > 0 {
             self.last_reply = Some(now);
         }
+        self.known_asking = sample.known_asking;
         self.windows.push_back((now, sample.requests, replies));
         while self.windows.front().is_some_and(|(at, ..)| now.saturating_sub(*at) >= keep) {
             self.windows.pop_front();
@@ -214,6 +221,7 @@ mod tests {
         replies: Some(0),
         known_clients: 5,
         known_over_limit: 0,
+        known_asking: 0,
     };
 
     fn ports(count: u32, sample: impl Fn(u32) -> PortSample) -> HashMap<u32, PortSample> {
@@ -276,5 +284,18 @@ mod tests {
         let many = ports(2, |_| PortSample { over_limit: true, known_clients: 8, known_over_limit: 7, ..CALM });
         let sign = Sign::OverLimit { over: 14, of: 16, clients: true };
         assert_eq!(run(&mut Systemic::new(Rules::default()), 0..60, &many), [(0, Change::Begins(sign))]);
+    }
+
+    #[test]
+    fn on_a_small_host_it_is_the_known_clients_that_tell() {
+        let first_sign = |known_asking| {
+            let mut systemic = Systemic::new(Rules::default());
+            let answered = ports(1, |_| PortSample { requests: 2, replies: Some(2), known_asking, ..CALM });
+            let dead = ports(1, |_| PortSample { requests: 2, replies: Some(0), known_asking, ..CALM });
+            assert_eq!(run(&mut systemic, 0..60, &answered), []);
+            run(&mut systemic, 60..120, &dead).first().map(|(second, _)| *second)
+        };
+        assert_eq!(first_sign(9), None, "one machine that nobody answers");
+        assert!(first_sign(10).is_some_and(|second| second < 90));
     }
 }

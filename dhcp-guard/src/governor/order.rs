@@ -32,3 +32,13 @@ impl Order {
         &self.0
     }
 }
+
+#[cfg(test)]
+impl Order {
+    /// Some order, told from others by a number.
+    pub(crate) fn for_test(number: u64) -> Self {
+        let at = Timestamp::from_second(i64::try_from(number).unwrap()).unwrap();
+        let port = super::PortName { interface: "eth0".into(), vlans: Vec::new() };
+        Self(Action::Allow(Subject { port, client: None }, Some(at)))
+    }
+}

@@ -43,6 +43,17 @@ pub struct Target {
     pub subjects: Vec<Subject>,
 }
 
+impl Subject {
+    /// The source MAC of its frames; none: a whole port, or behind a relay.
+    #[must_use]
+    pub fn source(&self) -> Option<Mac> {
+        match self.client {
+            Some(ClientName::Mac(mac)) => Some(mac),
+            _ => None,
+        }
+    }
+}
+
 impl Target {
     /// One machine's ports and clients.
     #[must_use]

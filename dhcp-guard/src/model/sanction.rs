@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Kind, State};
 use crate::{
-    governor::{Author, Sanction, Subject},
+    governor::{Author, ClientName, Sanction, Subject},
     mac::Mac,
 };
 
@@ -163,6 +163,18 @@ pub struct Covered {
     pub vlans: Vec<u16>,
     /// Source MAC; none: the whole port.
     pub mac: Option<String>,
+}
+
+impl From<&Subject> for Covered {
+    fn from(subject: &Subject) -> Self {
+        let port = &subject.port;
+        let mac = match &subject.client {
+            None => None,
+            Some(ClientName::Mac(mac)) => Some(mac.to_string()),
+            Some(ClientName::Behind(behind)) => Some(behind.who().to_string()),
+        };
+        Self { interface: port.interface.clone(), port: port.to_string(), vlans: port.vlans.clone(), mac }
+    }
 }
 
 /// From the first packet over the limit to the last word about it.

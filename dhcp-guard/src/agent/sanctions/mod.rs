@@ -1,23 +1,167 @@
-//! Between the pure parts that decide about quarantines and everything around them.
+//! Between the pure parts that decide about quarantines and everything around them: once a window, and for each request of
+//! a person, it asks the engine who has deserved a quarantine, the governor whether it may begin, and hands what was
+//! decided to the data plane, the actuators, the audit log, the state file and the journal. It waits for none of them.
+//!
+//! * `ports`: samples for the engine. `world`: what the governor asks about the host.
+//! * `propose`: what happens once a window. `people`: what people ask for. `explain`: why somebody stands where they do.
+//! * `enact`: what is done about a change. `cases`: what is known about each quarantine. `sentences`: how it is told.
+//! * `view`: what queries are answered from.
 
-use std::collections::HashMap;
+mod cases;
+mod enact;
+mod explain;
+mod people;
+mod ports;
+mod propose;
+mod sentences;
+mod view;
+mod world;
 
-use crate::{
-    engine::Subject,
-    model::{AllowReport, QuarantineReport, State},
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
 };
 
-/// The part of the picture that queries about quarantines are answered from.
-#[derive(Clone, Debug, Default)]
-pub struct Sanctioned {
-    /// Automatic quarantine is on hold: by whom and why.
-    pub hold: Option<String>,
-    /// The latest first; times left are those at the picture's moment.
-    pub quarantines: Vec<QuarantineReport>,
-    /// The allowlist, the configuration's entries first.
-    pub allowed: Vec<AllowReport>,
-    /// Those whose state is none of the four that the limits alone decide.
-    pub states: HashMap<Subject, State>,
-    /// What people should know: systemic trouble, held back, a disk that is full. One sentence each.
-    pub warnings: Vec<String>,
+use dhcp_guard_common::layout::ClientKey;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+pub use self::view::Sanctioned;
+use self::{cases::Cases, ports::Activity, propose::Spared, world::Host};
+use super::{
+    Context,
+    decide::Picture,
+    host_facts::HostFacts,
+    journal::Journal,
+    orders::{self, Anchor, Clock},
+};
+use crate::{
+    actuators, audit,
+    engine::{Subject, sanction::Sanctions, systemic::Systemic},
+    governor::Governor,
+};
+
+/// MACs that are remembered as servers while nobody has said where the servers are.
+const SERVERS: usize = 256;
+
+/// Where decisions go. Nobody here is waited for.
+#[derive(Debug)]
+pub struct Hands {
+    /// To the data plane.
+    pub orders: orders::Sender,
+    /// To whoever follows events.
+    pub journal: Arc<Journal>,
+    /// To the disk.
+    pub audit: audit::Handle,
+    /// To everything outside.
+    pub actuators: actuators::Handle,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Sanctioner {
+    context: Arc<Context>,
+    hands: Hands,
+    clock: Clock,
+    facts: watch::Receiver<Arc<HostFacts>>,
+    engine: Sanctions,
+    systemic: Systemic,
+    governor: Governor,
+    activity: Activity,
+    cases: Cases,
+    /// Who has deserved a quarantine and is spared.
+    spared: BTreeMap<Subject, Spared>,
+    /// When the kernel dropped the first packet of somebody, lately.
+    first_drops: HashMap<Subject, Timestamp>,
+    servers: HashSet<ClientKey>,
+    picture: Arc<Picture>,
+    anchor: Anchor,
+}
+
+impl Sanctioner {
+    /// With a governor that knows what was saved, and whose orders were carried out.
+    #[must_use]
+    pub fn new(
+        context: Arc<Context>,
+        hands: Hands,
+        clock: Clock,
+        facts: watch::Receiver<Arc<HostFacts>>,
+        governor: Governor,
+        first: &Picture,
+    ) -> Self {
+        let config = &context.config;
+        let (engine, systemic) = (Sanctions::new(config.sanction_rules()), Systemic::new(config.systemic_rules()));
+        let anchor = anchor(&clock, first);
+        let mut sanctioner = Self {
+            context,
+            hands,
+            clock,
+            facts,
+            engine,
+            systemic,
+            governor,
+            activity: Activity::default(),
+            cases: Cases::default(),
+            spared: BTreeMap::new(),
+            first_drops: HashMap::new(),
+            servers: HashSet::new(),
+            picture: Arc::new(first.clone()),
+            anchor,
+        };
+        sanctioner.take_up();
+        sanctioner
+    }
+
+    /// Takes the picture of one window, decides, and answers with the picture that others get to see.
+    pub fn step(&mut self, mut picture: Picture) -> Arc<Picture> {
+        self.anchor = anchor(&self.clock, &picture);
+        let now = self.anchor.time;
+        self.activity.update(&picture, self.context.config.systemic_rules().replies_window);
+        self.decide(now, &picture);
+        // What could not be sent before.
+        self.hands.orders.send(Vec::new(), self.anchor);
+        picture.sanctioned = Arc::new(self.sanctioned(now, &picture));
+        self.picture = Arc::new(picture);
+        Arc::clone(&self.picture)
+    }
+
+    /// The kernel has dropped somebody's first packet, then.
+    pub fn note_first_drop(&mut self, subject: Subject, at: Timestamp) {
+        self.first_drops.insert(subject, at);
+    }
+
+    /// A server's message came from there.
+    pub fn note_server(&mut self, client: ClientKey) {
+        if self.servers.len() < SERVERS {
+            self.servers.insert(client);
+        }
+    }
+
+    fn host<'a>(&'a self, picture: &'a Picture, is_server: &'a dyn Fn(ClientKey) -> bool) -> Host<'a> {
+        Host {
+            context: &self.context,
+            inventory: self.context.inventory(),
+            facts: Arc::clone(&self.facts.borrow()),
+            activity: &self.activity,
+            picture,
+            is_server,
+            systemic: self.systemic.since().is_some(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// The moment of a picture, on the governor's clock and the kernel's.
+fn anchor(clock: &Clock, picture: &Picture) -> Anchor {
+    let moment = &picture.moment;
+    Anchor { time: clock.at(moment.monotonic), ticks: moment.ticks, ticks_per_s: moment.ticks_per_s }
+}
+
+/// Whole seconds.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs()
 }

@@ -1,0 +1,254 @@
+//! What happens once a window: what is over ends, what is not quiet goes on, and who has deserved it is proposed.
+
+use std::{cmp::Reverse, collections::HashSet, mem, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Sanctioner, cases::Case, sentences, world};
+use crate::{
+    agent::{decide::Picture, journal::Draft, names, plan::Port},
+    config::AutoQuarantine,
+    engine::{
+        self, Standing,
+        sanction::{Cause, Deserved, Proposal},
+        systemic,
+    },
+    governor::{self, Author, Quarantine, Refusal, Request, Sanction, Subject, Target},
+    human::duration,
+    model::{EventKind, Mode, Times},
+};
+
+/// So long before its end it is decided whether a quarantine goes on.
+const AHEAD: Duration = Duration::from_secs(5);
+/// So long after the latest proposal somebody still counts as spared.
+const SPARED: Duration = Duration::from_secs(10);
+
+/// Somebody who has deserved a quarantine, and why it does not begin.
+#[derive(Clone, Debug)]
+pub(super) struct Spared {
+    pub(super) cause: Cause,
+    pub(super) why: Refusal,
+    /// The latest proposal.
+    seen: Duration,
+}
+
+impl Sanctioner {
+    /// Everything that is decided in one window.
+    pub(super) fn decide(&mut self, now: Timestamp, picture: &Picture) {
+        let time = picture.moment.monotonic;
+        self.look_for_systemic_trouble(picture, time);
+        let ended = self.governor.tick(now);
+        self.enact(&ended, None, None);
+        let deserved = self.judge(picture);
+        self.tell_candidates(picture, &deserved);
+        self.prolong(now, picture);
+        self.propose(now, picture, deserved.proposals);
+        let engine = &self.engine;
+        self.first_drops.retain(|subject, at| {
+            // A record comes at the end of the window in which the first packet was.
+            engine.record(*subject).is_some() || picture.moment.wall.duration_since(*at) < SignedDuration::from_secs(5)
+        });
+    }
+
+    fn look_for_systemic_trouble(&mut self, picture: &Picture, now: Duration) {
+        let ports = self.activity.systemic_samples(&self.context.plan);
+        let (kind, message) = match self.systemic.step(now, &ports) {
+            None => return,
+            Some(systemic::Change::Begins(sign)) => {
+                let sign = sentences::sign(sign);
+                (EventKind::Systemic, format!("{sign}: nobody in particular is to blame, no automatic quarantine begins"))
+            }
+            Some(systemic::Change::Ends) => {
+                (EventKind::SystemicOver, "the systemic trouble is over: automatic quarantine goes on".to_owned())
+            }
+        };
+        self.hands.journal.add(Draft::of_nobody(kind, picture.moment.wall, message));
+    }
+
+    fn judge(&mut self, picture: &Picture) -> Deserved {
+        let plan = &self.context.plan;
+        let state = self.governor.state();
+        let watched: HashSet<engine::Subject> = state
+            .quarantines
+            .values()
+            .flat_map(|quarantine| &quarantine.target.subjects)
+            .filter_map(|subject| names::key(plan, subject))
+            .collect();
+        let is_allowed = |port: &Port| {
+            port.allowed || state.allowed.contains_key(&Subject { port: port.port_name(), client: None })
+        };
+        let samples = self.activity.samples(plan, picture, &is_allowed);
+        self.engine.step(picture.moment.monotonic, samples, &watched)
+    }
+
+    fn tell_candidates(&mut self, picture: &Picture, deserved: &Deserved) {
+        let after = duration(super::seconds(self.engine.rules().candidate_after));
+        for subject in &deserved.candidates {
+            let Some(name) = names::subject(&self.context.plan, *subject) else { continue };
+            let message = format!(
+                "{name} has been over its limit for {after}, though not far enough for quarantine: somebody should look"
+            );
+            self.tell_about(EventKind::CandidateFound, picture.moment.wall, &name, message);
+        }
+    }
+
+    /// Whoever still sends too much stays in quarantine. Only the engine's own go on; a person's end when they were to end.
+    fn prolong(&mut self, now: Timestamp, picture: &Picture) {
+        let needed = self.governor.rules().quiet;
+        let ends_soon = |quarantine: &&Quarantine| {
+            quarantine.author.is_engine() && quarantine.until.duration_since(now) <= SignedDuration::try_from(AHEAD).unwrap_or_default()
+        };
+        let due: Vec<Target> =
+            self.governor.state().quarantines.values().filter(ends_soon).map(|one| one.target.clone()).collect();
+        for target in due {
+            let quiet = self.quiet_for(&target, picture.moment.monotonic);
+            if quiet >= needed {
+                continue;
+            }
+            let request = Request::Extend(target, needed - quiet + AHEAD);
+            let reason = "it still sends more than it may";
+            // On hold, or while the trouble is systemic, it ends at its time.
+            if let Ok(granted) = self.ask(now, picture, &request, reason) {
+                self.enact(&granted, None, None);
+            }
+        }
+    }
+
+    /// How long all of a target have kept to their limits. Whoever is not seen is quiet.
+    pub(super) fn quiet_for(&self, target: &Target, now: Duration) -> Duration {
+        let keys = target.subjects.iter().filter_map(|subject| names::key(&self.context.plan, subject));
+        let quiet = keys.filter_map(|key| self.engine.record(key)).map(|record| record.quiet_for(now));
+        quiet.min().unwrap_or(Duration::MAX)
+    }
+
+    fn propose(&mut self, now: Timestamp, picture: &Picture, mut proposals: Vec<Proposal>) {
+        // The caps let few through: they should be the worst.
+        proposals.sort_by_key(|proposal| Reverse(weight(proposal.cause)));
+        let time = picture.moment.monotonic;
+        let mut before = mem::take(&mut self.spared);
+        for Proposal { subject, cause } in proposals {
+            let Some(why) = self.propose_one(now, picture, subject, cause) else { continue };
+            let told = before.remove(&subject).is_some_and(|it| mem::discriminant(&it.why) == mem::discriminant(&why));
+            if !told {
+                self.tell_spared(picture, subject, cause, &why);
+            }
+            self.spared.insert(subject, Spared { cause, why, seen: time });
+        }
+        before.retain(|subject, spared| {
+            time.saturating_sub(spared.seen) < SPARED && !self.spared.contains_key(subject) && !self.is_covered(*subject)
+        });
+        self.spared.append(&mut before);
+    }
+
+    /// Asks the governor. Some: it says no, and people should know.
+    fn propose_one(
+        &mut self,
+        now: Timestamp,
+        picture: &Picture,
+        subject: engine::Subject,
+        cause: Cause,
+    ) -> Option<Refusal> {
+        let plan = &self.context.plan;
+        let port = plan.port(slot(subject))?;
+        let sanction = match port.rules.quarantine {
+            AutoQuarantine::Off => return None,
+            _ if port.rules.mode == Mode::Monitor => return None,
+            AutoQuarantine::Mute => Sanction::Mute,
+            AutoQuarantine::Isolate => Sanction::Isolate,
+        };
+        let name = names::subject(plan, subject)?;
+        let state = self.governor.state();
+        if state.covering(&name).is_some() || state.allowed.contains_key(&name) {
+            return None;
+        }
+        let guarded = world::guarded(plan);
+        let mut target = self.context.inventory().target_of(&name, &guarded);
+        // The machine's other ports only where quarantine means something.
+        let enforced = |subject: &Subject| {
+            plan.named(&subject.port).is_some_and(|port| !port.rules.trusted && port.rules.mode == Mode::Enforce)
+        };
+        target.subjects.retain(enforced);
+        let reason = sentences::cause(cause, self.engine.rules());
+        let request = Request::Quarantine { targets: vec![target], sanction, ttl: None, max: None, confirm: None };
+        match self.ask(now, picture, &request, &reason) {
+            Ok(granted) => {
+                let case = self.case(picture, subject);
+                self.enact(&granted, Some(case), None);
+                None
+            }
+            // As somebody wanted it.
+            Err(Refusal::NotAutomatic) => None,
+            Err(refusal) => Some(refusal),
+        }
+    }
+
+    /// Asks the governor in the engine's name.
+    fn ask(
+        &mut self,
+        now: Timestamp,
+        picture: &Picture,
+        request: &Request,
+        reason: &str,
+    ) -> Result<governor::Granted, Refusal> {
+        let mut governor = self.governor.clone();
+        let is_server = |key| self.servers.contains(&key);
+        let host = self.host(picture, &is_server);
+        let granted = host.with_world(|world| governor.ask(now, world, &Author::Engine, request, reason))?;
+        self.governor = governor;
+        Ok(granted)
+    }
+
+    /// Where the time went so far, and the numbers.
+    fn case(&self, picture: &Picture, subject: engine::Subject) -> Case {
+        let time = |since: Duration| self.clock.at(since);
+        let loud = self.engine.record(subject).and_then(|record| record.loud_since).map(time);
+        let event = self.first_drops.get(&subject).copied();
+        // The kernel's word is exact, if it is about this time and not about one before.
+        let is_this_time = |at: &Timestamp| {
+            loud.is_none_or(|loud| at.duration_since(loud).abs() <= SignedDuration::from_secs(2))
+        };
+        let detected = match standing(picture, subject) {
+            Some(Standing::Offender { since, .. }) => Some(time(since)),
+            _ => None,
+        };
+        let times = Times { first_excess: event.filter(is_this_time).or(loud), detected, ..Times::default() };
+        Case { times: Some(times), evidence: Some(self.evidence(picture, subject)), ..Case::default() }
+    }
+
+    fn tell_spared(&mut self, picture: &Picture, subject: engine::Subject, cause: Cause, why: &Refusal) {
+        let Some(name) = names::subject(&self.context.plan, subject) else { return };
+        let cause = sentences::cause(cause, self.engine.rules());
+        let message = format!("{name} is held back from quarantine ({why}), and still held to its limit: {cause}");
+        self.tell_about(EventKind::QuarantineHeldBack, picture.moment.wall, &name, message);
+        self.audit_refusal(&Author::Engine, "quarantine_add", vec![name], &cause, &why.to_string());
+    }
+
+    fn is_covered(&self, subject: engine::Subject) -> bool {
+        names::subject(&self.context.plan, subject).is_some_and(|name| self.governor.state().covering(&name).is_some())
+    }
+}
+
+pub(super) fn slot(subject: engine::Subject) -> u32 {
+    match subject {
+        engine::Subject::Client(key) => key.slot(),
+        engine::Subject::Port(slot) => slot,
+    }
+}
+
+/// Where somebody stands, as far as limits go.
+pub(super) fn standing(picture: &Picture, subject: engine::Subject) -> Option<Standing> {
+    match subject {
+        engine::Subject::Port(slot) => picture.ports.get(slot as usize).map(|port| port.standing),
+        engine::Subject::Client(key) => {
+            picture.clients.iter().find(|client| client.key == key).map(|client| client.standing)
+        }
+    }
+}
+
+/// How bad it is.
+fn weight(cause: Cause) -> u64 {
+    match cause {
+        Cause::Rate { pps, .. } => pps,
+        Cause::NewMacs { macs } => macs.unwrap_or(u64::MAX),
+    }
+}

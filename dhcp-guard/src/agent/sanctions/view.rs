@@ -1,0 +1,126 @@
+//! What queries are answered from: the governor's state in the words of people.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
+
+use jiff::Timestamp;
+
+use super::{Sanctioner, sentences};
+use crate::{
+    agent::{decide::Picture, names},
+    engine::{Standing, Subject},
+    governor,
+    human::counted,
+    model::{AllowReport, Covered, QuarantineReport, State},
+};
+
+/// The part of the picture that queries about quarantines are answered from.
+#[derive(Clone, Debug, Default)]
+pub struct Sanctioned {
+    /// Automatic quarantine is on hold: by whom and why.
+    pub hold: Option<String>,
+    /// The latest first; times left are those at the picture's moment.
+    pub quarantines: Vec<QuarantineReport>,
+    /// The allowlist, the configuration's entries first.
+    pub allowed: Vec<AllowReport>,
+    /// Those whose state is none of the four that the limits alone decide.
+    pub states: HashMap<Subject, State>,
+    /// What people should know: systemic trouble, held back, a disk that is full. One sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Sanctioner {
+    pub(super) fn sanctioned(&self, now: Timestamp, picture: &Picture) -> Sanctioned {
+        let state = self.governor.state();
+        let inventory = self.context.inventory();
+        let mut quarantines: Vec<QuarantineReport> =
+            state.quarantines.values().map(|quarantine| self.cases.report(quarantine, &inventory, now)).collect();
+        quarantines.sort_by_key(|quarantine| Reverse((quarantine.since, quarantine.id)));
+        Sanctioned {
+            hold: state.hold.as_ref().map(|hold| format!("{} (by {})", hold.reason, hold.author)),
+            quarantines,
+            allowed: self.allowed(),
+            states: self.states(picture),
+            warnings: self.warnings(),
+        }
+    }
+
+    fn allowed(&self) -> Vec<AllowReport> {
+        let config = self.context.config.allowed.iter().map(|allow| AllowReport {
+            who: Covered {
+                interface: allow.interface.clone(),
+                port: crate::config::port_name(&allow.interface, &allow.vlans),
+                vlans: allow.vlans.clone(),
+                mac: allow.mac.map(|mac| mac.to_string()),
+            },
+            by: "configuration".to_owned(),
+            reason: None,
+            since: None,
+            expires_at: None,
+        });
+        let people = self.governor.state().allowed.iter().map(|(subject, allowance)| AllowReport {
+            who: Covered::from(subject),
+            by: allowance.author.to_string(),
+            reason: Some(allowance.reason.clone()),
+            since: Some(allowance.since),
+            expires_at: allowance.until,
+        });
+        config.chain(people).collect()
+    }
+
+    /// What counts most comes first, and stays.
+    fn states(&self, picture: &Picture) -> HashMap<Subject, State> {
+        let plan = &self.context.plan;
+        let keys = |target: &governor::Target| -> Vec<Subject> {
+            target.subjects.iter().filter_map(|subject| names::key(plan, subject)).collect()
+        };
+        let quarantined = self.governor.state().quarantines.values().flat_map(|quarantine| keys(&quarantine.target));
+        let mut states: HashMap<Subject, State> = quarantined.map(|key| (key, State::Quarantined)).collect();
+        let slot = |subject: &Subject| if let Subject::Port(slot) = subject { Some(*slot) } else { None };
+        let ports: HashSet<u32> = states.keys().filter_map(slot).collect();
+        if !ports.is_empty() {
+            let on_them = picture.clients.iter().filter(|client| ports.contains(&client.key.slot()));
+            states.extend(on_them.map(|client| (Subject::Client(client.key), State::Quarantined)));
+        }
+        for subject in self.spared.keys() {
+            states.entry(*subject).or_insert(State::HeldBack);
+        }
+        for (subject, record) in self.engine.records() {
+            if record.is_candidate() {
+                states.entry(*subject).or_insert(State::Candidate);
+            }
+        }
+        let past: HashSet<Subject> = self.governor.memory().all().flat_map(|(target, _)| keys(target)).collect();
+        if !past.is_empty() {
+            let ports = (0..).zip(&picture.ports).map(|(slot, port)| (Subject::Port(slot), port.standing));
+            let clients = picture.clients.iter().map(|client| (Subject::Client(client.key), client.standing));
+            let calm = |standing: &Standing| matches!(standing, Standing::Normal | Standing::Recovered { .. });
+            for (subject, _) in ports.chain(clients).filter(|(who, standing)| past.contains(who) && calm(standing)) {
+                states.entry(subject).or_insert(State::Probation);
+            }
+        }
+        states
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(sign) = self.systemic.sign() {
+            let sign = sentences::sign(sign);
+            warnings.push(format!("systemic trouble: {sign}; no automatic quarantine begins, limits hold all the same"));
+        }
+        if let Some(hold) = &self.governor.state().hold {
+            warnings.push(format!(
+                "automatic quarantine is on hold (by {}: {}): `dhcp-guard hold off` ends that",
+                hold.author, hold.reason
+            ));
+        }
+        if let Some(spared) = self.spared.values().next() {
+            let who = counted(self.spared.len() as u64, "offender");
+            warnings.push(format!("{who} held back from quarantine, and still held to the limit: {}", spared.why));
+        }
+        warnings.extend(self.hands.audit.health().problems);
+        warnings
+    }
+}
