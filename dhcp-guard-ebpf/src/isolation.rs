@@ -43,14 +43,14 @@ fn is_isolated(ifindex: u32, packet: &Packet, now: Now) -> Option<bool> {
         return None;
     }
     let state = maps::PORT_STATES.get_ptr_mut(found.slot)?;
-    // SAFETY: a field of a map value.
-    let port = unsafe { Shared::new(&raw mut (*state).isolated_until) }.load();
-    let client = ClientKey::new(found.slot, source);
-    let rule = rules::of_unlisted(client);
-    if rule.allowed_until > now.ticks {
+    // SAFETY: fields of a map value.
+    let [isolated_until, allowed_until] =
+        unsafe { [Shared::new(&raw mut (*state).isolated_until), Shared::new(&raw mut (*state).allowed_until)] };
+    let rule = rules::of_unlisted(ClientKey::new(found.slot, source));
+    if rules::later_of(allowed_until.load(), rule.allowed_until) > now.ticks {
         return None;
     }
-    if port <= now.ticks && rule.isolated_until <= now.ticks {
+    if rules::later_of(isolated_until.load(), rule.isolated_until) <= now.ticks {
         return None;
     }
     Counters::of(found.slot)?.note(Note::IsolatedFrame);

@@ -189,7 +189,8 @@ impl<'a> Case<'a> {
     fn judge(&self) -> Outcome {
         let own = rules::of(self.client(), self.listed);
         let rule = self.with_relay(&own);
-        if self.policy.flags & PORT_ALLOWED != 0 || rule.allowed_until > self.now.ticks {
+        let allowed_until = rules::later_of(self.word(|s| &raw mut s.allowed_until).load(), rule.allowed_until);
+        if self.policy.flags & PORT_ALLOWED != 0 || allowed_until > self.now.ticks {
             return Reason::PassAllowed.into();
         }
         if self.policy.flags & PORT_TRUSTED != 0 {

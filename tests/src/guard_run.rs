@@ -15,14 +15,17 @@ use aya::{
     maps::PerCpuArray,
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
-use dhcp_guard::dataplane::{self, DataPlane, Policy, PortSpec, Snapshot, Spec};
+use dhcp_guard::{
+    dataplane::{self, DataPlane, Policy, PortSpec, Snapshot, Spec},
+    governor::{Sanction, Subject, Target},
+};
 use dhcp_guard_common::{
     layout::{ClientMemo, CpuState, Event, PortKey},
     parse::Vlans,
     verdict::Reason,
 };
 
-use crate::netns::Netns;
+use crate::{netns::Netns, orders::Orders};
 
 /// The interface the kernel pretends: the loopback interface is the first of its namespace.
 pub const IFINDEX: u32 = 1;
@@ -44,6 +47,7 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct GuardRun {
     plane: DataPlane,
+    orders: Orders,
     epoch: Instant,
     netns: Netns,
 }
@@ -83,7 +87,7 @@ impl GuardRun {
         let netns = Netns::new("guard-run")?;
         netns.ip("link set lo up")?;
         let plane = DataPlane::load(spec).context("cannot load the guard's program")?;
-        Ok(Self { plane, epoch: Instant::now(), netns })
+        Ok(Self { plane, orders: Orders::default(), epoch: Instant::now(), netns })
     }
 
     /// Runs the program on a frame.
@@ -193,6 +197,62 @@ impl GuardRun {
             events.extend(dataplane::decode_event(&item));
         }
         events
+    }
+
+    /// Drops the DHCP of a port or client until a tick.
+    ///
+    /// # Errors
+    /// See [`Orders::impose`].
+    pub fn mute(&mut self, subject: Subject, until: u64) -> Result<()> {
+        self.impose(Target::one(subject), Sanction::Mute, until)
+    }
+
+    /// Drops all frames of a port or client until a tick.
+    ///
+    /// # Errors
+    /// See [`Orders::impose`].
+    pub fn isolate(&mut self, subject: Subject, until: u64) -> Result<()> {
+        self.impose(Target::one(subject), Sanction::Isolate, until)
+    }
+
+    /// The quarantine of a target, whatever it is.
+    ///
+    /// # Errors
+    /// See [`Orders::impose`].
+    pub fn impose(&mut self, target: Target, sanction: Sanction, until: u64) -> Result<()> {
+        self.orders.impose(&mut self.plane, target, sanction, until)
+    }
+
+    /// Ends the quarantine of a port or client.
+    ///
+    /// # Errors
+    /// See [`Orders::release`].
+    pub fn release(&mut self, subject: Subject) -> Result<()> {
+        self.lift(Target::one(subject))
+    }
+
+    /// The same for any target.
+    ///
+    /// # Errors
+    /// See [`Orders::release`].
+    pub fn lift(&mut self, target: Target) -> Result<()> {
+        self.orders.release(&mut self.plane, target)
+    }
+
+    /// Puts a port or client on the allowlist until a tick.
+    ///
+    /// # Errors
+    /// See [`Orders::allow`].
+    pub fn allow(&mut self, subject: Subject, until: u64) -> Result<()> {
+        self.orders.allow(&mut self.plane, subject, until)
+    }
+
+    /// Takes it off.
+    ///
+    /// # Errors
+    /// See [`Orders::disallow`].
+    pub fn disallow(&mut self, subject: Subject) -> Result<()> {
+        self.orders.disallow(&mut self.plane, subject)
     }
 
     /// The data plane itself.

@@ -7,7 +7,7 @@
 //!   programs that every figure is a ratio against.
 //! * [`agent`]: the guard itself, as a process on the lab's host.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
-//!   interface.
+//!   interface; [`orders`]: quarantines for it.
 //! * [`mod@bench`]: what the guard costs.
 //! * [`harness`]: how a test says what it needs.
 //!
@@ -28,6 +28,7 @@ mod interrupt;
 pub mod link;
 pub mod mac;
 pub mod netns;
+pub mod orders;
 pub mod packets;
 pub mod process;
 pub mod server;

@@ -21,7 +21,7 @@ pub use state::*;
 pub use strangers::*;
 
 /// Changes with every change of a key, a value, or the order of a closed list in [`crate::verdict`].
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Most ports a host can have; the maps are sized for fewer by default.
 pub const MAX_PORTS: u32 = 4096;

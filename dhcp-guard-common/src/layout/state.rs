@@ -3,7 +3,7 @@
 use super::PortKey;
 use crate::verdict::{MessageType, Note, Reason};
 
-/// Limiter words and marks of a port, and when its quarantine ends. The deadlines are user space's, all else the
+/// Limiter words and marks of a port, and when its quarantine and its place on the allowlist end. The deadlines are user space's, all else the
 /// program's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct PortState {
     pub muted_until: u64,
     /// All its frames are dropped until this tick.
     pub isolated_until: u64,
+    /// All its packets pass, whatever else says otherwise, until this tick; [`FOREVER`](super::FOREVER) for no end.
+    pub allowed_until: u64,
     /// Tick of the latest packet that was over the port's own limits.
     pub last_excess: u64,
     /// Tick of the latest server message, on a port that is not trusted.
@@ -31,7 +33,7 @@ pub struct PortState {
     /// The VLANs without a port that were told of last, as [`PortKey::word`], and the tick.
     pub vlans_told: [u64; 2],
     /// Keeps the bitmap on cache lines of its own.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
     /// Which strangers sent something since user space last cleared it: one bit for each, by hash. How many bits are set
     /// says how many MACs there were.
     pub distinct: [u64; DISTINCT_WORDS],

@@ -13,12 +13,13 @@ use aya::{
 };
 use dhcp_guard_common::{
     hash::Seeds,
-    layout::{Bucket, ClientKey, ClientRule, Control, Event, FOREVER, Head, NO_PORT_SLOT, PortState, WAYS},
+    layout::{Bucket, ClientKey, ClientRule, Control, Event, Head, NO_PORT_SLOT, PortState, WAYS},
 };
 
 use super::{
     Error, OBJECT,
     attach::{self, Attachment},
+    carried::{Carried, Place},
     clock,
     interface::Interface,
     mapped::Mapped,
@@ -59,6 +60,8 @@ pub struct DataPlane {
     pub(super) control: Control,
     /// As last written: only this process writes rules.
     pub(super) rules: StdHashMap<ClientKey, ClientRule>,
+    /// What rules, and the quarantines of ports, are made from.
+    pub(super) carried: Carried,
     pub(super) port_states: Mapped<PortState>,
     pub(super) strangers: Mapped<Bucket>,
     pub(super) strangers_bits: u32,
@@ -126,6 +129,7 @@ impl DataPlane {
             slots: Slots::default(),
             control: Control::default(),
             rules: StdHashMap::new(),
+            carried: Carried::default(),
             port_states: mapped(&ebpf, "PORT_STATES")?,
             strangers: mapped(&ebpf, "STRANGERS")?,
             strangers_bits: sizes.strangers_bits,
@@ -145,12 +149,10 @@ impl DataPlane {
                 self.add_known(client)?;
             }
         }
-        for (port, mac) in &spec.allowed_clients {
-            if let Some(client) = self.client(*port, *mac) {
-                self.set_rule(client, ClientRule { allowed_until: FOREVER, ..ClientRule::default() })?;
-            }
-        }
-        Ok(())
+        let allowed = spec.allowed_clients.iter().filter_map(|(port, mac)| self.client(*port, *mac));
+        let allowed: Vec<Place> = allowed.map(Place::Client).collect();
+        allowed.iter().for_each(|place| self.carried.configure(*place));
+        self.write(&allowed)
     }
 
     /// Attaches the program to an interface.

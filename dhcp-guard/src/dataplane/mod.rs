@@ -3,7 +3,7 @@
 //! * [`spec`]: what is to be enforced, in the units of people.
 //! * [`load`]: check what the kernel offers, load the object.
 //! * [`policy`]: put a policy into force, as a whole.
-//! * [`tables`]: who is known, allowed, in quarantine.
+//! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two.
 //! * [`attach`]: put the program on an interface, natively if the driver can; never displace another one.
 //! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
 //!   [`received`]: all frames of the interfaces.
@@ -13,12 +13,14 @@
 
 pub mod attach;
 pub mod batch;
+mod carried;
 pub mod clock;
 pub mod distinct;
 mod grace;
 pub mod interface;
 pub mod load;
 pub mod mapped;
+pub mod orders;
 pub mod policy;
 pub mod received;
 pub mod snapshot;
@@ -29,7 +31,6 @@ pub mod tables;
 pub use load::{DataPlane, check_kernel, decode_event};
 pub use snapshot::Snapshot;
 pub use spec::{HostSpec, Policy, PortSpec, Spec};
-pub use tables::Quarantine;
 
 /// The compiled BPF program; empty if this build has none.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dhcp-guard-xdp.o"));

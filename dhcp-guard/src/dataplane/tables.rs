@@ -1,4 +1,5 @@
-//! What is written about single clients and ports while the program runs: who is known, allowed, in quarantine.
+//! What is written about single clients and ports while the program runs: who is known, allowed, in quarantine. Of the last
+//! two only the governor's [`orders`](super::orders) may decide, and the configuration.
 //!
 //! Each change is one entry or one word, so that no packet sees half of it. Whatever a CPU remembers is void after the
 //! change of version that ends it.
@@ -15,15 +16,6 @@ use dhcp_guard_common::{
 };
 
 use super::{DataPlane, Error, load::map_mut};
-
-/// Which frames of a port or a client a quarantine stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quarantine {
-    /// Its DHCP.
-    Mute,
-    /// All of them.
-    Isolate,
-}
 
 impl DataPlane {
     /// The slot of a port, if it ever was in a policy.
@@ -65,46 +57,46 @@ impl DataPlane {
         self.forget_memos()
     }
 
-    /// Sets the rule about a client: quarantine, or allowlist. It replaces the one before.
-    ///
-    /// # Errors
-    /// [`Error::Map`] if the table is full.
-    pub fn set_rule(&mut self, client: ClientKey, rule: ClientRule) -> Result<(), Error> {
+    /// Writes the rule about a client; one that says nothing is taken away. To be followed by
+    /// [`DataPlane::rules_changed`].
+    pub(super) fn write_rule(&mut self, client: ClientKey, rule: ClientRule) -> Result<(), Error> {
+        if rule == ClientRule::default() {
+            return self.remove_rule(client);
+        }
         self.list(client.0);
         let mut rules: BpfHashMap<_, ClientKey, ClientRule> = map_mut(&mut self.ebpf, "RULES")?;
         rules.insert(client, rule, 0).map_err(Error::map("write", "RULES"))?;
         self.rules.insert(client, rule);
-        self.rules_changed()
+        Ok(())
     }
 
-    /// Takes the rule about a client away.
-    ///
-    /// # Errors
-    /// [`Error::Map`] if the kernel refuses.
-    pub fn remove_rule(&mut self, client: ClientKey) -> Result<(), Error> {
+    fn remove_rule(&mut self, client: ClientKey) -> Result<(), Error> {
         let mut rules: BpfHashMap<_, ClientKey, ClientRule> = map_mut(&mut self.ebpf, "RULES")?;
         gone_is_fine(rules.remove(&client)).map_err(Error::map("write", "RULES"))?;
         self.rules.remove(&client);
-        self.rules_changed()
+        Ok(())
     }
 
-    /// Puts a port into quarantine until a tick; 0 ends it.
-    ///
-    /// # Errors
-    /// [`Error::Map`] if the kernel refuses; nothing if there is no such slot.
-    pub fn quarantine_port(&mut self, slot: u32, what: Quarantine, until_tick: u64) -> Result<(), Error> {
-        let offset = match what {
-            Quarantine::Mute => offset_of!(PortState, muted_until),
-            Quarantine::Isolate => offset_of!(PortState, isolated_until),
+    /// The same for a port; nothing if there is no such slot.
+    pub(super) fn write_port(&self, slot: u32, rule: ClientRule) {
+        let words = self.port_states.words(slot as usize);
+        let write = |offset: usize, until: u64, begins: bool| {
+            if let Some(word) = words.get(offset / 8)
+                && begins == (until > word.load(Ordering::Relaxed))
+            {
+                word.store(until, Ordering::Release);
+            }
         };
-        if let Some(word) = self.port_states.words(slot as usize).get(offset / 8) {
-            word.store(until_tick, Ordering::Release);
+        // What begins before what ends: a port that goes from one quarantine to another is always in one.
+        for begins in [true, false] {
+            write(offset_of!(PortState, allowed_until), rule.allowed_until, begins);
+            write(offset_of!(PortState, muted_until), rule.muted_until, begins);
+            write(offset_of!(PortState, isolated_until), rule.isolated_until, begins);
         }
-        self.rules_changed()
     }
 
     /// Counts the rules anew, and makes every CPU forget what it remembers.
-    fn rules_changed(&mut self) -> Result<(), Error> {
+    pub(super) fn rules_changed(&mut self) -> Result<(), Error> {
         let ports = (0..self.port_states.len()).filter_map(|slot| {
             Some(self.port_states.words(slot).get(offset_of!(PortState, isolated_until) / 8)?.load(Ordering::Relaxed))
         });

@@ -3,21 +3,22 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use dhcp_guard::dataplane::{HostSpec, PortSpec, Quarantine, Spec, load::slot_of};
-use dhcp_guard_common::{
-    layout::{ClientRule, FOREVER},
-    verdict::Reason,
+use dhcp_guard::{
+    dataplane::{HostSpec, PortSpec, Spec},
+    governor::{Sanction, Target},
 };
+use dhcp_guard_common::{layout::FOREVER, verdict::Reason};
 use libtest_mimic::Trial;
 use tests::{
     guard_run::{Fate, GuardRun, port, spec},
     harness::trial,
     mac::Mac,
+    orders::{on_port, whole_port},
     packets::{discover, offer, solicit},
 };
 
 use super::{
-    KERNEL, about, burst_only, discovers, expect, in_future, key, newcomers, reason,
+    KERNEL, about, burst_only, discovers, expect, in_future, newcomers, reason,
     shapes::{arp, name_query, spoofed},
 };
 
@@ -84,9 +85,9 @@ fn client_over_limits() -> Result<()> {
 }
 
 fn client_over_port() -> Result<()> {
-    for what in [Quarantine::Mute, Quarantine::Isolate] {
+    for what in [Sanction::Mute, Sanction::Isolate] {
         let mut guard = with_allowed_client()?;
-        guard.plane().quarantine_port(slot_of(0), what, FOREVER)?;
+        guard.impose(Target::one(whole_port(0)), what, FOREVER)?;
         all_pass(&mut guard, ALLOWED)?;
         ensure!(guard.send(&name_query(ALLOWED).bytes())? == Fate::Passed, "{what:?}: not DHCP");
         ensure!(guard.send(&discover(Mac::machine(0)).bytes())? == Fate::Dropped, "{what:?} was not in force");
@@ -96,11 +97,11 @@ fn client_over_port() -> Result<()> {
 
 fn client_over_itself() -> Result<()> {
     let mut guard = GuardRun::new(&strict(false))?;
-    let rule = ClientRule { muted_until: FOREVER, isolated_until: FOREVER, allowed_until: FOREVER };
-    guard.plane().set_rule(key(0, ALLOWED), rule)?;
+    guard.isolate(on_port(0, ALLOWED), FOREVER)?;
+    guard.allow(on_port(0, ALLOWED), FOREVER)?;
     all_pass(&mut guard, ALLOWED)?;
     ensure!(guard.send(&arp(ALLOWED))? == Fate::Passed, "not DHCP");
-    guard.plane().set_rule(key(0, ALLOWED), ClientRule { allowed_until: 0, ..rule })?;
+    guard.disallow(on_port(0, ALLOWED))?;
     ensure!(guard.send(&discover(ALLOWED).bytes())? == Fate::Dropped, "the quarantine was not in force");
     ensure!(guard.send(&arp(ALLOWED))? == Fate::Dropped, "the isolation was not in force");
     Ok(())
@@ -116,12 +117,12 @@ fn port_over_limits() -> Result<()> {
 
 fn port_over_all() -> Result<()> {
     let mut guard = GuardRun::new(&strict(true))?;
-    let rule = ClientRule { muted_until: FOREVER, isolated_until: FOREVER, allowed_until: 0 };
-    guard.plane().set_rule(key(0, Mac::machine(0)), rule)?;
-    guard.plane().quarantine_port(slot_of(0), Quarantine::Mute, FOREVER)?;
-    guard.plane().quarantine_port(slot_of(0), Quarantine::Isolate, FOREVER)?;
-    all_pass(&mut guard, Mac::machine(0))?;
-    ensure!(guard.send(&arp(Mac::machine(0)))? == Fate::Passed, "not DHCP");
+    guard.isolate(on_port(0, Mac::machine(0)), FOREVER)?;
+    for what in [Sanction::Mute, Sanction::Isolate] {
+        guard.impose(Target::one(whole_port(0)), what, FOREVER)?;
+        all_pass(&mut guard, Mac::machine(0))?;
+        ensure!(guard.send(&arp(Mac::machine(0)))? == Fate::Passed, "{what:?}: not DHCP");
+    }
     Ok(())
 }
 
@@ -140,7 +141,7 @@ fn ends() -> Result<()> {
     let mut guard = GuardRun::new(&strict(false))?;
     guard.send_all(&discovers(0..10))?;
     let until = in_future(&mut guard, Duration::from_millis(300))?;
-    guard.plane().set_rule(key(0, ALLOWED), ClientRule { allowed_until: until, ..ClientRule::default() })?;
+    guard.allow(on_port(0, ALLOWED), until)?;
     let frame = spoofed(ALLOWED, Mac::machine(2)).bytes();
     let start = std::time::Instant::now();
     loop {

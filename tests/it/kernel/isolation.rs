@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::Array;
-use dhcp_guard::dataplane::{PortSpec, Quarantine, load::slot_of};
+use dhcp_guard::dataplane::PortSpec;
 use dhcp_guard_common::{
-    layout::{ClientRule, Control, FOREVER},
+    layout::{Control, FOREVER},
     verdict::{Note, Reason},
 };
 use libtest_mimic::Trial;
@@ -14,11 +14,12 @@ use tests::{
     guard_run::{Fate, GuardRun, port, spec},
     harness::trial,
     mac::Mac,
+    orders::{on_port, whole_port},
     packets::{Tag, discover, offer, solicit},
 };
 
 use super::{
-    KERNEL, discovers, in_future, key, note, passes_again_at, reason,
+    KERNEL, discovers, in_future, note, passes_again_at, reason,
     shapes::{arp, name_query},
 };
 
@@ -46,11 +47,11 @@ pub(super) fn trials() -> Vec<Trial> {
 const ISOLATED: Mac = Mac([2, 0, 0, 0, 9, 9]);
 
 fn isolate(guard: &mut GuardRun, place: usize, mac: Mac, until: u64) -> Result<()> {
-    Ok(guard.plane().set_rule(key(place, mac), ClientRule { isolated_until: until, ..ClientRule::default() })?)
+    guard.isolate(on_port(place, mac), until)
 }
 
 fn isolate_port(guard: &mut GuardRun, place: usize, until: u64) -> Result<()> {
-    Ok(guard.plane().quarantine_port(slot_of(place), Quarantine::Isolate, until)?)
+    guard.isolate(whole_port(place), until)
 }
 
 fn dhcp_of(mac: Mac) -> Vec<Vec<u8>> {
@@ -140,8 +141,8 @@ fn ended() -> Result<()> {
     isolate(&mut guard, 0, ISOLATED, FOREVER)?;
     ensure!(control(&mut guard)?.isolated_until == FOREVER, "the program must know that somebody is isolated");
     ensure!(guard.send_all(&all_of(ISOLATED))? == 0, "isolated");
-    isolate_port(&mut guard, 0, 0)?;
-    guard.plane().remove_rule(key(0, ISOLATED))?;
+    guard.release(whole_port(0))?;
+    guard.release(on_port(0, ISOLATED))?;
     ensure!(guard.send_all(&all_of(ISOLATED))? == 5, "it is over at once");
     let control = control(&mut guard)?;
     ensure!((control.isolated_until, control.client_rules) == (0, 0), "{control:?}");
@@ -154,7 +155,7 @@ fn ended_for_one() -> Result<()> {
     isolate_port(&mut guard, 1, until)?;
     isolate(&mut guard, 0, ISOLATED, until + 7)?;
     ensure!(control(&mut guard)?.isolated_until == until + 7, "the latest end counts");
-    guard.plane().remove_rule(key(0, ISOLATED))?;
+    guard.release(on_port(0, ISOLATED))?;
     ensure!(control(&mut guard)?.isolated_until == until, "the other port's end is left");
     ensure!(guard.send_all(&all_of(ISOLATED))? == 5, "its isolation is over");
     let other = name_query(ISOLATED).tagged(&[Tag::c(100)]).bytes();
@@ -164,8 +165,8 @@ fn ended_for_one() -> Result<()> {
 
 fn mute_is_free() -> Result<()> {
     let mut guard = GuardRun::new(&spec(vec![port(0, 0)]))?;
-    guard.plane().quarantine_port(slot_of(0), Quarantine::Mute, FOREVER)?;
-    guard.plane().set_rule(key(0, ISOLATED), ClientRule { muted_until: FOREVER, ..ClientRule::default() })?;
+    guard.mute(whole_port(0), FOREVER)?;
+    guard.mute(on_port(0, ISOLATED), FOREVER)?;
     let control = control(&mut guard)?;
     ensure!((control.isolated_until, control.client_rules) == (0, 1), "{control:?}");
     Ok(())

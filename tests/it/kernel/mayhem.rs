@@ -3,9 +3,9 @@
 use std::{collections::HashMap, net::Ipv4Addr, thread, time::Instant};
 
 use anyhow::{Result, ensure};
-use dhcp_guard::dataplane::{PortSpec, Quarantine, Snapshot, Spec, load::slot_of};
+use dhcp_guard::dataplane::{PortSpec, Snapshot, Spec, load::slot_of};
 use dhcp_guard_common::{
-    layout::{ClientRule, FOREVER},
+    layout::FOREVER,
     verdict::{MessageType, Note, Reason},
 };
 use libtest_mimic::Trial;
@@ -13,11 +13,12 @@ use tests::{
     guard_run::{GuardRun, port, spec},
     harness::trial,
     mac::Mac,
+    orders::{on_port, whole_port},
     packets::{Frame, TYPE_IN_MESSAGE, Tag, XID_IN_MESSAGE, discover, offer, solicit},
 };
 
 use super::{
-    KERNEL, burst_only, counts, expect, key, newcomers, note, refill,
+    KERNEL, burst_only, counts, expect, newcomers, note, refill,
     shapes::{advertise, arp, name_query, relayed, spoofed},
 };
 
@@ -149,10 +150,9 @@ fn mayhem(seed: u64) -> Result<()> {
     let start = Instant::now();
     let mut guard = GuardRun::new(&all_rules())?;
     for place in 0..ports().len() {
-        let rule = ClientRule { muted_until: FOREVER, isolated_until: FOREVER, allowed_until: 0 };
-        guard.plane().set_rule(key(place, MUTED), rule)?;
+        guard.isolate(on_port(place, MUTED), FOREVER)?;
     }
-    guard.plane().quarantine_port(slot_of(MUTED_PORT), Quarantine::Mute, FOREVER)?;
+    guard.mute(whole_port(MUTED_PORT), FOREVER)?;
     let sent = send_all(&mut guard, &mut Random(seed))?;
     let snapshot = guard.snapshot()?;
     all_are_accounted_for(&snapshot, &sent)?;

@@ -5,7 +5,7 @@
 //! * [`short_way`]: that what a CPU remembers changes no verdict and no count.
 //! * [`ports`], [`host`]: what a port and all ports together may send.
 //! * [`servers`], [`senders`], [`allowlist`]: who sends, and what follows from that.
-//! * [`quarantine`], [`isolation`]: who may not send for a while.
+//! * [`quarantine`], [`isolation`]: who may not send for a while; [`orders`]: who says so.
 //! * [`known`], [`policy`]: what user space changes while the program runs.
 //! * [`mayhem`], [`contention`]: that nothing is lost, whatever comes, on however many CPUs.
 //! * [`program`]: the program itself: events, clock, log, verifier.
@@ -17,6 +17,7 @@ mod isolation;
 mod known;
 mod limits;
 mod mayhem;
+mod orders;
 mod policy;
 mod ports;
 mod program;
@@ -60,6 +61,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         allowlist::trials(),
         quarantine::trials(),
         isolation::trials(),
+        orders::trials(),
         known::trials(),
         policy::trials(),
         mayhem::trials(),

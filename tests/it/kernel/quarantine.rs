@@ -3,9 +3,9 @@
 use std::{net::Ipv6Addr, time::Duration};
 
 use anyhow::{Result, ensure};
-use dhcp_guard::dataplane::{PortSpec, Quarantine, load::slot_of};
+use dhcp_guard::dataplane::PortSpec;
 use dhcp_guard_common::{
-    layout::{ClientRule, FOREVER},
+    layout::FOREVER,
     verdict::{Note, Reason},
 };
 use libtest_mimic::Trial;
@@ -13,11 +13,12 @@ use tests::{
     guard_run::{Fate, GuardRun, port, spec},
     harness::trial,
     mac::Mac,
+    orders::{on_port, whole_port},
     packets::{Tag, discover, offer, request, solicit},
 };
 
 use super::{
-    KERNEL, burst_only, client, counts, in_future, key, note, passes_again_at, reason,
+    KERNEL, burst_only, client, counts, in_future, note, passes_again_at, reason,
     shapes::{advertise, arp, name_query, relay_forward, relayed},
 };
 
@@ -78,11 +79,11 @@ fn dhcp_is(guard: &mut GuardRun, mac: Mac, fate: Fate) -> Result<()> {
 }
 
 fn mute(guard: &mut GuardRun, place: usize, mac: Mac, until: u64) -> Result<()> {
-    Ok(guard.plane().set_rule(key(place, mac), ClientRule { muted_until: until, ..ClientRule::default() })?)
+    guard.mute(on_port(place, mac), until)
 }
 
 fn mute_port(guard: &mut GuardRun, place: usize, until: u64) -> Result<()> {
-    Ok(guard.plane().quarantine_port(slot_of(place), Quarantine::Mute, until)?)
+    guard.mute(whole_port(place), until)
 }
 
 fn port_muted() -> Result<()> {
@@ -166,12 +167,12 @@ fn ended_early() -> Result<()> {
     let mut guard = GuardRun::new(&spec(vec![port(0, 0)]))?;
     mute_port(&mut guard, 0, FOREVER)?;
     dhcp_is(&mut guard, MUTED, Fate::Dropped)?;
-    mute_port(&mut guard, 0, 0)?;
+    guard.release(whole_port(0))?;
     dhcp_is(&mut guard, MUTED, Fate::Passed)?;
 
     mute(&mut guard, 0, MUTED, FOREVER)?;
     dhcp_is(&mut guard, MUTED, Fate::Dropped)?;
-    guard.plane().remove_rule(key(0, MUTED))?;
+    guard.release(on_port(0, MUTED))?;
     dhcp_is(&mut guard, MUTED, Fate::Passed)?;
 
     mute(&mut guard, 0, MUTED, FOREVER)?;
@@ -204,7 +205,7 @@ fn exact_counts() -> Result<()> {
         guard.repeat(&frame, 1000)?;
         let seen = counts(&guard.snapshot()?, 0, mac);
         ensure!(seen == (1020, 1000, 0), "{mac}, while muted: {seen:?}");
-        guard.plane().remove_rule(key(0, mac))?;
+        guard.release(on_port(0, mac))?;
         guard.send_all(&vec![frame.clone(); 10])?;
         let seen = counts(&guard.snapshot()?, 0, mac);
         ensure!(seen == (1030, 1000, 0), "{mac}, afterwards: {seen:?}");
@@ -223,7 +224,7 @@ fn untracked() -> Result<()> {
     let frame = discover(MUTED).bytes();
     guard.repeat(&frame, 1000)?;
     ensure!(client(&guard.snapshot()?, 0, MUTED).is_none(), "a muted client gets no entry");
-    guard.plane().remove_rule(key(0, MUTED))?;
+    guard.release(on_port(0, MUTED))?;
     guard.send_all(&vec![frame; 10])?;
     let snapshot = guard.snapshot()?;
     let (packets, ..) = counts(&snapshot, 0, MUTED);
@@ -244,7 +245,7 @@ fn limits_untouched() -> Result<()> {
     mute(&mut guard, 0, MUTED, FOREVER)?;
     let frame = discover(MUTED).bytes();
     guard.repeat(&frame, 1000)?;
-    guard.plane().remove_rule(key(0, MUTED))?;
+    guard.release(on_port(0, MUTED))?;
     ensure!(guard.send_all(&vec![frame; 5])? == 5, "what was dropped was charged");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use dhcp_guard::dataplane::{HostSpec, PortSpec, Spec};
 use dhcp_guard_common::{
-    layout::{ClientKey, ClientRule, EVENT_ROGUE_SERVER, FOREVER, QUIET_S},
+    layout::{ClientKey, EVENT_ROGUE_SERVER, FOREVER, QUIET_S},
     verdict::{Note, Reason},
 };
 use libtest_mimic::Trial;
@@ -13,6 +13,7 @@ use tests::{
     guard_run::{Fate, GuardRun, port, spec},
     harness::trial,
     mac::Mac,
+    orders::on_port,
     packets::{Frame, GIADDR_IN_MESSAGE, Tag, offer},
     wait,
 };
@@ -127,8 +128,7 @@ fn trusted() -> Result<()> {
 
 fn allowed() -> Result<()> {
     let mut guard = GuardRun::new(&strict(true))?;
-    let rule = ClientRule { allowed_until: FOREVER, ..ClientRule::default() };
-    guard.plane().set_rule(key(0, SERVER), rule)?;
+    guard.allow(on_port(0, SERVER), FOREVER)?;
     for frame in [offered(), advertise(SERVER)] {
         ensure!(guard.repeat(&frame.bytes(), 100)?.0 == Fate::Passed, "an allowed server's message was dropped");
     }
@@ -144,7 +144,7 @@ fn names_a_relay() -> Result<()> {
     let mut frame = offered();
     frame.payload[GIADDR_IN_MESSAGE..][..4].copy_from_slice(&[10, 0, 0, 1]);
     ensure!(guard.send(&frame.bytes())? == Fate::Passed, "nothing is dropped yet");
-    guard.plane().set_rule(key(0, SERVER), ClientRule { muted_until: FOREVER, ..ClientRule::default() })?;
+    guard.mute(on_port(0, SERVER), FOREVER)?;
     ensure!(guard.send(&frame.bytes())? == Fate::Dropped, "a muted server got through by naming a relay");
     ensure!(note(&guard.snapshot()?, 0, Note::Relayed) == 0, "no client was behind a relay");
     is_reported_once(&mut guard)

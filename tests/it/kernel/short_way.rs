@@ -10,9 +10,9 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use dhcp_guard::dataplane::{PortSpec, Quarantine, Snapshot, Spec, load::slot_of};
+use dhcp_guard::dataplane::{PortSpec, Snapshot, Spec, load::slot_of};
 use dhcp_guard_common::{
-    layout::{ClientRule, FOREVER},
+    layout::FOREVER,
     verdict::{Note, Reason},
 };
 use libtest_mimic::Trial;
@@ -21,6 +21,7 @@ use tests::{
     guard_run::{Fate, GuardRun, port, spec},
     harness::trial,
     mac::Mac,
+    orders::{on_port, whole_port},
     packets::{Tag, discover, offer, solicit},
 };
 
@@ -128,7 +129,7 @@ fn results(spec: &Spec, whole_way: bool) -> Result<(Vec<Fate>, Counted)> {
     let frames = frames();
     for _ in 0..20 {
         let mut guard = GuardRun::new(spec)?;
-        guard.plane().set_rule(key(0, MUTED), ClientRule { muted_until: FOREVER, ..ClientRule::default() })?;
+        guard.mute(on_port(0, MUTED), FOREVER)?;
         let mut fates = Vec::new();
         let start = Instant::now();
         for frame in &frames {
@@ -164,18 +165,18 @@ fn rule_while_open() -> Result<()> {
     guard.send_all(&frames())?;
     let newcomer = Mac::machine(3000);
     ensure!(guard.send(&discover(newcomer).bytes())? == Fate::Dropped, "the share is spent");
-    guard.plane().set_rule(key(0, newcomer), ClientRule { allowed_until: FOREVER, ..ClientRule::default() })?;
+    guard.allow(on_port(0, newcomer), FOREVER)?;
     ensure!(guard.send(&discover(newcomer).bytes())? == Fate::Passed, "it is allowed from now on");
     guard.plane().add_known(key(0, Mac::machine(3001)))?;
     ensure!(guard.send(&discover(Mac::machine(3001)).bytes())? == Fate::Passed, "it is known from now on");
-    guard.plane().quarantine_port(slot_of(0), Quarantine::Mute, FOREVER)?;
+    guard.mute(whole_port(0), FOREVER)?;
     let before = reason(&guard.snapshot()?, 0, Reason::DropQuarantine);
     for machine in 4000..4100 {
         ensure!(guard.send(&discover(Mac::machine(machine)).bytes())? == Fate::Dropped, "the port is muted");
     }
     let muted = reason(&guard.snapshot()?, 0, Reason::DropQuarantine) - before;
     ensure!(muted == 100, "{muted} of 100 are counted as quarantine");
-    guard.plane().quarantine_port(slot_of(0), Quarantine::Mute, 0)?;
+    guard.release(whole_port(0))?;
     ensure!(guard.send(&discover(Mac::machine(3001)).bytes())? == Fate::Passed, "and not any more");
     Ok(())
 }
@@ -184,7 +185,7 @@ fn rule_while_open() -> Result<()> {
 fn memos_are_free() -> Result<()> {
     let other = PortSpec { client_v4: burst_only(1), ..port(SAME_PLACE, 0) };
     let mut guard = GuardRun::new(&spec(vec![port(0, 0), other]))?;
-    guard.plane().quarantine_port(slot_of(0), Quarantine::Mute, FOREVER)?;
+    guard.mute(whole_port(0), FOREVER)?;
     guard.send_all(&super::discovers(0..3000))?;
     let flood = discover(LOUD).tagged(&[Tag::c(SAME_PLACE)]).bytes();
     guard.repeat(&flood, 100)?;

@@ -22,7 +22,7 @@ use aya::{
     maps::{Array, PerCpuArray, PerCpuValues},
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
-use dhcp_guard::dataplane::{Quarantine, Spec, load::slot_of};
+use dhcp_guard::dataplane::{Spec, load::slot_of};
 use dhcp_guard_common::{
     layout::{ClientMemo, CpuState, PortPolicy, Shared, policy_index},
     verdict::Reason,
@@ -38,6 +38,7 @@ use super::{
 use crate::{
     control::{self, Verdict},
     guard_run::{self, GuardRun, IFINDEX},
+    orders::whole_port,
 };
 
 /// What one kind of frame costs.
@@ -301,7 +302,7 @@ fn prepare(branch: &Branch) -> Result<GuardRun> {
     if branch.muted {
         // For as long as any measurement, at any tick rate.
         let until = guard.snapshot()?.moment.ticks + (1 << 24);
-        guard.plane().quarantine_port(slot_of(0), Quarantine::Mute, until)?;
+        guard.mute(whole_port(0), until)?;
     }
     if branch.memos_taken {
         take_memos(&mut guard)?;

@@ -1,0 +1,188 @@
+//! What the orders so far come to, for each port and client: several quarantines may cover the same one.
+//!
+//! Only what the maps are to say is derived from here, never the other way round: so the end of one quarantine leaves what
+//! another one says, and no order takes away what the configuration allows.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use dhcp_guard_common::layout::{ClientKey, ClientRule, FOREVER};
+
+use crate::governor::Sanction;
+
+/// A port, by its slot, or a client on one: what a quarantine covers, as the program knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Place {
+    Port(u32),
+    Client(ClientKey),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// The quarantines that cover a place, by number: what they stop there, and until which tick.
+    quarantines: HashMap<Place, BTreeMap<u64, (Sanction, u64)>>,
+    /// Until which tick a place is allowed by order.
+    allowed: HashMap<Place, u64>,
+    /// Who is allowed by the configuration.
+    configured: HashSet<Place>,
+}
+
+impl Carried {
+    /// The configuration allows this for good.
+    pub(super) fn configure(&mut self, place: Place) {
+        self.configured.insert(place);
+    }
+
+    /// From now on a quarantine covers these places, and no others. Answers those that it covers or covered.
+    pub(super) fn impose(&mut self, id: u64, places: &[Place], sanction: Sanction, until: u64) -> Vec<Place> {
+        let mut touched = self.lift(id);
+        for place in places {
+            self.quarantines.entry(*place).or_default().insert(id, (sanction, until));
+            if !touched.contains(place) {
+                touched.push(*place);
+            }
+        }
+        touched
+    }
+
+    /// A quarantine covers nothing any more. Answers what it covered, wherever the ports' names lead to by now.
+    pub(super) fn lift(&mut self, id: u64) -> Vec<Place> {
+        let mut touched = Vec::new();
+        self.quarantines.retain(|place, covering| {
+            if covering.remove(&id).is_some() {
+                touched.push(*place);
+            }
+            !covering.is_empty()
+        });
+        touched
+    }
+
+    /// Allowed by order until a tick.
+    pub(super) fn allow(&mut self, place: Place, until: u64) {
+        self.allowed.insert(place, until);
+    }
+
+    /// Not allowed by order any more.
+    pub(super) fn disallow(&mut self, place: Place) {
+        self.allowed.remove(&place);
+    }
+
+    /// What all of it comes to: of each word the latest end.
+    pub(super) fn rule(&self, place: Place) -> ClientRule {
+        let mut rule = self.rule_of_configuration(place);
+        rule.allowed_until = rule.allowed_until.max(self.allowed.get(&place).copied().unwrap_or(0));
+        for (sanction, until) in self.quarantines.get(&place).into_iter().flat_map(BTreeMap::values) {
+            let word = match sanction {
+                Sanction::Mute => &mut rule.muted_until,
+                Sanction::Isolate => &mut rule.isolated_until,
+            };
+            *word = (*word).max(*until);
+        }
+        rule
+    }
+
+    fn rule_of_configuration(&self, place: Place) -> ClientRule {
+        let allowed_until = if self.configured.contains(&place) { FOREVER } else { 0 };
+        ClientRule { allowed_until, ..ClientRule::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Impose(u64, [u32; 2], Sanction, u64),
+        Lift(u64),
+        Allow(u32, u64),
+        Disallow(u32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let sanction = || prop_oneof![Just(Sanction::Mute), Just(Sanction::Isolate)];
+        prop_oneof![
+            3 => (0u64..4, prop::array::uniform2(0u32..4), sanction(), 1u64..100)
+                .prop_map(|(id, slots, sanction, until)| Step::Impose(id, slots, sanction, until)),
+            2 => (0u64..4).prop_map(Step::Lift),
+            1 => (0u32..4, 1u64..100).prop_map(|(slot, until)| Step::Allow(slot, until)),
+            1 => (0u32..4).prop_map(Step::Disallow),
+        ]
+    }
+
+    /// Half of the places are clients.
+    fn place(number: u32) -> Place {
+        if number.is_multiple_of(2) { Place::Port(number) } else { Place::Client(ClientKey::new(number, 2)) }
+    }
+
+    /// What must be there, from the list of all steps: for each quarantine the last that was said of it.
+    fn expected(steps: &[Step], number: u32) -> ClientRule {
+        let mut rule = ClientRule { allowed_until: if number == 3 { FOREVER } else { 0 }, ..ClientRule::default() };
+        for id in 0..4 {
+            let said = steps.iter().rev().find(|step| match step {
+                Step::Impose(of, ..) | Step::Lift(of) => *of == id,
+                _ => false,
+            });
+            match said {
+                Some(Step::Impose(_, slots, Sanction::Mute, until)) if slots.contains(&number) => {
+                    rule.muted_until = rule.muted_until.max(*until);
+                }
+                Some(Step::Impose(_, slots, Sanction::Isolate, until)) if slots.contains(&number) => {
+                    rule.isolated_until = rule.isolated_until.max(*until);
+                }
+                _ => {}
+            }
+        }
+        let said = steps.iter().rev().find_map(|step| match step {
+            Step::Allow(of, until) if *of == number => Some(*until),
+            Step::Disallow(of) if *of == number => Some(0),
+            _ => None,
+        });
+        rule.allowed_until = rule.allowed_until.max(said.unwrap_or(0));
+        rule
+    }
+
+    proptest! {
+        /// After any orders, each place has what those that hold say of it, and whatever changed was answered.
+        #[test]
+        fn a_place_has_what_covers_it(steps in prop::collection::vec(step(), 0..40)) {
+            let mut carried = Carried::default();
+            carried.configure(place(3));
+            for (done, step) in steps.iter().enumerate() {
+                let before: Vec<ClientRule> = (0..4).map(|number| carried.rule(place(number))).collect();
+                let touched = match *step {
+                    Step::Impose(id, slots, sanction, until) => {
+                        carried.impose(id, &slots.map(place), sanction, until)
+                    }
+                    Step::Lift(id) => carried.lift(id),
+                    Step::Allow(number, until) => {
+                        carried.allow(place(number), until);
+                        vec![place(number)]
+                    }
+                    Step::Disallow(number) => {
+                        carried.disallow(place(number));
+                        vec![place(number)]
+                    }
+                };
+                for number in 0..4 {
+                    let rule = carried.rule(place(number));
+                    prop_assert_eq!(rule, expected(&steps[..=done], number), "place {} after {:?}", number, &steps[..=done]);
+                    let is_told = touched.contains(&place(number));
+                    prop_assert!(is_told || rule == before[number as usize], "place {} changed untold", number);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_is_over() {
+        let mut carried = Carried::default();
+        carried.impose(7, &[place(0), place(1)], Sanction::Mute, 100);
+        carried.allow(place(1), 50);
+        carried.lift(7);
+        carried.disallow(place(1));
+        assert!(carried.quarantines.is_empty() && carried.allowed.is_empty());
+    }
+}
