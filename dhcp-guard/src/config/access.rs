@@ -50,7 +50,6 @@ fn is_group_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::Config;
 
     fn problems(text: &str) -> Vec<String> {
