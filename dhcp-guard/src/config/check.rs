@@ -8,7 +8,7 @@ use super::{ActuatorName, Class, Config, KeyPath, Problem, ProblemKind, keys};
 use crate::{actuators::Endpoint, mac::Mac};
 
 const MILLION: u32 = 1_000_000;
-const DAY_S: u32 = 86_400;
+pub(super) const DAY_S: u32 = 86_400;
 
 /// Most allowed clients. The kernel's table for rules about single clients has room for twice as many: the other half is
 /// for quarantine.
@@ -47,6 +47,8 @@ impl Config {
         self.check_allowed(&mut found);
         self.check_capacity(&mut found);
         self.check_actuators(&mut found);
+        found.0.extend(self.quarantine.contradictions());
+        found.0.extend(self.access.problems());
         let socket = self.socket.as_os_str().as_bytes().len();
         if !(1..108).contains(&socket) {
             found.add(["socket"].into(), ProblemKind::SocketPath(socket));
@@ -85,6 +87,7 @@ impl Config {
             (["capacity", "known_clients"].into(), capacity.known_clients, 1..=MILLION),
             (["capacity", "strangers"].into(), capacity.strangers, 1_024..=MILLION),
         ];
+        numbers.extend(self.quarantine.numbers());
         numbers.extend(self.actuator_numbers());
         numbers.extend(self.classes.iter().flat_map(|(name, class)| class_numbers(name, class)));
         numbers

@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::{
-    ActuatorName, Actuators, Allow, AutoQuarantine, Class, Command, Config, KeyPath, KnownClient, Port, Segment,
-    Webhook,
+    Access, ActuatorName, Actuators, Allow, AutoQuarantine, Class, Command, Config, KeyPath, KnownClient, Port,
+    Segment, Webhook,
 };
 use crate::{mac::Mac, model::Mode};
 
@@ -41,6 +41,7 @@ pub(super) fn exemplar() -> Config {
         }],
         known_clients: vec![KnownClient { interface: interface.clone(), vlans: vlans.clone(), mac }],
         allowed: vec![Allow { interface, vlans, mac: Some(mac) }],
+        access: Access { operator_groups: vec!["noc".to_owned()], reader_groups: vec!["staff".to_owned()] },
         actuators: actuators(),
         ..Config::default()
     };
@@ -123,6 +124,8 @@ mod tests {
             (KeyPath::from(["allow"]).index(0).key("interfaces"), Some("interface")),
             (KeyPath::from(["known_clients"]), Some("known_client")),
             (KeyPath::from(["actuator", "webhook", "timeout"]), Some("timeout_s")),
+            (KeyPath::from(["api", "operators_groups"]), Some("operator_groups")),
+            (KeyPath::from(["quarantine", "longest"]), Some("longest_s")),
             (KeyPath::from(["zzz"]), None),
         ];
         for (path, nearest) in cases {

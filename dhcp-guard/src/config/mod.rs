@@ -1,18 +1,21 @@
 //! The configuration: defaults, the TOML file, and what both must satisfy.
 //!
-//! - here: the types and their defaults; `class`: port classes; `actuator`: what a quarantine sets in motion
+//! - here: the types and their defaults; `class`: port classes; `quarantine`: when it comes, and what stops it;
+//!   `actuator`: what it sets in motion; `access`: who may use the control API
 //! - `rules`: what follows from them for a port ([`Config::rules_of`])
 //! - `read`: from the text of a file to the types, with the line of each problem
 //! - `keys`: which keys exist, from the types themselves
 //! - `check`: what the values must satisfy; `warn`: what they should
 //! - `problem`: the sentences
 
+mod access;
 mod actuator;
 mod check;
 mod class;
 mod keys;
 mod path;
 mod problem;
+mod quarantine;
 mod read;
 #[cfg(test)]
 mod reference;
@@ -24,11 +27,13 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    access::Access,
     actuator::{ActuatorName, Actuators, AutoQuarantine, Command, Webhook},
     check::{MAX_KEPT_FILES, port_name},
     class::Class,
     path::{KeyPath, Segment},
     problem::{ConfigError, Problem, ProblemKind},
+    quarantine::Quarantine,
     rules::{Rules, share},
 };
 use crate::{mac::Mac, model::Mode};
@@ -78,6 +83,11 @@ pub struct Config {
     pub learning: Learning,
     /// When someone is an offender.
     pub detection: Detection,
+    /// When automatic quarantine comes, and what stops it.
+    pub quarantine: Quarantine,
+    /// Who may use the control API.
+    #[serde(rename = "api")]
+    pub access: Access,
     /// How long the audit log is.
     pub audit: Audit,
     /// What the actuators need to know.
@@ -239,6 +249,8 @@ impl Default for Config {
             allowed: Vec::new(),
             learning: Learning::default(),
             detection: Detection::default(),
+            quarantine: Quarantine::default(),
+            access: Access::default(),
             audit: Audit::default(),
             actuators: Actuators::default(),
             capacity: Capacity::default(),

@@ -173,6 +173,20 @@ pub enum ProblemKind {
     /// The path is empty.
     #[error("this is no folder's path, name one")]
     NoFolder,
+    /// The first quarantine would be longer than the longest.
+    #[error("{} is more than quarantine.longest_s ({}), lower it or raise the other", count((*first).into()), count((*longest).into()))]
+    FirstOverLongest {
+        /// Seconds of the first one.
+        first: u32,
+        /// Seconds of the longest one.
+        longest: u32,
+    },
+    /// No group can have this name.
+    #[error("`{}` cannot be the name of a group", .0.escape_debug())]
+    GroupName(String),
+    /// The group is listed twice.
+    #[error("`{0}` is listed twice, remove one")]
+    DuplicateGroup(String),
     /// The class lists the actuator twice.
     #[error("`{0}` is listed twice, remove one")]
     DuplicateActuator(ActuatorName),
