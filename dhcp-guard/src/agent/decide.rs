@@ -1,4 +1,5 @@
-//! The decision loop: snapshots and kernel events in, picture and journal out. It never waits for anything else.
+//! The decision loop: snapshots, kernel events and people's requests in; picture, journal and orders out. It never waits
+//! for anything else.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -6,7 +7,10 @@ use std::{
 };
 
 use dhcp_guard_common::{
-    layout::{ClientKey, ClientState, Event as KernelEvent, NO_PORT_SLOT, PortCounters},
+    layout::{
+        ClientKey, ClientState, EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, EVENT_ROGUE_SERVER,
+        Event as KernelEvent, NO_PORT_SLOT, PortCounters,
+    },
     verdict::Reason,
 };
 use tokio::sync::{mpsc, watch};
@@ -15,10 +19,13 @@ use super::{
     Context, describe,
     journal::{Draft, Journal},
     learn::Learner,
+    orders,
     plan::Plan,
-    sanctions::Sanctioned,
+    requests::Asked,
+    sanctions::{Sanctioned, Sanctioner},
 };
 use crate::{
+    actuators,
     dataplane::{Snapshot, clock::Moment, interface::Interface},
     engine::{Engine, Observation, Report, Rules, Standing, Subject, Totals, Window},
     model::EventKind,
@@ -84,6 +91,7 @@ pub struct Decider {
     engine: Engine,
     /// None: nobody is to be learned.
     learner: Option<Learner>,
+    sanctioner: Sanctioner,
     relayed: Relayed,
     moment: Moment,
     excess_ticks: Vec<(u64, u64)>,
@@ -94,12 +102,43 @@ pub struct Decider {
     pictures: watch::Sender<Arc<Picture>>,
 }
 
+/// What the decision loop hears.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The counters, once a window.
+    pub snapshots: mpsc::Receiver<Snapshot>,
+    /// What the kernel tells at once.
+    pub events: mpsc::Receiver<KernelEvent>,
+    /// What people ask for.
+    pub requests: mpsc::Receiver<Asked>,
+    /// What became of orders.
+    pub orders: mpsc::Receiver<orders::Outcome>,
+    /// What became of the actuators' jobs.
+    pub actuators: actuators::Outcomes,
+}
+
+impl Picture {
+    /// Of the moment of a reading, and of nothing yet.
+    #[must_use]
+    pub fn before(first: &Snapshot) -> Self {
+        Self {
+            moment: first.moment,
+            ports: Vec::new(),
+            clients: Vec::new(),
+            non_dhcp: Vec::new(),
+            troubles: first.troubles,
+            sanctioned: Arc::default(),
+        }
+    }
+}
+
 impl Decider {
     /// A decider that has seen `first`, and the pictures it will publish.
     pub fn new(
         context: Arc<Context>,
         journal: Arc<Journal>,
         learner: Option<Learner>,
+        sanctioner: Sanctioner,
         first: &Snapshot,
     ) -> (Self, watch::Receiver<Arc<Picture>>) {
         let detection = &context.config.detection;
@@ -108,15 +147,7 @@ impl Decider {
             recover_after: std::time::Duration::from_secs(detection.recover_after_s.into()),
             remember: std::time::Duration::from_secs(detection.remember_s.into()),
         });
-        let empty = Picture {
-            moment: first.moment,
-            ports: Vec::new(),
-            clients: Vec::new(),
-            non_dhcp: Vec::new(),
-            troubles: first.troubles,
-            sanctioned: Arc::default(),
-        };
-        let (pictures, receiver) = watch::channel(Arc::new(empty));
+        let (pictures, receiver) = watch::channel(Arc::new(Picture::before(first)));
         let excess_ticks = vec![(0, 0); first.ports.len()];
         let received_before = received_before(&context.plan, first);
         let mut decider = Self {
@@ -124,6 +155,7 @@ impl Decider {
             journal,
             engine,
             learner,
+            sanctioner,
             relayed: Relayed::default(),
             moment: first.moment,
             excess_ticks,
@@ -136,16 +168,14 @@ impl Decider {
     }
 
     /// Runs until it is told to stop, or nothing can come any more.
-    pub async fn run(
-        mut self,
-        mut snapshots: mpsc::Receiver<Snapshot>,
-        mut events: mpsc::Receiver<KernelEvent>,
-        mut stopped: watch::Receiver<bool>,
-    ) {
+    pub async fn run(mut self, mut inputs: Inputs, mut stopped: watch::Receiver<bool>) {
         loop {
             tokio::select! {
-                Some(snapshot) = snapshots.recv() => self.take_snapshot(&snapshot),
-                Some(event) = events.recv() => self.take_event(&event),
+                Some(snapshot) = inputs.snapshots.recv() => self.take_snapshot(&snapshot),
+                Some(event) = inputs.events.recv() => self.take_event(&event),
+                Some(asked) = inputs.requests.recv() => self.sanctioner.answer(asked),
+                Some(outcome) = inputs.orders.recv() => self.sanctioner.take_outcome(&outcome),
+                Some(outcome) = inputs.actuators.recv() => self.sanctioner.take_actuator_outcome(&outcome),
                 _ = stopped.changed() => return,
                 else => return,
             }
@@ -184,7 +214,7 @@ impl Decider {
             let excess = |slot: u32| picture.ports.get(slot as usize).map_or(0, |port| port.window.own_excess);
             learner.step(snapshot, &self.context.plan, excess);
         }
-        self.pictures.send_replace(Arc::new(picture));
+        self.pictures.send_replace(self.sanctioner.step(picture));
         self.look_for_gone_interfaces();
     }
 
@@ -250,15 +280,22 @@ impl Decider {
         self.journal.add_with(draft, &self.context.inventory());
     }
 
-    fn take_event(&self, event: &KernelEvent) {
+    fn take_event(&mut self, event: &KernelEvent) {
         let plan = &self.context.plan;
         let Some(port) = plan.port(event.slot) else { return };
-        let who = self.relayed.who(ClientKey(event.client));
+        let client = ClientKey(event.client);
+        let who = self.relayed.who(client);
+        let wall = self.moment.wall_of(event.at);
+        match event.kind {
+            EVENT_CLIENT_OVER_LIMIT => self.sanctioner.note_first_drop(Subject::Client(client), wall),
+            EVENT_PORT_OVER_LIMIT => self.sanctioner.note_first_drop(Subject::Port(event.slot), wall),
+            EVENT_ROGUE_SERVER => self.sanctioner.note_server(client),
+            _ => {}
+        }
         let drops_rogue_servers = plan.spec.policy.host.drop_rogue_servers;
         let Some((kind, message)) = describe::kernel_event(event, port, who, drops_rogue_servers) else { return };
         let vlans = (kind == EventKind::UnknownVlan).then(|| describe::vlans_of(event));
-        let at = self.moment.wall_of(event.at);
-        let draft = Draft { kind, at, port: Some(port), mac: who.mac(), source: who.source(), vlans, message };
+        let draft = Draft { kind, at: wall, port: Some(port), mac: who.mac(), source: who.source(), vlans, message };
         self.journal.add_with(draft, &self.context.inventory());
     }
 }

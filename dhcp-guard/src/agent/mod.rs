@@ -14,6 +14,7 @@
 //! * [`kernel_events`]: reads the ring buffer.
 //! * [`decide`]: the decision loop; [`describe`]: the sentences of its events; [`who`](crate::who): the names of clients.
 //! * [`learn`]: strangers become known, from the decision loop to the reader.
+//! * [`kept`]: what survives a restart.
 //! * [`journal`]: the latest events, for `events` and its followers.
 //! * [`inventory`]: reads the inventory again when its file changes.
 //! * [`orders`]: from the decision loop to the data plane. [`host_facts`]: what the host itself lives on.
@@ -28,6 +29,7 @@ pub mod describe;
 pub mod host_facts;
 pub mod inventory;
 pub mod journal;
+pub mod kept;
 pub mod kernel_events;
 pub mod learn;
 pub mod names;
@@ -41,7 +43,7 @@ pub mod sanctions;
 use std::{
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
-    time::Instant,
+    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -53,8 +55,10 @@ use tokio::{
 };
 
 use crate::{
+    actuators::{self, Dispatcher, LinkDown},
     config::Config,
     dataplane::{self, DataPlane, attach::Attachment, interface},
+    governor::Governor,
     inventory::{
         Inventory,
         watch::{Known, Watcher},
@@ -63,11 +67,17 @@ use crate::{
 };
 
 use self::{
-    decide::Decider,
+    decide::{Decider, Inputs, Picture},
     journal::{Draft, Journal},
+    kept::Kept,
+    orders::Clock,
     plan::Plan,
     reader::Reader,
+    sanctions::{Hands, Sanctioner},
 };
+
+/// How long what is under way may take when the agent stops.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What `dhcp-guard run` was told beyond the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,13 +151,18 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let watcher = config.inventory.as_deref().map(Watcher::new);
     let known = watcher.as_ref().map(Watcher::known).unwrap_or_default();
     let listener = api::bind(&config.socket).await?;
-    let epoch = Instant::now();
+    let clock = Clock::start();
+    let actuators = actuators::configured(&config.actuators)?;
+    let facts = host_facts::watch().await;
     let mut plan = find_interfaces(&config, options.debug_kernel).await?;
     warnings.extend(plan.spare_hidden_servers(interface::strips_vlan_tags));
-    let (mut plane, attachments) = start_data_plane(&plan)?;
+    let mut kept = kept::load(&config, &clock);
+    let (mut plane, attachments) = start_data_plane(&plan, &mut kept, &clock)?;
+    warnings.append(&mut kept.warnings);
     warnings.extend(attachments.iter().filter_map(generic_warning));
     warnings.extend(attachments.iter().filter_map(vlan_warning));
     warnings.iter().chain(&known.warnings).for_each(|warning| warn!("{warning}"));
+    release_forgotten(&config, &kept.governor).await;
     let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(plane.ebpf())).transpose()?;
     let kernel_events = kernel_events::open(&mut plane)?;
     let context = Arc::new(Context {
@@ -162,13 +177,26 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let journal = Arc::new(Journal::default());
     journal.add(started(&context));
     watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context, watcher))?;
+    let (governor, audit) = kept.keep(&context.config, &journal).context("no thread for the audit log")?;
 
-    let first = reader::read(&mut plane, epoch).context("cannot read the counters")?;
+    let first = reader::read(&mut plane, clock.epoch()).context("cannot read the counters")?;
     let (learner, learned) = learn::channel(&context.config, &context.plan);
-    let (mut reader, snapshots) = Reader::start(plane, attachments, learned, epoch)?;
-    let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, &first);
+    let (executor, orders_done) = orders::executor(&context.plan);
+    let (mut reader, snapshots) = Reader::start(plane, attachments, learned, executor, clock.epoch())?;
+    let (actuators, actuators_done, dispatcher) = Dispatcher::start(actuators);
+    let hands = Hands {
+        orders: orders::Sender::new(reader.messages()),
+        journal: Arc::clone(&journal),
+        audit: audit.clone(),
+        actuators,
+    };
+    let (requests, asked) = requests::channel();
+    let sanctioner = Sanctioner::new(Arc::clone(&context), hands, clock, facts, governor, &Picture::before(&first));
+    let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, sanctioner, &first);
     let (stop, stopped) = watch::channel(false);
-    let mut decisions = tokio::spawn(decider.run(snapshots, kernel_events, stopped.clone()));
+    let inputs =
+        Inputs { snapshots, events: kernel_events, requests: asked, orders: orders_done, actuators: actuators_done };
+    let mut decisions = tokio::spawn(decider.run(inputs, stopped.clone()));
     let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
     let mut server = tokio::spawn(api::serve(listener, api::Shared { context, journal, pictures }, stopped));
 
@@ -191,6 +219,11 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let _ = stop.send(true);
     decisions.await.context("the decision loop failed")?;
     server.await.context("the control API failed")??;
+    dispatcher.finish(GRACE).await;
+    let written = tokio::task::spawn_blocking(move || audit.flush(GRACE)).await.unwrap_or(false);
+    if !written {
+        warn!("not all of the audit log and the state could be written");
+    }
     if let Some(log) = kernel_log {
         log.abort();
     }
@@ -205,11 +238,23 @@ async fn find_interfaces(config: &Config, debug_kernel: bool) -> anyhow::Result<
     Ok(Plan::new(config, interfaces, debug_kernel))
 }
 
-/// Loads the program and attaches it to all interfaces, or to none.
-fn start_data_plane(plan: &Plan) -> anyhow::Result<(DataPlane, Vec<Attachment>)> {
+/// Loads the program, puts what was kept into it, and attaches it to all interfaces, or to none.
+fn start_data_plane(plan: &Plan, kept: &mut Kept, clock: &Clock) -> anyhow::Result<(DataPlane, Vec<Attachment>)> {
     let mut plane = DataPlane::load(&plan.spec)?;
+    kept.put_into(&mut plane, plan, clock)?;
     let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
     Ok((plane, attachments))
+}
+
+/// Sets up the interfaces that an agent before this one had set down for quarantines that have ended since.
+async fn release_forgotten(config: &Config, governor: &Governor) {
+    let in_force: Vec<u64> = governor.state().quarantines.values().map(|quarantine| quarantine.id).collect();
+    match LinkDown.release_forgotten(&config.interfaces, &in_force).await {
+        Ok(released) => {
+            released.iter().for_each(|name| info!("interface {name} is set up again: its quarantine has ended"))
+        }
+        Err(error) => warn!("cannot look for interfaces that were set down for quarantines: {error}"),
+    }
 }
 
 fn generic_warning(attachment: &Attachment) -> Option<String> {

@@ -207,7 +207,7 @@ mod tests {
     fn what_finds_the_queue_full_goes_first_the_next_time() {
         let (messages, receiver) = sync_channel(1);
         let mut sender = Sender::new(messages);
-        let order = |id| crate::governor::Order::for_test(id);
+        let order = Order::for_test;
         sender.send(vec![order(1)], anchor());
         sender.send(vec![order(2)], anchor());
         sender.send(vec![], anchor());

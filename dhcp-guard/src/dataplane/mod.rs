@@ -25,7 +25,6 @@ pub mod policy;
 pub mod received;
 pub mod snapshot;
 pub mod spec;
-mod stub;
 pub mod tables;
 
 pub use load::{DataPlane, check_kernel, decode_event};

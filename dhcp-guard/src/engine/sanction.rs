@@ -351,7 +351,7 @@ mod tests {
         let mut sanctions = Sanctions::new(Rules::default());
         let (mut first, mut latest) = (None, Deserved::default());
         for second in 1..=seconds {
-            latest = step(&mut sanctions, second, &samples);
+            latest = step(&mut sanctions, second, samples);
             if !latest.proposals.is_empty() {
                 first.get_or_insert(second);
             }

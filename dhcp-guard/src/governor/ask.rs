@@ -323,7 +323,7 @@ impl Governor {
             (None, Some(Entry::Quarantine(new))) => {
                 // One that is put back by undoing is not new.
                 let is_new = new.id >= self.state.next_id;
-                self.state.next_id = self.state.next_id.max(new.id + 1);
+                self.state.next_id = self.state.next_id.max(new.id.saturating_add(1));
                 if new.author.is_engine() && is_new {
                     self.began.push(now);
                     self.memory.note(target, new.repeat + 1, new.until);

@@ -45,7 +45,7 @@ impl Governor {
     #[must_use]
     pub fn restore(rules: Rules, saved: Saved, now: Timestamp) -> (Self, Vec<Order>) {
         let mut governor = Self::new(rules);
-        let first_free = saved.quarantines.iter().map(|quarantine| quarantine.id + 1).max().unwrap_or(0);
+        let first_free = saved.quarantines.iter().map(|quarantine| quarantine.id.saturating_add(1)).max().unwrap_or(0);
         let mut state = State { next_id: saved.next_id.max(first_free), hold: saved.hold, ..State::default() };
         for mut quarantine in saved.quarantines {
             let rules = &governor.rules;

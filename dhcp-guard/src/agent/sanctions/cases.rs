@@ -25,7 +25,7 @@ pub(super) struct Case {
     pub(super) evidence: Option<Evidence>,
     pub(super) outcomes: Vec<OutcomeReport>,
     /// What was told of it: each actuator's failure once.
-    failed: Vec<String>,
+    pub(super) failed: Vec<String>,
 }
 
 /// Cases by the quarantine's number.
@@ -35,10 +35,6 @@ pub(super) struct Cases(HashMap<u64, Case>);
 impl Cases {
     pub(super) fn open(&mut self, id: u64, case: Case) {
         self.0.insert(id, case);
-    }
-
-    pub(super) fn get(&self, id: u64) -> Option<&Case> {
-        self.0.get(&id)
     }
 
     /// Lets go of all that are not in force any more.
@@ -57,7 +53,8 @@ impl Cases {
     /// An actuator is done, or is not. True: it failed, and nobody was told.
     pub(super) fn outcome(&mut self, id: u64, report: OutcomeReport) -> bool {
         let Some(case) = self.0.get_mut(&id) else { return report.error.is_some() };
-        let notifies = [ActuatorName::Command, ActuatorName::Webhook].iter().any(|name| name.as_str() == report.actuator);
+        let notifies =
+            [ActuatorName::Command, ActuatorName::Webhook].iter().any(|name| name.as_str() == report.actuator);
         if let (true, None, Some(times)) = (notifies, &report.error, case.times.as_mut()) {
             times.notified.get_or_insert(report.at);
         }
@@ -136,11 +133,10 @@ mod tests {
     fn a_failure_is_news_once_and_again_after_a_success() {
         let mut cases = Cases::default();
         cases.open(1, Case::default());
-        let news = ["x", "x", "", "x"].map(|error| {
-            cases.outcome(1, outcome("webhook", (!error.is_empty()).then_some(error)))
-        });
+        let news =
+            ["x", "x", "", "x"].map(|error| cases.outcome(1, outcome("webhook", (!error.is_empty()).then_some(error))));
         assert_eq!(news, [true, false, false, true]);
-        assert_eq!(cases.get(1).unwrap().outcomes.len(), 1, "of each actuator the latest");
+        assert_eq!(cases.0[&1].outcomes.len(), 1, "of each actuator the latest");
         assert!(cases.outcome(2, outcome("webhook", Some("of one that has ended"))));
     }
 
@@ -155,7 +151,7 @@ mod tests {
         cases.outcome(1, OutcomeReport { at: at(12), ..outcome("webhook", Some("no")) });
         cases.outcome(1, OutcomeReport { at: at(13), ..outcome("webhook", None) });
         cases.outcome(1, OutcomeReport { at: at(14), ..outcome("command", None) });
-        let times = cases.get(1).unwrap().times.unwrap();
+        let times = cases.0[&1].times.unwrap();
         assert_eq!((times.quarantined, times.notified), (Some(at(10)), Some(at(13))));
     }
 }

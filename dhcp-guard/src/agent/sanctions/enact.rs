@@ -17,15 +17,15 @@ use crate::{
 impl Sanctioner {
     /// Hands over what was granted. `case`: what is known about the quarantine that begins. `action`: what the audit log
     /// calls it, where it is not what it looks like.
-    pub(super) fn enact(&mut self, granted: &Granted, case: Option<Case>, action: Option<&str>) {
+    pub(super) fn enact(&mut self, granted: &Granted, case: Option<&Case>, action: Option<&str>) {
         if granted.changes.is_empty() {
             return;
         }
         self.hands.orders.send(granted.orders.clone(), self.anchor);
-        let evidence = case.as_ref().and_then(|case| case.evidence.clone());
+        let evidence = case.and_then(|case| case.evidence.clone());
         for change in &granted.changes {
             if let (None, Some(Entry::Quarantine(quarantine))) = (&change.before, &change.after) {
-                self.cases.open(quarantine.id, case.clone().unwrap_or_default());
+                self.cases.open(quarantine.id, case.cloned().unwrap_or_default());
             }
             let mut record = record(change, action);
             record.evidence.clone_from(&evidence);

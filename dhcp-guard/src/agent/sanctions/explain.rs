@@ -67,7 +67,9 @@ impl Sanctioner {
             vlans: port.vlans.clone(),
             mac: match subject {
                 Subject::Port(_) => None,
-                Subject::Client(key) => Some(client.map_or_else(|| Mac(key.mac()).to_string(), |it| it.who.to_string())),
+                Subject::Client(key) => {
+                    Some(client.map_or_else(|| Mac(key.mac()).to_string(), |it| it.who.to_string()))
+                }
             },
         };
         let quarantine = name.as_ref().and_then(|name| self.governor.state().covering(name));
@@ -92,17 +94,13 @@ impl Sanctioner {
     }
 
     fn state_of(&self, picture: &Picture, subject: Subject) -> State {
-        let special = self.states_of_now().get(&subject).copied();
+        let special = self.states(picture).get(&subject).copied();
         special.unwrap_or_else(|| match standing(picture, subject) {
             None | Some(Standing::Normal) => State::Normal,
             Some(Standing::OverLimit { .. }) => State::OverLimit,
             Some(Standing::Offender { .. }) => State::Offender,
             Some(Standing::Recovered { .. }) => State::Recovered,
         })
-    }
-
-    fn states_of_now(&self) -> std::collections::HashMap<Subject, State> {
-        self.states(&self.picture)
     }
 
     fn say(
@@ -132,7 +130,10 @@ impl Sanctioner {
                     "it was an offender and has kept to its limit since, for {} or more",
                     duration(self.context.config.detection.recover_after_s.into())
                 ),
-                next: format!("normal after {} without excess", duration(self.context.config.detection.remember_s.into())),
+                next: format!(
+                    "normal after {} without excess",
+                    duration(self.context.config.detection.remember_s.into())
+                ),
                 next_in_s: None,
                 since,
             },
@@ -158,7 +159,9 @@ impl Sanctioner {
     }
 
     fn say_quarantined(&self, picture: &Picture, quarantine: &Quarantine) -> Said {
-        let quiet = seconds(self.quiet_for(&quarantine.target, picture.moment.monotonic).min(std::time::Duration::from_secs(86_400)));
+        let quiet = seconds(
+            self.quiet_for(&quarantine.target, picture.moment.monotonic).min(std::time::Duration::from_secs(86_400)),
+        );
         let left = u64::try_from(quarantine.until.duration_since(self.now()).as_secs()).unwrap_or(0);
         Said {
             because: quarantine.reason.clone(),
@@ -253,7 +256,7 @@ impl Sanctioner {
             Subject::Client(_) => None,
         };
         let numbers = Evidence { limit_pps: self.limit(subject), distinct_macs, repeat, ..Evidence::default() };
-        let Some(record) = self.engine.record(subject) else { return Evidence { ..latest(picture, subject, numbers) } };
+        let Some(record) = self.engine.record(subject) else { return latest(picture, subject, numbers) };
         Evidence {
             packets: record.recent.iter().map(|(packets, _)| u64::from(*packets)).collect(),
             own_excess: record.recent.iter().map(|(_, excess)| u64::from(*excess)).collect(),

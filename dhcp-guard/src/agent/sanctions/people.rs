@@ -38,7 +38,8 @@ impl Sanctioner {
         let (reason, dry_run) = about(change);
         let result = self.understand(change).and_then(|understood| {
             let subjects = understood.subjects.clone();
-            self.ask_for(author, reason, dry_run, understood).map_err(|refusal| (subjects, Denied::Rules(refusal.to_string())))
+            self.ask_for(author, reason, dry_run, understood)
+                .map_err(|refusal| (subjects, Denied::Rules(refusal.to_string())))
         });
         result.map_err(|(subjects, denied)| {
             if !dry_run {
@@ -59,15 +60,14 @@ impl Sanctioner {
         let picture = std::sync::Arc::clone(&self.picture);
         let mut governor = self.governor.clone();
         let is_server = |key| self.servers.contains(&key);
-        let granted = self
-            .host(&picture, &is_server)
-            .with_world(|world| governor.ask(now, world, author, &request, reason))?;
+        let granted =
+            self.host(&picture, &is_server).with_world(|world| governor.ask(now, world, author, &request, reason))?;
         let changes = granted.changes.iter().map(sentences::change).collect();
         if !dry_run {
             self.governor = governor;
             let key = subjects.first().and_then(|subject| names::key(&self.context.plan, subject));
             let evidence = key.map(|key| self.evidence(&picture, key));
-            self.enact(&granted, Some(Case { evidence, ..Case::default() }), action);
+            self.enact(&granted, Some(&Case { evidence, ..Case::default() }), action);
         }
         Ok(Changed { dry_run, changes })
     }
@@ -146,9 +146,8 @@ fn about(change: &Change) -> (&str, bool) {
         Change::Release(request) => (&request.reason, request.dry_run),
         Change::Hold(request) => (&request.reason, request.dry_run),
         Change::Undo(request) => (&request.reason, request.dry_run),
-        Change::Allow(AllowRequest { reason, dry_run, .. }) | Change::Disallow(AllowRequest { reason, dry_run, .. }) => {
-            (reason, *dry_run)
-        }
+        Change::Allow(AllowRequest { reason, dry_run, .. })
+        | Change::Disallow(AllowRequest { reason, dry_run, .. }) => (reason, *dry_run),
     }
 }
 

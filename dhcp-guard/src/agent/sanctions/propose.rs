@@ -56,7 +56,10 @@ impl Sanctioner {
             None => return,
             Some(systemic::Change::Begins(sign)) => {
                 let sign = sentences::sign(sign);
-                (EventKind::Systemic, format!("{sign}: nobody in particular is to blame, no automatic quarantine begins"))
+                (
+                    EventKind::Systemic,
+                    format!("{sign}: nobody in particular is to blame, no automatic quarantine begins"),
+                )
             }
             Some(systemic::Change::Ends) => {
                 (EventKind::SystemicOver, "the systemic trouble is over: automatic quarantine goes on".to_owned())
@@ -74,9 +77,8 @@ impl Sanctioner {
             .flat_map(|quarantine| &quarantine.target.subjects)
             .filter_map(|subject| names::key(plan, subject))
             .collect();
-        let is_allowed = |port: &Port| {
-            port.allowed || state.allowed.contains_key(&Subject { port: port.port_name(), client: None })
-        };
+        let is_allowed =
+            |port: &Port| port.allowed || state.allowed.contains_key(&Subject { port: port.port_name(), client: None });
         let samples = self.activity.samples(plan, picture, &is_allowed);
         self.engine.step(picture.moment.monotonic, samples, &watched)
     }
@@ -96,7 +98,8 @@ impl Sanctioner {
     fn prolong(&mut self, now: Timestamp, picture: &Picture) {
         let needed = self.governor.rules().quiet;
         let ends_soon = |quarantine: &&Quarantine| {
-            quarantine.author.is_engine() && quarantine.until.duration_since(now) <= SignedDuration::try_from(AHEAD).unwrap_or_default()
+            quarantine.author.is_engine()
+                && quarantine.until.duration_since(now) <= SignedDuration::try_from(AHEAD).unwrap_or_default()
         };
         let due: Vec<Target> =
             self.governor.state().quarantines.values().filter(ends_soon).map(|one| one.target.clone()).collect();
@@ -135,7 +138,9 @@ impl Sanctioner {
             self.spared.insert(subject, Spared { cause, why, seen: time });
         }
         before.retain(|subject, spared| {
-            time.saturating_sub(spared.seen) < SPARED && !self.spared.contains_key(subject) && !self.is_covered(*subject)
+            time.saturating_sub(spared.seen) < SPARED
+                && !self.spared.contains_key(subject)
+                && !self.is_covered(*subject)
         });
         self.spared.append(&mut before);
     }
@@ -173,7 +178,7 @@ impl Sanctioner {
         match self.ask(now, picture, &request, &reason) {
             Ok(granted) => {
                 let case = self.case(picture, subject);
-                self.enact(&granted, Some(case), None);
+                self.enact(&granted, Some(&case), None);
                 None
             }
             // As somebody wanted it.
@@ -204,9 +209,8 @@ impl Sanctioner {
         let loud = self.engine.record(subject).and_then(|record| record.loud_since).map(time);
         let event = self.first_drops.get(&subject).copied();
         // The kernel's word is exact, if it is about this time and not about one before.
-        let is_this_time = |at: &Timestamp| {
-            loud.is_none_or(|loud| at.duration_since(loud).abs() <= SignedDuration::from_secs(2))
-        };
+        let is_this_time =
+            |at: &Timestamp| loud.is_none_or(|loud| at.duration_since(loud).abs() <= SignedDuration::from_secs(2));
         let detected = match standing(picture, subject) {
             Some(Standing::Offender { since, .. }) => Some(time(since)),
             _ => None,

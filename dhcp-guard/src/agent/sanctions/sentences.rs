@@ -8,7 +8,7 @@ use crate::{
         sanction::{Cause, Rules},
         systemic::Sign,
     },
-    governor::{Change, Entry, Key, Quarantine, Target},
+    governor::{Author, Change, Entry, Key, Quarantine, Target},
     human::{counted, duration, rate},
     model::EventKind,
 };
@@ -45,7 +45,7 @@ pub(super) fn event(made: &Change) -> Option<(EventKind, String)> {
     let kind = match (&made.key, &made.before, &made.after) {
         (Key::Quarantine(_), None, Some(_)) => EventKind::QuarantineBegan,
         (Key::Quarantine(_), Some(_), None) => EventKind::QuarantineEnded,
-        (Key::Quarantine(_), ..) if made.author.as_ref().is_some_and(|author| author.is_engine()) => return None,
+        (Key::Quarantine(_), ..) if made.author.as_ref().is_some_and(Author::is_engine) => return None,
         _ => EventKind::OperatorChange,
     };
     Some((kind, format!("{}: {}{by}", change(made), made.reason)))
@@ -129,7 +129,7 @@ pub(super) fn next(quarantine: &Quarantine, quiet_s: u64, needed_s: u64) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::governor::{Author, PortName, Sanction, Subject};
+    use crate::governor::{PortName, Sanction, Subject};
 
     fn target() -> Target {
         Target::one(Subject { port: PortName { interface: "tap7".into(), vlans: vec![] }, client: None })

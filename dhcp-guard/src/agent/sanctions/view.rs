@@ -71,7 +71,7 @@ impl Sanctioner {
     }
 
     /// What counts most comes first, and stays.
-    fn states(&self, picture: &Picture) -> HashMap<Subject, State> {
+    pub(super) fn states(&self, picture: &Picture) -> HashMap<Subject, State> {
         let plan = &self.context.plan;
         let keys = |target: &governor::Target| -> Vec<Subject> {
             target.subjects.iter().filter_map(|subject| names::key(plan, subject)).collect()
@@ -108,7 +108,8 @@ impl Sanctioner {
         let mut warnings = Vec::new();
         if let Some(sign) = self.systemic.sign() {
             let sign = sentences::sign(sign);
-            warnings.push(format!("systemic trouble: {sign}; no automatic quarantine begins, limits hold all the same"));
+            warnings
+                .push(format!("systemic trouble: {sign}; no automatic quarantine begins, limits hold all the same"));
         }
         if let Some(hold) = &self.governor.state().hold {
             warnings.push(format!(

@@ -1,0 +1,98 @@
+//! What survives a restart: read at the start, before anything is guarded, and kept up to date from then on.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use log::{info, warn};
+
+use super::{
+    journal::{Draft, Journal},
+    names,
+    orders::{Anchor, Clock},
+    plan::Plan,
+};
+use crate::{
+    audit::{self, Report, Settings, Writer},
+    config::Config,
+    dataplane::{self, DataPlane},
+    governor::{Governor, Order},
+    model::EventKind,
+    state_file::StateFile,
+};
+
+/// What was kept, and where it goes on being kept.
+#[derive(Debug)]
+pub struct Kept {
+    /// Goes on where the last one ended.
+    pub governor: Governor,
+    /// What the data plane must know of it.
+    orders: Vec<Order>,
+    /// None: the folder cannot be used, and nothing is saved.
+    file: Option<StateFile>,
+    /// What is wrong with all that, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the state file. An agent whose folder or file is unusable guards all the same, and says so.
+#[must_use]
+pub fn load(config: &Config, clock: &Clock) -> Kept {
+    let rules = config.governor_rules();
+    let mut file = match StateFile::open(&config.state_dir) {
+        Ok(file) => file,
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            let warning = format!("{error}: quarantines, hold and allowlist will not survive a restart");
+            return Kept { governor: Governor::new(rules), orders: Vec::new(), file: None, warnings: vec![warning] };
+        }
+    };
+    let loaded = file.load();
+    let mut saved = loaded.saved;
+    if loaded.problem.is_some() {
+        // Numbers of quarantines are never used again, and what the last one was is not known any more.
+        saved.next_id = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
+    }
+    let (governor, orders) = Governor::restore(rules, saved, clock.now());
+    let restored = governor.state().quarantines.len();
+    if restored > 0 {
+        info!("state {}: {restored} quarantines go on", file.path().display());
+    }
+    Kept { governor, orders, file: Some(file), warnings: loaded.problem.into_iter().collect() }
+}
+
+impl Kept {
+    /// Puts what was kept into a data plane that guards nothing yet: there is no moment without it.
+    ///
+    /// # Errors
+    /// The kernel refuses to read its clock. An order that cannot be carried out is only a warning: the guard is needed all
+    /// the same.
+    pub fn put_into(&mut self, plane: &mut DataPlane, plan: &Plan, clock: &Clock) -> Result<(), dataplane::Error> {
+        if self.orders.is_empty() {
+            return Ok(());
+        }
+        let moment = plane.snapshot(clock.epoch())?.moment;
+        let anchor = Anchor { time: clock.at(moment.monotonic), ticks: moment.ticks, ticks_per_s: moment.ticks_per_s };
+        for order in self.orders.drain(..) {
+            let slot = |subject: &_| names::slot(plan, subject);
+            if let Err(error) = plane.carry_out(&order, &slot, &|time| anchor.tick_of(time)) {
+                self.warnings.push(format!("a quarantine or allowance of before the restart is not in force: {error}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the thread that writes to the disk, and answers with the governor and the way to that thread.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn keep(self, config: &Config, journal: &Arc<Journal>) -> std::io::Result<(Governor, audit::Handle)> {
+        let settings = Settings::new(&config.state_dir, &config.audit);
+        let journal = Arc::clone(journal);
+        let handle = Writer::start(settings, self.file, move |report| match report {
+            Report::Failed(sentence) => {
+                journal.add(Draft::of_nobody(EventKind::CannotSave, Timestamp::now(), sentence));
+            }
+            Report::WorksAgain(sentence) => warn!("{sentence}"),
+        })?;
+        Ok((self.governor, handle))
+    }
+}
