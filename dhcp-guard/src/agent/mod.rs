@@ -251,7 +251,7 @@ async fn release_forgotten(config: &Config, governor: &Governor) {
     let in_force: Vec<u64> = governor.state().quarantines.values().map(|quarantine| quarantine.id).collect();
     match LinkDown.release_forgotten(&config.interfaces, &in_force).await {
         Ok(released) => {
-            released.iter().for_each(|name| info!("interface {name} is set up again: its quarantine has ended"))
+            released.iter().for_each(|name| info!("interface {name} is set up again: its quarantine has ended"));
         }
         Err(error) => warn!("cannot look for interfaces that were set down for quarantines: {error}"),
     }

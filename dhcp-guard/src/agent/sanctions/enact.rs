@@ -87,7 +87,7 @@ impl Sanctioner {
 
     /// The data plane has done it, or has not.
     pub fn take_outcome(&mut self, outcome: &orders::Outcome) {
-        let at = self.now();
+        let at = self.clock.now();
         if outcome.what == What::Impose && outcome.error.is_none() {
             self.cases.quarantined(outcome.quarantine, at);
         }
