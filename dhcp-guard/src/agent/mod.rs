@@ -29,6 +29,7 @@ pub mod journal;
 pub mod kernel_events;
 pub mod learn;
 pub mod names;
+pub mod peers;
 pub mod plan;
 pub mod reader;
 pub mod report;
