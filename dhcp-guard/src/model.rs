@@ -4,6 +4,7 @@
 //! UTC; MAC addresses are lower-case and colon-separated.
 
 mod sanction;
+pub mod values;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -185,7 +186,7 @@ pub struct Offender {
     pub last_seen: Timestamp,
     /// When it became an offender.
     pub offender_since: Timestamp,
-    /// `offender` or `recovered`.
+    /// `offender` or `recovered`, or `candidate`, `held_back`, `quarantined` or `probation` where that says more.
     pub state: State,
     /// The limit it was over: `client_limit`, `stranger_share`, `discover_share` or `port_limit`.
     pub reason: String,

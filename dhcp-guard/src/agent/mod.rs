@@ -34,6 +34,7 @@ pub mod kernel_events;
 pub mod learn;
 pub mod names;
 pub mod orders;
+pub mod peers;
 pub mod plan;
 pub mod reader;
 pub mod report;

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     fn hold() -> Change {
-        Change::Hold(HoldRequest { hold: true, reason: "test".into(), dry_run: false })
+        Change::Hold(HoldRequest { hold: true, reason: "test".into(), dry_run: false, request_id: None })
     }
 
     #[tokio::test]

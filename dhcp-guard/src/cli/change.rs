@@ -51,6 +51,7 @@ async fn add(socket: &Path, args: QuarantineAddArgs, out: &mut Output) -> anyhow
         confirm: args.confirm,
         reason: args.reason,
         dry_run: args.how.dry_run,
+        request_id: Some(new_id()),
     };
     ask(socket, &QUARANTINE_ADD, &request, args.how, out).await
 }
@@ -60,18 +61,24 @@ async fn release(socket: &Path, args: ReleaseArgs, out: &mut Output) -> anyhow::
         Which::Id(id) => (Some(id), None),
         Which::Of(target) => (None, Some(target)),
     };
-    let request = ReleaseRequest { id, target, reason: args.why.reason, dry_run: args.how.dry_run };
+    let request =
+        ReleaseRequest { id, target, reason: args.why.reason, dry_run: args.how.dry_run, request_id: Some(new_id()) };
     ask(socket, &QUARANTINE_RELEASE, &request, args.how, out).await
 }
 
 pub(super) async fn hold(socket: &Path, args: HoldArgs, out: &mut Output) -> anyhow::Result<()> {
     let hold = args.hold == OnOff::On;
-    let request = HoldRequest { hold, reason: args.why.reason, dry_run: args.how.dry_run };
+    let request = HoldRequest { hold, reason: args.why.reason, dry_run: args.how.dry_run, request_id: Some(new_id()) };
     ask(socket, &HOLD, &request, args.how, out).await
 }
 
 pub(super) async fn undo(socket: &Path, args: UndoArgs, out: &mut Output) -> anyhow::Result<()> {
-    let request = UndoRequest { since_s: args.since, reason: args.why.reason, dry_run: args.how.dry_run };
+    let request = UndoRequest {
+        since_s: args.since,
+        reason: args.why.reason,
+        dry_run: args.how.dry_run,
+        request_id: Some(new_id()),
+    };
     ask(socket, &UNDO, &request, args.how, out).await
 }
 
@@ -81,8 +88,13 @@ pub(super) async fn allow(socket: &Path, command: AllowCommand, out: &mut Output
         AllowCommand::Add(args) => (ALLOW_ADD, args.how, args.target, args.for_s, args.reason),
         AllowCommand::Remove(args) => (ALLOW_REMOVE, args.how, args.target, None, args.why.reason),
     };
-    let request = AllowRequest { target, for_s, reason, dry_run: how.dry_run };
+    let request = AllowRequest { target, for_s, reason, dry_run: how.dry_run, request_id: Some(new_id()) };
     ask(socket, &change, &request, how, out).await
+}
+
+/// Different for each request, so that one which arrives twice is carried out once.
+fn new_id() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }
 
 async fn ask<T: Serialize>(
@@ -113,6 +125,8 @@ fn unanswered(error: ClientError, change: &Change, how: How) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, sync::Mutex};
+
     use axum::http::StatusCode;
     use clap::Parser;
     use serde_json::{Value, json};
@@ -124,6 +138,7 @@ mod tests {
         },
         *,
     };
+    use crate::model::values;
 
     async fn run(socket: &Path, line: &[&str]) -> anyhow::Result<String> {
         let (mut out, written) = Output::buffer();
@@ -142,14 +157,20 @@ mod tests {
         Changed { dry_run: false, changes: vec!["port tap7 is muted for 5 min".into()] }
     }
 
-    /// What a command line asks the agent for.
+    /// The ids that requests had.
+    static IDS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+    /// What a command line asks the agent for, but for its id, which no other has.
     async fn asked(path: &str, line: &[&str]) -> Value {
         let agent = Agent::new().with_change(path, done());
         let asked = agent.asked();
         let (_dir, socket) = agent.serve();
         assert_eq!(run(&socket, line).await.unwrap(), "port tap7 is muted for 5 min\n");
-        let (at, body) = asked.once();
+        let (at, mut body) = asked.once();
         assert_eq!(at, path);
+        let id = body.as_object_mut().unwrap().remove("request_id").unwrap();
+        assert_eq!(values::request_id(id.as_str().unwrap()), Ok(()));
+        assert!(IDS.lock().unwrap().insert(id.to_string()), "{id} was there before");
         body
     }
 

@@ -39,6 +39,9 @@ pub struct QuarantineRequest {
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+    /// 1 to 64 visible ASCII characters, different for each request: one that was carried out is not carried out again.
+    /// A request with several targets must have one.
+    pub request_id: Option<String>,
 }
 
 /// `POST /v1/quarantine/release`
@@ -54,6 +57,8 @@ pub struct ReleaseRequest {
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+    /// See [`QuarantineRequest::request_id`].
+    pub request_id: Option<String>,
 }
 
 /// `POST /v1/hold`
@@ -67,6 +72,8 @@ pub struct HoldRequest {
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+    /// See [`QuarantineRequest::request_id`].
+    pub request_id: Option<String>,
 }
 
 /// `POST /v1/undo`
@@ -80,6 +87,8 @@ pub struct UndoRequest {
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+    /// See [`QuarantineRequest::request_id`].
+    pub request_id: Option<String>,
 }
 
 /// `POST /v1/allow/add` and `POST /v1/allow/remove`
@@ -95,6 +104,8 @@ pub struct AllowRequest {
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+    /// See [`QuarantineRequest::request_id`].
+    pub request_id: Option<String>,
 }
 
 /// The answer to every request that can change something.

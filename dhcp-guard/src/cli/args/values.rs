@@ -1,14 +1,15 @@
-//! Values that take more than one look: who, how long, why. What is empty, half there or everybody is refused here
-//! already: an unset variable in somebody's script must never name more than was meant.
+//! Values that take more than one look: who, how long, why. What the agent would refuse is refused here already.
 
-use crate::{mac::Mac, model::Named};
+use crate::{
+    mac::Mac,
+    model::{
+        Named,
+        values::{self, LONGEST_S},
+    },
+};
 
 /// Units of [`seconds`], in the order in which they may stand.
 const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)];
-/// What is longer was not meant.
-const LONGEST: u64 = 10 * 365 * 86_400;
-/// More is no sentence.
-const LONGEST_REASON: usize = 500;
 
 /// Who a question is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +46,7 @@ pub(super) fn named(text: &str) -> Result<Named, String> {
 
 /// A port name. Whether there is such a port the agent knows.
 pub(super) fn port(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        return Err("the port is missing: `dhcp-guard ports` lists them".to_owned());
-    }
-    if text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
-        return Err(format!("`{text}` cannot be the name of a port: write it as eth0, eth0.100 or eth0.100.20"));
-    }
-    Ok(text.to_owned())
+    values::port(text).map(|()| text.to_owned())
 }
 
 /// A port, a MAC, or both.
@@ -88,21 +83,14 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     match total {
         0 if text.is_empty() => Err(refused()),
         0 => Err("no time at all: say at least 1s".to_owned()),
-        1..=LONGEST => Ok(total),
+        1..=LONGEST_S => Ok(total),
         _ => Err(format!("`{text}` is more than ten years: say a shorter time")),
     }
 }
 
 /// One sentence for the audit log.
 pub(super) fn reason(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err("the reason is empty: say in a few words why".to_owned());
-    }
-    if text.contains(char::is_control) || text.chars().count() > LONGEST_REASON {
-        return Err(format!("a reason is one line of at most {LONGEST_REASON} characters"));
-    }
-    Ok(text.to_owned())
+    values::reason(text)
 }
 
 #[cfg(test)]
@@ -136,6 +124,7 @@ mod tests {
             ("eth0/x/02:00:5e:10:00:01", "is not a MAC address"),
             ("02:00:5e:10:00", "cannot be the name of a port"),
             ("eth0 eth1", "cannot be the name of a port"),
+            ("eth*", "is a pattern"),
             (" ", "cannot be the name of a port"),
         ] {
             let error = named(text).unwrap_err();
