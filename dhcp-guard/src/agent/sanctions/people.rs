@@ -34,7 +34,7 @@ impl Sanctioner {
         }
     }
 
-    fn change(&mut self, change: &Change, author: &Author) -> Result<Changed, Denied> {
+    pub(super) fn change(&mut self, change: &Change, author: &Author) -> Result<Changed, Denied> {
         let (reason, dry_run) = about(change);
         let result = self.understand(change).and_then(|understood| {
             let subjects = understood.subjects.clone();

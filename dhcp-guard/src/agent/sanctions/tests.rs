@@ -16,7 +16,7 @@ use crate::{
         decide::{ClientPicture, PortPicture},
         orders::Message,
         plan::Plan,
-        requests::{About, Change, Denied, channel},
+        requests::{About, Change, Denied},
     },
     config::Config,
     dataplane::{clock::Moment, interface::Interface},
@@ -127,7 +127,7 @@ impl Lab {
             windows[slot].excess += over;
             let ticks = START + self.second * u64::from(HZ);
             let totals = Totals { generation: START, latest: ticks, packets: one.pps, excess: over, own_excess: over };
-            let standing = Standing::Normal;
+            let standing = standing_of(&window, self.second);
             clients.push(ClientPicture {
                 key: one.key(),
                 who: Who::Direct(one.mac()),
@@ -162,15 +162,9 @@ impl Lab {
         self.kinds().into_iter().filter(|one| *one == kind).count()
     }
 
-    fn ask(&mut self, change: Change) -> Result<Changed, Denied> {
-        let (requests, mut asked) = channel();
+    fn ask(&mut self, change: &Change) -> Result<Changed, Denied> {
         let author = Author::Person { uid: 0, user: Some("root".into()), pid: Some(1) };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let waiting = tokio::spawn(async move { requests.change(change, author).await });
-            self.sanctioner.answer(asked.recv().await.unwrap());
-            waiting.await.unwrap()
-        })
+        self.sanctioner.change(change, &author)
     }
 
     fn explain(&self, port: &str, client: Option<u8>) -> Explanation {
@@ -196,6 +190,12 @@ impl Lab {
     }
 }
 
+/// Whoever has excess is an offender, for simplicity's sake at once.
+fn standing_of(window: &Window, second: u64) -> Standing {
+    let now = Duration::from_secs(second);
+    if window.excess > 0 { Standing::Offender { since: now, last_excess: now } } else { Standing::Normal }
+}
+
 fn picture(
     second: u64,
     counters: &[PortCounters],
@@ -209,7 +209,7 @@ fn picture(
     let ports = counters.iter().enumerate().map(|(slot, counters)| PortPicture {
         counters: *counters,
         window: windows.get(slot).copied().unwrap_or_default(),
-        standing: Standing::Normal,
+        standing: windows.get(slot).map_or(Standing::Normal, |window| standing_of(window, second)),
         distinct: Some(0),
         excess_ticks: (0, 0),
         replies: replies.get(slot).copied(),
@@ -242,8 +242,8 @@ fn hold(on: bool) -> Change {
 
 const NOBODY: &str = "server_id\n";
 
-#[tokio::test]
-async fn a_flooder_is_muted_after_ten_seconds_and_its_neighbours_are_not() {
+#[test]
+fn a_flooder_is_muted_after_ten_seconds_and_its_neighbours_are_not() {
     let mut lab = Lab::new(5, "", "server_id,interface\nem-17,tap2\n");
     let sends = [calm(1), flood(2), calm(3)];
     lab.run(9, &sends);
@@ -267,16 +267,16 @@ async fn a_flooder_is_muted_after_ten_seconds_and_its_neighbours_are_not() {
     assert!(said.quarantine.unwrap().times.unwrap().first_excess.is_some());
 }
 
-#[tokio::test]
-async fn among_others_the_client_is_muted_and_not_its_port() {
+#[test]
+fn among_others_the_client_is_muted_and_not_its_port() {
     let mut lab = Lab::new(4, "", NOBODY);
     let picture = lab.run(11, &[calm(2), flood(2)]);
     assert_eq!(lab.covered(), ["client 02:00:00:00:00:09 on port tap2"]);
     assert_eq!(picture.sanctioned.states.get(&Subject::Client(calm(2).key())), None);
 }
 
-#[tokio::test]
-async fn it_ends_when_it_is_quiet_and_lasts_longer_the_next_time() {
+#[test]
+fn it_ends_when_it_is_quiet_and_lasts_longer_the_next_time() {
     let mut lab = Lab::new(4, "[quarantine]\nfirst_s = 30\nquiet_s = 10\n", NOBODY);
     let others = [calm(1), calm(3)];
     let floods = [calm(1), flood(2), calm(3)];
@@ -305,8 +305,8 @@ async fn it_ends_when_it_is_quiet_and_lasts_longer_the_next_time() {
     assert_eq!(lab.count(EventKind::QuarantineEnded), 1);
 }
 
-#[tokio::test]
-async fn of_thirty_floods_the_cap_is_muted_and_the_rest_is_held_back_and_told_once() {
+#[test]
+fn of_thirty_floods_the_cap_is_muted_and_the_rest_is_held_back_and_told_once() {
     let mut lab = Lab::new(70, "", NOBODY);
     let sends: Vec<Sends> = (1..=70).map(|port| if port <= 30 { flood(port) } else { calm(port) }).collect();
     let picture = lab.run(40, &sends);
@@ -321,8 +321,8 @@ async fn of_thirty_floods_the_cap_is_muted_and_the_rest_is_held_back_and_told_on
     assert!(!calm_again.sanctioned.states.values().any(|state| *state == State::HeldBack));
 }
 
-#[tokio::test]
-async fn when_most_ports_are_over_their_limits_nobody_is_muted() {
+#[test]
+fn when_most_ports_are_over_their_limits_nobody_is_muted() {
     let mut lab = Lab::new(10, "", NOBODY);
     let sends: Vec<Sends> = (1..=10).map(|port| if port <= 6 { flood(port) } else { calm(port) }).collect();
     let picture = lab.run(60, &sends);
@@ -331,8 +331,8 @@ async fn when_most_ports_are_over_their_limits_nobody_is_muted() {
     assert_eq!(picture.sanctioned.states[&Subject::Port(1)], State::HeldBack);
 }
 
-#[tokio::test]
-async fn when_servers_fall_silent_nobody_is_muted() {
+#[test]
+fn when_servers_fall_silent_nobody_is_muted() {
     let mut lab = Lab::new(10, "", NOBODY);
     let asks: Vec<Sends> = (1..=10).map(calm).collect();
     for _ in 0..60 {
@@ -352,8 +352,8 @@ async fn when_servers_fall_silent_nobody_is_muted() {
     assert_eq!(lab.count(EventKind::SystemicOver), 1);
 }
 
-#[tokio::test]
-async fn classes_and_modes_decide_whether_there_is_any() {
+#[test]
+fn classes_and_modes_decide_whether_there_is_any() {
     let toml = "[[port]]\ninterface = 'tap1'\nclass = 'off'\n[[port]]\ninterface = 'tap2'\nmode = 'monitor'\n\
                 [[port]]\ninterface = 'tap3'\nclass = 'trusted'\n[[allow]]\ninterface = 'tap4'\n\
                 [[port]]\ninterface = 'tap5'\nclass = 'hard'\n\
@@ -368,22 +368,20 @@ async fn classes_and_modes_decide_whether_there_is_any() {
     assert!(lab.explain("tap1", None).next.contains("class off has that switched off"));
 }
 
-#[tokio::test]
-async fn who_is_protected_is_held_back() {
+#[test]
+fn who_is_protected_is_held_back() {
     let mut lab = Lab::new(10, "", "server_id,interface,protected\nbastion,tap2,true\n");
     let sends: Vec<Sends> = (1..=10).map(|port| if port == 2 { flood(port) } else { calm(port) }).collect();
     lab.run(20, &sends);
     assert_eq!(lab.covered().len(), 0);
     let said = lab.explain("tap2", None);
     assert_eq!(said.held_back.as_deref(), Some("port tap2 is protected: the inventory protects bastion"));
-    let refused = lab.ask(add(&["tap2"], None)).unwrap_err();
+    let refused = lab.ask(&add(&["tap2"], None)).unwrap_err();
     assert_eq!(refused, Denied::Rules("port tap2 is protected: the inventory protects bastion".into()));
 }
 
 #[test]
 fn people_add_release_hold_allow_and_undo() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let _guard = runtime.enter();
     let mut lab = Lab::new(10, "", NOBODY);
     let sends: Vec<Sends> = (1..=10).map(calm).collect();
     lab.run(5, &sends);
@@ -391,9 +389,9 @@ fn people_add_release_hold_allow_and_undo() {
     lab.run(5, &sends);
     let done =
         |changes: &[&str]| Ok(Changed { dry_run: false, changes: changes.iter().map(|it| (*it).to_owned()).collect() });
-    assert_eq!(lab.ask(add(&["tap1"], Some(600))), done(&["port tap1 is muted for 10 min"]));
-    assert_eq!(lab.ask(add(&["tap2", "tap3"], Some(60))).unwrap().changes.len(), 2);
-    assert_eq!(lab.ask(hold(true)), done(&["automatic quarantine is on hold"]));
+    assert_eq!(lab.ask(&add(&["tap1"], Some(600))), done(&["port tap1 is muted for 10 min"]));
+    assert_eq!(lab.ask(&add(&["tap2", "tap3"], Some(60))).unwrap().changes.len(), 2);
+    assert_eq!(lab.ask(&hold(true)), done(&["automatic quarantine is on hold"]));
     let allow = |port: &str| AllowRequest {
         target: named(port),
         for_s: Some(7200),
@@ -401,7 +399,7 @@ fn people_add_release_hold_allow_and_undo() {
         dry_run: false,
         request_id: None,
     };
-    assert_eq!(lab.ask(Change::Allow(allow("tap4"))), done(&["port tap4 is allowed for 2 h"]));
+    assert_eq!(lab.ask(&Change::Allow(allow("tap4"))), done(&["port tap4 is allowed for 2 h"]));
     let release = ReleaseRequest {
         id: None,
         target: Some(named("tap1")),
@@ -409,24 +407,21 @@ fn people_add_release_hold_allow_and_undo() {
         dry_run: false,
         request_id: None,
     };
-    assert_eq!(lab.ask(Change::Release(release)), done(&["port tap1 is no longer muted"]));
+    assert_eq!(lab.ask(&Change::Release(release)), done(&["port tap1 is no longer muted"]));
     assert_eq!(lab.orders().len(), 5);
     assert_eq!(lab.covered(), ["port tap2", "port tap3"]);
     let undo =
         |since_s, dry_run| Change::Undo(UndoRequest { since_s, reason: "test".into(), dry_run, request_id: None });
-    let would = lab.ask(undo(5, true)).unwrap();
+    let would = lab.ask(&undo(5, true)).unwrap();
     assert_eq!((would.dry_run, would.changes.len()), (true, 4));
     assert_eq!(lab.covered().len(), 2, "that was a dry run");
-    lab.ask(undo(5, false)).unwrap();
+    lab.ask(&undo(5, false)).unwrap();
     let state = lab.sanctioner.governor.state();
     assert_eq!((&state.quarantines, &state.hold, &state.allowed), (&before.quarantines, &before.hold, &before.allowed));
-    assert!(matches!(lab.ask(undo(1, false)), Err(Denied::Rules(_)) | Ok(_)));
 }
 
 #[test]
 fn what_makes_no_sense_changes_nothing() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let _guard = runtime.enter();
     let mut lab = Lab::new(10, "", NOBODY);
     let many: Vec<String> = (1..=10).map(|port| format!("tap{port}")).collect();
     let all: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -434,36 +429,27 @@ fn what_makes_no_sense_changes_nothing() {
         let Change::Quarantine(request) = add(ports, None) else { unreachable!() };
         Change::Quarantine(QuarantineRequest { max: None, confirm: None, ..request })
     };
-    assert!(matches!(lab.ask(unconfirmed(&[])), Err(Denied::Rules(_))));
-    assert!(matches!(lab.ask(unconfirmed(&all)), Err(Denied::Rules(_))));
-    assert!(matches!(lab.ask(unconfirmed(&["*"])), Err(Denied::Nonsense(_))));
-    assert!(matches!(lab.ask(add(&["tap1", "tap99"], None)), Err(Denied::Nonsense(_))));
-    assert!(matches!(lab.ask(add(&["tap1"], Some(0))), Err(Denied::Rules(_))));
-    let broadcast = Change::Quarantine(QuarantineRequest {
-        targets: vec![Named { port: "tap1".into(), mac: Some(Mac([0xff; 6])) }],
-        action: crate::governor::Sanction::Mute,
-        ttl_s: None,
-        max: None,
-        confirm: None,
-        reason: "test".into(),
-        dry_run: false,
-        request_id: None,
-    });
-    assert!(matches!(lab.ask(broadcast), Err(Denied::Nonsense(_))));
+    assert!(matches!(lab.ask(&unconfirmed(&[])), Err(Denied::Rules(_))));
+    assert!(matches!(lab.ask(&unconfirmed(&all)), Err(Denied::Rules(_))));
+    assert!(matches!(lab.ask(&unconfirmed(&["*"])), Err(Denied::Nonsense(_))));
+    assert!(matches!(lab.ask(&add(&["tap1", "tap99"], None)), Err(Denied::Nonsense(_))));
+    assert!(matches!(lab.ask(&add(&["tap1"], Some(0))), Err(Denied::Rules(_))));
+    let Change::Quarantine(mut request) = add(&["tap1"], None) else { unreachable!() };
+    request.targets[0].mac = Some(Mac([0xff; 6]));
+    let broadcast = Change::Quarantine(request);
+    assert!(matches!(lab.ask(&broadcast), Err(Denied::Nonsense(_))));
     assert_eq!((lab.covered().len(), lab.orders().len()), (0, 0));
 }
 
 #[test]
 fn on_hold_nobody_new_is_muted_and_then_they_are() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let _guard = runtime.enter();
     let mut lab = Lab::new(10, "", NOBODY);
     let sends: Vec<Sends> = (1..=10).map(|port| if port == 2 { flood(port) } else { calm(port) }).collect();
-    lab.ask(hold(true)).unwrap();
+    lab.ask(&hold(true)).unwrap();
     let picture = lab.run(20, &sends);
     assert_eq!((lab.covered().len(), picture.sanctioned.states[&Subject::Port(2)]), (0, State::HeldBack));
     assert!(picture.sanctioned.warnings.iter().any(|warning| warning.contains("on hold (by root: test)")));
-    lab.ask(hold(false)).unwrap();
+    lab.ask(&hold(false)).unwrap();
     lab.tick(&sends);
     assert_eq!(lab.covered(), ["port tap2"]);
 }
