@@ -141,16 +141,18 @@ impl Sanctioner {
         }
     }
 
-    fn host<'a>(&'a self, picture: &'a Picture, is_server: &'a dyn Fn(ClientKey) -> bool) -> Host<'a> {
-        Host {
+    /// The governor, and the host as it is to see it.
+    fn governor_and_host<'a>(&'a mut self, picture: &'a Picture) -> (&'a mut Governor, Host<'a>) {
+        let host = Host {
             context: &self.context,
             inventory: self.context.inventory(),
             facts: Arc::clone(&self.facts.borrow()),
             activity: &self.activity,
             picture,
-            is_server,
+            servers: &self.servers,
             systemic: self.systemic.since().is_some(),
-        }
+        };
+        (&mut self.governor, host)
     }
 
     /// The time of the latest picture: what people ask for between two of them happens then.

@@ -58,13 +58,12 @@ impl Sanctioner {
     ) -> Result<Changed, Refusal> {
         let now = self.now();
         let picture = std::sync::Arc::clone(&self.picture);
-        let mut governor = self.governor.clone();
-        let is_server = |key| self.servers.contains(&key);
-        let granted =
-            self.host(&picture, &is_server).with_world(|world| governor.ask(now, world, author, &request, reason))?;
+        let (governor, host) = self.governor_and_host(&picture);
+        let mut copy = dry_run.then(|| governor.clone());
+        let asked = copy.as_mut().unwrap_or(governor);
+        let granted = host.with_world(|world| asked.ask(now, world, author, &request, reason))?;
         let changes = granted.changes.iter().map(sentences::change).collect();
         if !dry_run {
-            self.governor = governor;
             let key = subjects.first().and_then(|subject| names::key(&self.context.plan, subject));
             let evidence = key.map(|key| self.evidence(&picture, key));
             self.enact(&granted, Some(&Case { evidence, ..Case::default() }), action);

@@ -195,12 +195,8 @@ impl Sanctioner {
         request: &Request,
         reason: &str,
     ) -> Result<governor::Granted, Refusal> {
-        let mut governor = self.governor.clone();
-        let is_server = |key| self.servers.contains(&key);
-        let host = self.host(picture, &is_server);
-        let granted = host.with_world(|world| governor.ask(now, world, &Author::Engine, request, reason))?;
-        self.governor = governor;
-        Ok(granted)
+        let (governor, host) = self.governor_and_host(picture);
+        host.with_world(|world| governor.ask(now, world, &Author::Engine, request, reason))
     }
 
     /// Where the time went so far, and the numbers.

@@ -1,6 +1,6 @@
 //! The host as the governor sees it: who is there, and who must never be sanctioned.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use dhcp_guard_common::layout::ClientKey;
 
@@ -27,7 +27,7 @@ pub(super) struct Host<'a> {
     pub(super) activity: &'a Activity,
     pub(super) picture: &'a Picture,
     /// MACs that servers' messages came from, while nobody has said where the servers are.
-    pub(super) is_server: &'a dyn Fn(ClientKey) -> bool,
+    pub(super) servers: &'a HashSet<ClientKey>,
     pub(super) systemic: bool,
 }
 
@@ -84,7 +84,7 @@ impl Host<'_> {
 
     fn protection_of(&self, port: &Port, client: ClientName) -> Option<String> {
         let ClientName::Mac(mac) = client else { return None };
-        if (self.is_server)(ClientKey::from_mac(port.slot, mac.0)) && self.nobody_is_trusted() {
+        if self.servers.contains(&ClientKey::from_mac(port.slot, mac.0)) && self.nobody_is_trusted() {
             return Some("it answers as a DHCP server, and no port is trusted".to_owned());
         }
         let allows =
