@@ -95,6 +95,7 @@ fn ask(governor: &mut Governor, now: Timestamp, request: &Request) -> Result<Gra
     let world = World {
         active_ports: 1000,
         active_clients: &|_| 1000,
+        bystanders: &|_| 0,
         is_here: &|_| true,
         protection: &|_| None,
         systemic: false,

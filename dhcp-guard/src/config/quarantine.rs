@@ -148,7 +148,6 @@ impl Config {
             windows: own.windows,
             new_macs: own.new_macs.into(),
             candidate_after: seconds(own.candidate_after_s),
-            ..sanction::Rules::default()
         }
     }
 
@@ -230,7 +229,7 @@ mod tests {
             undo_depth: 10_000,
         };
         assert_eq!(config.governor_rules(), governor);
-        let sanction = sanction::Rules { factor: 2, windows: 3, new_macs: 4, candidate_after: seconds(5), few: 3 };
+        let sanction = sanction::Rules { factor: 2, windows: 3, new_macs: 4, candidate_after: seconds(5) };
         assert_eq!(config.sanction_rules(), sanction);
         let systemic = systemic::Rules {
             over_limit_percent: 14,

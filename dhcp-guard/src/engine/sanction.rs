@@ -28,13 +28,11 @@ pub struct Rules {
     pub new_macs: u64,
     /// Time over the limit, however slightly, after which somebody should look.
     pub candidate_after: Duration,
-    /// Most clients that are blamed instead of their port.
-    pub few: usize,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { factor: 5, windows: 10, new_macs: 128, candidate_after: Duration::from_secs(300), few: 3 }
+        Self { factor: 5, windows: 10, new_macs: 128, candidate_after: Duration::from_secs(300) }
     }
 }
 
@@ -201,8 +199,8 @@ impl Sanctions {
         ports.into_iter().flat_map(|port| self.blame(port, clients.remove(&port).unwrap_or_default())).collect()
     }
 
-    /// Who on a port has deserved it: the clients, if they are few, are most of the excess, and others on the port would
-    /// suffer for them; else the port.
+    /// Who on a port has deserved it: the clients, if they are most of the excess, and others on the port would suffer for
+    /// them; else the port. However many they are: the governor lets few of them through.
     fn blame(&self, slot: u32, mut hot: Vec<(ClientKey, &Record)>) -> Vec<Proposal> {
         hot.sort_by_key(|(key, _)| *key);
         let port = self.records.get(&Subject::Port(slot)).and_then(|record| record.cause(&self.rules));
@@ -213,8 +211,7 @@ impl Sanctions {
         let has_bystanders = bystanders > hot.iter().filter(|(_, record)| record.latest.bystander).count();
         // Behind a relay, a client is whatever a message says it is.
         let nameable = hot.iter().all(|(key, _)| !key.is_relayed());
-        let few = !hot.is_empty() && hot.len() <= self.rules.few && nameable;
-        if few && has_bystanders && self.is_most_of_the_excess(slot, &hot) {
+        if !hot.is_empty() && nameable && has_bystanders && self.is_most_of_the_excess(slot, &hot) {
             let proposal = |(key, record): &(ClientKey, &Record)| {
                 Some(Proposal { subject: Subject::Client(*key), cause: record.cause(&self.rules)? })
             };
@@ -386,11 +383,13 @@ mod tests {
     }
 
     #[test]
-    fn many_loud_clients_are_the_port_s() {
+    fn many_loud_clients_are_blamed_for_themselves_unless_nobody_else_is_there() {
         let loud = |n: u8| (Subject::Client(ClientKey::from_mac(1, [2, 0, 0, 0, 1, n])), client(100, false));
         let mut samples: Vec<_> = (0..4).map(loud).collect();
-        samples.extend([(KNOWN, client(1, true)), (PORT, port(401, Some(5)))]);
+        samples.push((PORT, port(400, Some(4))));
         assert_eq!(subjects(&run(10, &samples).1), [PORT]);
+        samples.push((KNOWN, client(1, true)));
+        assert_eq!(subjects(&run(10, &samples).1), samples[..4].iter().map(|(one, _)| *one).collect::<Vec<_>>());
     }
 
     #[test]

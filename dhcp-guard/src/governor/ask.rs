@@ -15,6 +15,8 @@ pub struct World<'a> {
     pub active_ports: usize,
     /// Clients of a port that did.
     pub active_clients: &'a dyn Fn(&PortName) -> usize,
+    /// Clients of a port that keep to their limits and are somebody else's than the machine that would be blamed.
+    pub bystanders: &'a dyn Fn(&PortName) -> usize,
     /// Whether the port is guarded.
     pub is_here: &'a dyn Fn(&PortName) -> bool,
     /// Why somebody must not be sanctioned, as half a sentence: a server, a gateway, the host itself, trusted, on the

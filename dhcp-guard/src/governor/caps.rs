@@ -15,6 +15,7 @@ impl Governor {
             return Err(Refusal::TooFast { began, most, window });
         }
         if target.has_port() {
+            no_bystanders(world, target)?;
             return self.room_for_a_port(world);
         }
         let ports: BTreeSet<&PortName> = target.subjects.iter().map(|subject| &subject.port).collect();
@@ -45,4 +46,16 @@ impl Governor {
     pub fn automatic(&self) -> impl Iterator<Item = &Quarantine> {
         self.state.quarantines.values().filter(|quarantine| quarantine.author.is_engine())
     }
+}
+
+/// Limits alone cost those who keep to them nothing; a port's quarantine would. That is for a person to decide.
+fn no_bystanders(world: &World<'_>, target: &Target) -> Result<(), Refusal> {
+    let ports = target.subjects.iter().filter(|subject| subject.client.is_none()).map(|subject| &subject.port);
+    for port in ports {
+        let clients = (world.bystanders)(port);
+        if clients > 0 {
+            return Err(Refusal::Bystanders { port: port.clone(), clients });
+        }
+    }
+    Ok(())
 }

@@ -13,6 +13,8 @@ use crate::mac::Mac;
 
 /// Ports of the host; the last one is protected, and the one after it is not there.
 const PORTS: u8 = 25;
+/// The first ports are not one machine's alone.
+const SHARED: u8 = 5;
 /// Clients of each port.
 const CLIENTS: u8 = 12;
 
@@ -71,6 +73,10 @@ fn is_protected(subject: &Subject) -> bool {
     subject.port == port(PORTS - 1) || subject.client == Some(ClientName::Mac(Mac([2, 0, 0, 0, 0, 1])))
 }
 
+fn is_shared(port: &PortName) -> bool {
+    (0..SHARED).any(|number| *port == self::port(number))
+}
+
 /// The governor, and what a plain observer makes of the orders that it gives.
 struct Run {
     governor: Governor,
@@ -94,6 +100,7 @@ impl Run {
         let world = World {
             active_ports: PORTS.into(),
             active_clients: &|_| CLIENTS.into(),
+            bystanders: &|port| usize::from(is_shared(port)),
             is_here: &|port| (0..PORTS).any(|number| *port == self::port(number)),
             protection: &protection,
             systemic: self.systemic,
@@ -125,6 +132,14 @@ impl Run {
     }
 
     fn check_request(&self, before: &Governor, author: &Author, request: &Request, granted: &Granted) {
+        let wholes = |one: &Quarantine| {
+            one.target.subjects.iter().any(|subject| subject.client.is_none() && is_shared(&subject.port))
+        };
+        let shared = |governor: &Governor| governor.automatic().filter(|one| wholes(one)).count();
+        assert!(
+            !author.is_engine() || shared(&self.governor) == 0 || shared(before) > 0,
+            "{request:?} takes others along"
+        );
         let grew = self.governor.automatic().count() > before.automatic().count();
         if author.is_engine() && grew {
             assert!(before.state().hold.is_none() && !self.systemic, "{request:?} on hold, or in systemic trouble");

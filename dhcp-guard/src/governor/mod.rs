@@ -9,6 +9,7 @@
 //! * nothing that is protected is ever sanctioned, whoever asks;
 //! * automatic quarantine never covers more than its share of the ports, and of a port's clients, nor grows faster than
 //!   so many in ten minutes; on hold, or while the trouble is systemic, it does not grow at all;
+//! * automatic quarantine never takes a port from clients that keep to their limits;
 //! * every quarantine has an end, set when it begins;
 //! * a request that is empty, or names more than it says, changes nothing;
 //! * every change can be undone, exactly.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Subject, Target};
+use super::{PortName, Subject, Target};
 
 /// Why a request changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +58,14 @@ pub enum Refusal {
         most: usize,
         /// `ports`, or `clients of port eth0`.
         what: String,
+    },
+    /// Others would suffer for somebody.
+    #[error("{clients} other clients on port {port} keep to their limits, and would lose their DHCP with it")]
+    Bystanders {
+        /// The port that is to blame.
+        port: PortName,
+        /// So many.
+        clients: usize,
     },
     /// Too fast.
     #[error("cap: {began} automatic quarantines began in the last {} s, at most {most} may", window.as_secs())]

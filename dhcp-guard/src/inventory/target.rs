@@ -81,6 +81,12 @@ impl Inventory {
         machines.find(|machine| machine.protected)
     }
 
+    /// Whether a machine has this port for itself.
+    #[must_use]
+    pub fn owns(&self, port: &PortName) -> bool {
+        self.owner(port).is_some()
+    }
+
     /// The machine that has a port for itself.
     fn owner(&self, port: &PortName) -> Option<usize> {
         self.here(&port.interface, &port.vlans)?.owners.first().map(|stake| stake.machine)

@@ -6,6 +6,7 @@ use super::{
     Sanctioner,
     cases::{self, Case},
     sentences,
+    world::is_tap,
 };
 use crate::{
     actuators::{self, Concerned, Job, What},
@@ -174,10 +175,4 @@ fn about(key: &Key) -> Vec<Subject> {
         Key::Allowed(subject) => vec![subject.clone()],
         Key::Hold => Vec::new(),
     }
-}
-
-/// A tap is one guest's alone.
-fn is_tap(interface: &str) -> bool {
-    // Names of interfaces have no slashes, and sysfs does not block.
-    std::path::Path::new("/sys/class/net").join(interface).join("tun_flags").exists()
 }

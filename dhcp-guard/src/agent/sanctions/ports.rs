@@ -40,7 +40,9 @@ struct Counts {
 struct Company {
     /// Clients that sent something within [`ACTIVE`].
     active: usize,
-    /// Of these, known.
+    /// Of these, those that keep to their limits, and do so for long enough.
+    bystanders: usize,
+    /// Of the active ones, known.
     known: u64,
     /// Of these, over their own limit in the last window.
     known_over: u64,
@@ -97,6 +99,11 @@ impl Activity {
     /// Clients of a port that sent something lately.
     pub(super) fn active_clients(&self, slot: u32) -> usize {
         self.company.get(&slot).map_or(0, |company| company.active)
+    }
+
+    /// Clients of a port that keep to their limits.
+    pub(super) fn bystanders(&self, slot: u32) -> usize {
+        self.company.get(&slot).map_or(0, |company| company.bystanders)
     }
 
     /// Whether a server answers from there, as far as can be seen.
@@ -209,6 +216,7 @@ fn company(picture: &Picture, answered_within: Duration) -> HashMap<u32, Company
         if age < ACTIVE && client.totals.packets > 0 {
             let of_port = company.entry(client.key.slot()).or_default();
             of_port.active += 1;
+            of_port.bystanders += usize::from(is_bystander(picture, client) && client.window.own_excess == 0);
             of_port.known += u64::from(client.known);
             of_port.known_over += u64::from(client.known && client.window.own_excess > 0);
             of_port.known_asking += u64::from(client.known && age < answered_within);
@@ -218,14 +226,19 @@ fn company(picture: &Picture, answered_within: Duration) -> HashMap<u32, Company
 }
 
 fn client_sample(port: &Port, picture: &Picture, client: &ClientPicture) -> Sample {
-    let settled = client.totals.own_excess == 0 && age(picture, client.totals.generation) >= SETTLED;
-    let is_there = client.totals.packets > 0 && age(picture, client.totals.latest) < ACTIVE;
     Sample {
         window: client.window,
         limit_pps: port.rules.client_v4.0.max(port.rules.client_v6.0).into(),
         distinct: Some(0),
-        bystander: is_there && (client.known || settled),
+        bystander: is_bystander(picture, client),
     }
+}
+
+/// Somebody who would suffer if its port were blamed for somebody else.
+fn is_bystander(picture: &Picture, client: &ClientPicture) -> bool {
+    let settled = client.totals.own_excess == 0 && age(picture, client.totals.generation) >= SETTLED;
+    let is_there = client.totals.packets > 0 && age(picture, client.totals.latest) < ACTIVE;
+    is_there && (client.known || settled)
 }
 
 /// How long ago a tick was.

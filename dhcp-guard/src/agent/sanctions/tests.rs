@@ -41,6 +41,8 @@ struct Lab {
     second: u64,
     counters: Vec<PortCounters>,
     replies: Vec<u64>,
+    /// On tap2.
+    distinct: Option<u64>,
     orders: mpsc::Receiver<Message>,
     journal: Arc<Journal>,
     _facts: watch::Sender<Arc<HostFacts>>,
@@ -106,7 +108,8 @@ impl Lab {
         let first = picture(0, &counters, &[], &[], Vec::new());
         let sanctioner = Sanctioner::new(context, hands, Clock::start(), receiver, Governor::new(rules), &first);
         let replies = vec![0; ports as usize + 1];
-        let mut lab = Self { sanctioner, second: 0, counters, replies, orders, journal, _facts: facts };
+        let mut lab =
+            Self { sanctioner, second: 0, counters, replies, distinct: Some(0), orders, journal, _facts: facts };
         lab.tick(&[]);
         lab
     }
@@ -137,7 +140,11 @@ impl Lab {
                 standing,
             });
         }
-        self.sanctioner.step(picture(self.second, &self.counters, &windows, &self.replies, clients))
+        let mut picture = picture(self.second, &self.counters, &windows, &self.replies, clients);
+        if let Some(port) = picture.ports.get_mut(2) {
+            port.distinct = self.distinct;
+        }
+        self.sanctioner.step(picture)
     }
 
     /// The same for so many seconds.
@@ -273,6 +280,18 @@ fn among_others_the_client_is_muted_and_not_its_port() {
     let picture = lab.run(11, &[calm(2), flood(2)]);
     assert_eq!(lab.covered(), ["client 02:00:00:00:00:09 on port tap2"]);
     assert_eq!(picture.sanctioned.states.get(&Subject::Client(calm(2).key())), None);
+}
+
+#[test]
+fn random_macs_do_not_cost_their_neighbours_the_port_unless_it_is_one_machine_s() {
+    for (inventory, muted) in [(NOBODY, 0), ("server_id,interface\nem-17,tap2\n", 1)] {
+        let mut lab = Lab::new(4, "", inventory);
+        lab.distinct = None;
+        let picture = lab.run(11, &[calm(2)]);
+        assert_eq!(lab.covered().len(), muted, "{inventory}");
+        let state = picture.sanctioned.states[&Subject::Port(2)];
+        assert_eq!(state, if muted == 1 { State::Quarantined } else { State::HeldBack });
+    }
 }
 
 #[test]

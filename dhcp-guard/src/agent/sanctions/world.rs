@@ -39,10 +39,18 @@ impl Host<'_> {
         act(&World {
             active_ports: self.activity.active_ports(),
             active_clients: &|port| slot(port).map_or(0, |slot| self.activity.active_clients(slot)),
+            bystanders: &|port| plan.named(port).map_or(0, |port| self.bystanders(port)),
             is_here: &|port| plan.named(port).is_some(),
             protection: &|subject| self.protection(subject),
             systemic: self.systemic,
         })
+    }
+
+    /// Those on a port who would suffer for somebody else. Whoever is behind one machine's port is that machine.
+    fn bystanders(&self, port: &Port) -> usize {
+        let is_one_machines =
+            self.inventory.owns(&port.port_name()) || (port.vlans.is_empty() && is_tap(&port.interface));
+        if is_one_machines { 0 } else { self.activity.bystanders(port.slot) }
     }
 
     /// Why somebody must not be sanctioned, as half a sentence.
@@ -111,4 +119,10 @@ impl Host<'_> {
 /// The names of all ports.
 pub(super) fn guarded(plan: &Plan) -> Vec<PortName> {
     plan.ports.iter().map(Port::port_name).collect()
+}
+
+/// A tap is one guest's alone.
+pub(super) fn is_tap(interface: &str) -> bool {
+    // Names of interfaces have no slashes, and sysfs does not block.
+    std::path::Path::new("/sys/class/net").join(interface).join("tun_flags").exists()
 }
