@@ -19,7 +19,7 @@
 //! * [`requests`]: what people ask of the decision loop; [`names`]: slots and names.
 //! * [`sanctions`]: who is put into quarantine, and who is not.
 //! * [`report`]: from the decision loop's picture to the API's documents.
-//! * [`api`]: HTTP on the Unix socket.
+//! * [`api`]: HTTP on the Unix socket. [`peers`]: who is at its other end.
 
 pub mod api;
 pub mod decide;
@@ -51,6 +51,7 @@ use tokio::{
 };
 
 use crate::{
+    audit,
     config::Config,
     dataplane::{self, DataPlane, attach::Attachment, interface},
     inventory::{
@@ -63,6 +64,7 @@ use crate::{
 use self::{
     decide::Decider,
     journal::{Draft, Journal},
+    peers::Rights,
     plan::Plan,
     reader::Reader,
 };
@@ -138,7 +140,9 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut warnings = config.warnings();
     let watcher = config.inventory.as_deref().map(Watcher::new);
     let known = watcher.as_ref().map(Watcher::known).unwrap_or_default();
-    let listener = api::bind(&config.socket).await?;
+    let listener = api::bind(&config.socket, &config.access).await?;
+    let (rights, without_group) = Rights::new(&config.access);
+    warnings.extend(without_group);
     let epoch = Instant::now();
     let mut plan = find_interfaces(&config, options.debug_kernel).await?;
     warnings.extend(plan.spare_hidden_servers(interface::strips_vlan_tags));
@@ -168,7 +172,10 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let mut decisions = tokio::spawn(decider.run(snapshots, kernel_events, stopped.clone()));
     let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
-    let mut server = tokio::spawn(api::serve(listener, api::Shared { context, journal, pictures }, stopped));
+    let (requests, _asked) = requests::channel();
+    let (audit, rights) = (audit::Handle::nowhere(), Arc::new(rights));
+    let shared = api::Shared { context, journal, pictures, requests, audit, rights };
+    let mut server = tokio::spawn(api::serve(listener, shared, stopped));
 
     // There is nothing to reload yet. Without this, the end of a terminal, or the habit of sending HUP, would end the guard.
     let ignore_hangups = async {
