@@ -172,7 +172,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let mut decisions = tokio::spawn(decider.run(snapshots, kernel_events, stopped.clone()));
     let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
-    let (requests, _asked) = requests::channel();
+    // Nobody decides about requests yet: each is answered at once that it was not looked at.
+    let (requests, _) = requests::channel();
     let (audit, rights) = (audit::Handle::nowhere(), Arc::new(rights));
     let shared = api::Shared { context, journal, pictures, requests, audit, rights };
     let mut server = tokio::spawn(api::serve(listener, shared, stopped));
