@@ -27,6 +27,16 @@ pub fn counted(value: u64, one: &str) -> String {
     format!("{} {one}{plural}", count(value))
 }
 
+/// One line of so many characters at most, without anything that a terminal would obey.
+#[must_use]
+pub fn one_line(text: &str, longest: usize) -> String {
+    let mut line: String = text.chars().take(longest).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(longest).is_some() {
+        line.push('…');
+    }
+    line
+}
+
 /// Packets a second: `12 pps`, `12.3 k/s`, `4.1 M/s`.
 #[must_use]
 pub fn rate(pps: u64) -> String {

@@ -21,7 +21,7 @@
 //! * [`requests`]: what people ask of the decision loop; [`names`]: slots and names.
 //! * [`sanctions`]: who is put into quarantine, and who is not.
 //! * [`report`]: from the decision loop's picture to the API's documents.
-//! * [`api`]: HTTP on the Unix socket.
+//! * [`api`]: HTTP on the Unix socket. [`peers`]: who is at its other end.
 
 pub mod api;
 pub mod decide;
@@ -72,6 +72,7 @@ use self::{
     journal::{Draft, Journal},
     kept::Kept,
     orders::Clock,
+    peers::Rights,
     plan::Plan,
     reader::Reader,
     sanctions::{Hands, Sanctioner},
@@ -151,7 +152,9 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut warnings = config.warnings();
     let watcher = config.inventory.as_deref().map(Watcher::new);
     let known = watcher.as_ref().map(Watcher::known).unwrap_or_default();
-    let listener = api::bind(&config.socket).await?;
+    let listener = api::bind(&config.socket, &config.access).await?;
+    let (rights, without_group) = Rights::new(&config.access);
+    warnings.extend(without_group);
     let clock = Clock::start();
     let actuators = actuators::configured(&config.actuators)?;
     let facts = host_facts::watch().await;
@@ -199,7 +202,9 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         Inputs { snapshots, events: kernel_events, requests: asked, orders: orders_done, actuators: actuators_done };
     let mut decisions = tokio::spawn(decider.run(inputs, stopped.clone()));
     let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
-    let mut server = tokio::spawn(api::serve(listener, api::Shared { context, journal, pictures }, stopped));
+    let shared =
+        api::Shared { context, journal, pictures, requests, audit: audit.clone(), rights: Arc::new(rights) };
+    let mut server = tokio::spawn(api::serve(listener, shared, stopped));
 
     // There is nothing to reload yet. Without this, the end of a terminal, or the habit of sending HUP, would end the guard.
     let ignore_hangups = async {

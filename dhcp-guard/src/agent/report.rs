@@ -14,11 +14,11 @@ use super::{
     plan::Port,
 };
 use crate::{
-    engine::Standing,
+    engine::{Standing, Subject},
     inventory::Inventory,
     model::{
-        ClientReport, Clients, InterfaceStatus, Kind, KnownBy, Mode, Offender, Offenders, PortReport, Ports, State,
-        Status, Troubles,
+        Allows, ClientReport, Clients, InterfaceStatus, Kind, KnownBy, Mode, Offender, Offenders, PortReport, Ports,
+        Quarantines, State, Status, Troubles,
     },
 };
 
@@ -37,8 +37,8 @@ pub fn status(context: &Context, picture: &Picture) -> Status {
         config: context.config_path.as_ref().map(|path| path.display().to_string()),
         interfaces: (0..context.plan.interfaces.len()).map(|place| interface(context, picture, place)).collect(),
         offenders: offenders_now(context, picture),
-        hold: false,
-        quarantined: 0,
+        hold: picture.sanctioned.hold.is_some(),
+        quarantined: picture.sanctioned.quarantines.iter().map(|one| one.covers.len() as u64).sum(),
         troubles: Troubles {
             events_suppressed: picture.troubles.events_suppressed,
             events_lost: picture.troubles.events_lost,
@@ -61,6 +61,7 @@ fn offenders_now(context: &Context, picture: &Picture) -> u64 {
 fn warnings(context: &Context, picture: &Picture) -> Vec<String> {
     let mut warnings = context.warnings.clone();
     warnings.extend(context.inventory_warnings());
+    warnings.extend(picture.sanctioned.warnings.iter().cloned());
     warnings.extend(context.gone_interfaces().map(|name| {
         format!(
             "interface {name} is gone, deleted or renamed: whatever has that name now is not guarded until the agent is \
@@ -111,18 +112,20 @@ pub fn offenders(context: &Context, picture: &Picture) -> Offenders {
     let ports = context.plan.ports.iter().filter_map(|port| port_offender(inventory, picture, port));
     let mut offenders: Vec<Offender> = clients.chain(ports).collect();
     offenders.sort_by_cached_key(|o| {
-        (o.state != State::Offender, Reverse(o.dropped + o.would_drop), o.port.clone(), o.mac.clone())
+        let is_over = matches!(o.state, State::Recovered | State::Probation);
+        (is_over, Reverse(o.dropped + o.would_drop), o.port.clone(), o.mac.clone())
     });
     Offenders { as_of: picture.moment.wall, offenders }
 }
 
 /// The state and the start of an offence, for whoever is listed as an offender.
-fn offence(picture: &Picture, standing: &Standing) -> Option<(State, Timestamp)> {
-    let (state, since) = match standing {
-        Standing::Offender { since, .. } => (State::Offender, since),
-        Standing::Recovered { offender_since, .. } => (State::Recovered, offender_since),
+fn offence(picture: &Picture, subject: Subject, standing: &Standing) -> Option<(State, Timestamp)> {
+    let since = match standing {
+        Standing::Offender { since, .. } => since,
+        Standing::Recovered { offender_since, .. } => offender_since,
         Standing::Normal | Standing::OverLimit { .. } => return None,
     };
+    let state = state(picture, subject, standing);
     let ago = picture.moment.monotonic.saturating_sub(*since);
     Some((state, picture.moment.wall.saturating_sub(ago).unwrap_or(picture.moment.wall)))
 }
@@ -133,7 +136,7 @@ fn client_offender(
     picture: &Picture,
     client: &ClientPicture,
 ) -> Option<Offender> {
-    let (state, offender_since) = offence(picture, &client.standing)?;
+    let (state, offender_since) = offence(picture, Subject::Client(client.key), &client.standing)?;
     let port = context.plan.port(client.key.slot())?;
     let mac = client.who.mac();
     let found = inventory.find(&port.interface, &port.vlans, client.who.source());
@@ -169,7 +172,7 @@ fn client_offender(
 
 fn port_offender(inventory: &Inventory, picture: &Picture, port: &Port) -> Option<Offender> {
     let seen = picture.ports.get(port.slot as usize)?;
-    let (state, offender_since) = offence(picture, &seen.standing)?;
+    let (state, offender_since) = offence(picture, Subject::Port(port.slot), &seen.standing)?;
     let found = inventory.find(&port.interface, &port.vlans, None);
     let machine = found.map(|found| found.machine);
     let (reason, limit) = port_excess(port, &seen.counters);
@@ -230,14 +233,15 @@ pub fn ports(context: &Context, picture: &Picture) -> Ports {
         .filter_map(|port| {
             let seen = picture.ports.get(port.slot as usize)?;
             let count = clients.get(&port.slot).copied().unwrap_or(0);
-            Some((seen.standing.is_trouble(), port_report(inventory, port, seen, count)))
+            let state = state(picture, Subject::Port(port.slot), &seen.standing);
+            Some((is_trouble(&seen.standing, state), port_report(inventory, port, seen, state, count)))
         })
         .collect();
     ports.sort_by_cached_key(|(trouble, port)| (!trouble, Reverse(port.drop_rate_pps), port.port.clone()));
     Ports { as_of: picture.moment.wall, ports: ports.into_iter().map(|(_, port)| port).collect() }
 }
 
-fn port_report(inventory: &Inventory, port: &Port, seen: &PortPicture, clients: u64) -> PortReport {
+fn port_report(inventory: &Inventory, port: &Port, seen: &PortPicture, state: State, clients: u64) -> PortReport {
     let counters = &seen.counters;
     let found = inventory.find(&port.interface, &port.vlans, None);
     let machine = found.map(|found| found.machine);
@@ -249,7 +253,7 @@ fn port_report(inventory: &Inventory, port: &Port, seen: &PortPicture, clients: 
         trusted: port.rules.trusted,
         allowed: port.allowed,
         mode: port.rules.mode,
-        state: state(&seen.standing),
+        state,
         packets: count_where(counters, |_| true),
         dropped: count_where(counters, Reason::is_drop),
         would_drop: count_where(counters, Reason::is_would_drop),
@@ -276,7 +280,12 @@ pub fn clients(context: &Context, picture: &Picture) -> Clients {
     let inventory = &context.inventory();
     let mut seen: Vec<&ClientPicture> = picture.clients.iter().collect();
     seen.sort_by_key(|client| {
-        (!client.standing.is_trouble(), Reverse(client.window.packets), Reverse(client.totals.packets), client.key)
+        (
+            !is_trouble(&client.standing, state_of(picture, client)),
+            Reverse(client.window.packets),
+            Reverse(client.totals.packets),
+            client.key,
+        )
     });
     let clients = seen.into_iter().filter_map(|client| client_report(context, inventory, picture, client)).collect();
     Clients { as_of: picture.moment.wall, clients }
@@ -302,7 +311,7 @@ fn client_report(
         vlans: port.vlans.clone(),
         known: client.known,
         known_by: client.known.then(|| known_by(context, client)),
-        state: state(&client.standing),
+        state: state_of(picture, client),
         packets: client.totals.packets,
         dropped,
         would_drop,
@@ -315,6 +324,23 @@ fn client_report(
 
 fn known_by(context: &Context, client: &ClientPicture) -> KnownBy {
     if context.plan.configured.contains(&client.key) { KnownBy::Configuration } else { KnownBy::Learned }
+}
+
+/// `GET /v1/quarantine`
+#[must_use]
+pub fn quarantines(picture: &Picture) -> Quarantines {
+    let sanctioned = &picture.sanctioned;
+    Quarantines {
+        as_of: picture.moment.wall,
+        hold: sanctioned.hold.clone(),
+        quarantines: sanctioned.quarantines.clone(),
+    }
+}
+
+/// `GET /v1/allow`
+#[must_use]
+pub fn allowed(picture: &Picture) -> Allows {
+    Allows { as_of: picture.moment.wall, allowed: picture.sanctioned.allowed.clone() }
 }
 
 /// Servers' messages from a port that is not trusted, whatever became of them.
@@ -331,13 +357,26 @@ fn split(mode: Mode, excess: u64) -> (u64, u64) {
     }
 }
 
-fn state(standing: &Standing) -> State {
+fn state_of(picture: &Picture, client: &ClientPicture) -> State {
+    state(picture, Subject::Client(client.key), &client.standing)
+}
+
+/// Where somebody stands: what was decided about it, or else what its limits alone say.
+fn state(picture: &Picture, subject: Subject, standing: &Standing) -> State {
+    if let Some(state) = picture.sanctioned.states.get(&subject) {
+        return *state;
+    }
     match standing {
         Standing::Normal => State::Normal,
         Standing::OverLimit { .. } => State::OverLimit,
         Standing::Offender { .. } => State::Offender,
         Standing::Recovered { .. } => State::Recovered,
     }
+}
+
+/// Whether somebody should look at it now.
+fn is_trouble(standing: &Standing, state: State) -> bool {
+    standing.is_trouble() || matches!(state, State::Candidate | State::HeldBack | State::Quarantined)
 }
 
 fn reasons(counters: &PortCounters) -> BTreeMap<String, u64> {
