@@ -74,6 +74,20 @@ pub fn message_type<F: Frame>(frame: &F, dhcp: &Dhcp) -> MessageType {
     read(frame, dhcp).kind
 }
 
+/// Whether a packet is a server's word for a client: sent to one, or to the relay that is to pass it on (BOOTREPLY,
+/// RFC 951 section 3; Relay-reply, RFC 8415 section 7.3).
+#[inline(always)]
+pub fn is_reply<F: Frame>(frame: &F, dhcp: &Dhcp) -> bool {
+    const BOOTREPLY: u8 = 2;
+    const RELAY_REPLY: u8 = 13;
+    let reply = match (dhcp.towards, dhcp.family) {
+        (Towards::Client, _) => return true,
+        (Towards::Server, Family::V4) => BOOTREPLY,
+        (Towards::Server, Family::V6) => RELAY_REPLY,
+    };
+    frame.byte(dhcp.payload) == Some(reply)
+}
+
 /// Who sent a packet.
 ///
 /// A relay sends for many clients from one MAC address. So a DHCPv4 message with a gateway address belongs to the gateway

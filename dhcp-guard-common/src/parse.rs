@@ -94,6 +94,16 @@ pub struct Vlans {
 }
 
 impl Vlans {
+    /// The same under one more tag outside, which the kernel keeps beside the frame. `None`: that is a third one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn under(self, tag: u16) -> Option<Self> {
+        if self.inner != 0 {
+            return None;
+        }
+        Some(Self { outer: tag & VLAN_ID_MASK, inner: self.outer }.without_priority_tag())
+    }
+
     /// A priority tag (id 0) outside says nothing about the VLAN: the tag inside does.
     #[inline(always)]
     const fn without_priority_tag(self) -> Self {
@@ -363,4 +373,19 @@ const fn is_extension(kind: u8) -> bool {
         || kind == FRAGMENT
         || kind == AUTHENTICATION
         || kind == IpProto::Ipv6Opts as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_beside_the_frame_is_its_outermost() {
+        let under = |tag, outer, inner| Vlans { outer, inner }.under(tag).map(|vlans| (vlans.outer, vlans.inner));
+        assert_eq!(under(100, 0, 0), Some((100, 0)));
+        assert_eq!(under(100, 20, 0), Some((100, 20)));
+        assert_eq!(under(100, 20, 30), None, "three tags");
+        assert_eq!(under(0, 20, 0), Some((20, 0)), "a priority tag says nothing");
+        assert_eq!(under(0xe000 | 100, 0, 0), Some((100, 0)), "the priority is no part of the id");
+    }
 }

@@ -237,6 +237,14 @@ impl MessageType {
         }
     }
 
+    /// Only servers send it, to clients or to relays.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_of_server(self) -> bool {
+        let v4 = matches!(self, Self::Offer | Self::Ack | Self::Nak);
+        v4 || matches!(self, Self::V6Advertise | Self::V6Reply | Self::V6Reconfigure | Self::V6RelayReply)
+    }
+
     /// The client looks for a server and has no lease: DISCOVER or Solicit.
     #[must_use]
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! The XDP program of dhcp-guard.
+//! The XDP program of dhcp-guard, and a second one that sees servers' replies leave.
 //!
 //! Thin on purpose: the frame walk, the limiter arithmetic and the map layout are in `dhcp-guard-common`, which also
 //! runs in user space. Here is what needs a kernel: packet memory (`packet`), the clock (`clock`), atomics
@@ -49,6 +49,8 @@ mod packet;
 #[cfg(target_arch = "bpf")]
 mod ports;
 #[cfg(target_arch = "bpf")]
+mod replies;
+#[cfg(target_arch = "bpf")]
 mod rules;
 #[cfg(target_arch = "bpf")]
 mod strangers;
@@ -56,13 +58,16 @@ mod strangers;
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{
-        bindings::xdp_action::{XDP_DROP, XDP_PASS},
-        macros::xdp,
-        programs::XdpContext,
+        bindings::{
+            TC_ACT_UNSPEC,
+            xdp_action::{XDP_DROP, XDP_PASS},
+        },
+        macros::{classifier, xdp},
+        programs::{TcContext, XdpContext},
     };
     use dhcp_guard_common::parse;
 
-    use crate::{clock::Now, control, isolation, judge, maps, packet::Packet};
+    use crate::{clock::Now, control, isolation, judge, maps, packet::Packet, replies};
 
     /// Passes what is not DHCP; judges the rest.
     ///
@@ -81,6 +86,15 @@ mod program {
             None if control::isolated_until() == 0 => XDP_PASS,
             None => isolation::dhcp_guard_isolation(ctx.ctx),
         }
+    }
+
+    /// Counts servers' messages on their way out. Whatever else is to be done with a frame, others decide: TC_ACT_UNSPEC is
+    /// what TCX calls "next".
+    #[classifier]
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that the classifier attribute wants")]
+    fn dhcp_replies(ctx: TcContext) -> i32 {
+        replies::count(&ctx);
+        TC_ACT_UNSPEC
     }
 
     /// Tells user space how the kernel's ticks relate to its own clocks; run on demand, never attached.

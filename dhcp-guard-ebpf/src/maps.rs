@@ -38,6 +38,11 @@ pub(crate) static HOST_STATE: Array<HostState> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static PORT_COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entries(1024, 0);
 
+/// Servers' messages that left through the port in each slot. Not by CPU, like the counters above: there are few of them,
+/// and so user space reads them without asking the kernel.
+#[map]
+pub(crate) static REPLIES: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
 /// Known clients. User space adds and removes them; the program changes their state in place.
 #[map]
 pub(crate) static KNOWN: HashMap<ClientKey, ClientState> = HashMap::with_max_entries(16384, 0);

@@ -2,23 +2,40 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{EbpfContext as _, bindings::xdp_md, programs::XdpContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::xdp_md,
+    programs::{TcContext, XdpContext},
+};
 use dhcp_guard_common::{
     message,
     parse::{self, Frame},
 };
 
-/// The linear part of the frame.
+/// A frame that arrives.
 pub(crate) struct Packet {
     ctx: *mut xdp_md,
-    start: usize,
-    end: usize,
+    linear: Linear,
 }
 
 impl Packet {
     #[inline(always)]
     pub(crate) fn of(ctx: &XdpContext) -> Self {
-        Self { ctx: ctx.as_ptr().cast(), start: ctx.data(), end: ctx.data_end() }
+        Self { ctx: ctx.as_ptr().cast(), linear: Linear { start: ctx.data(), end: ctx.data_end() } }
+    }
+}
+
+/// The linear part of a frame: as far as it can be read without asking the kernel.
+pub(crate) struct Linear {
+    start: usize,
+    end: usize,
+}
+
+impl Linear {
+    /// Of a frame that leaves.
+    #[inline(always)]
+    pub(crate) fn of(ctx: &TcContext) -> Self {
+        Self { start: ctx.data(), end: ctx.data_end() }
     }
 
     /// The address of `len` bytes at `at`, if they are inside the packet.
@@ -56,7 +73,7 @@ unsafe fn load(address: usize) -> u64 {
     word
 }
 
-impl Frame for Packet {
+impl Frame for Linear {
     #[inline(always)]
     fn words<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
         let address = self.address(at, 2 * N)?;
@@ -77,6 +94,23 @@ impl Frame for Packet {
         let address = self.address(at, LEN)?;
         // SAFETY: `address` checked the bounds of all, as the verifier confirms.
         Some(offsets.map(|offset| unsafe { load(address + offset) }))
+    }
+}
+
+impl Frame for Packet {
+    #[inline(always)]
+    fn words<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
+        self.linear.words(at)
+    }
+
+    #[inline(always)]
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.linear.byte(at)
+    }
+
+    #[inline(always)]
+    fn longs<const N: usize, const LEN: usize>(&self, at: usize, offsets: [usize; N]) -> Option<[u64; N]> {
+        self.linear.longs::<N, LEN>(at, offsets)
     }
 
     #[inline(always)]

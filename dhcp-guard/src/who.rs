@@ -176,6 +176,8 @@ mod tests {
             ports: vec![],
             distinct: vec![],
             received: HashMap::new(),
+            replies: vec![],
+            server_messages: 0,
             clients: vec![ClientSample { key, known: false, state }],
             troubles: Troubles::default(),
         };

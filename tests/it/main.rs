@@ -15,6 +15,9 @@ fn main() -> ExitCode {
     if std::env::var_os(lab::VICTIM).is_some() {
         return lab::victim();
     }
+    if std::env::var_os(kernel::replies::VICTIM).is_some() {
+        return kernel::replies::victim();
+    }
     if let Err(error) = tests::cleanup::on_signals() {
         eprintln!("cannot prepare for Ctrl-C: {error:#}");
         return ExitCode::FAILURE;

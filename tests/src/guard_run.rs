@@ -13,10 +13,14 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     maps::PerCpuArray,
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use dhcp_guard::{
-    dataplane::{self, DataPlane, Policy, PortSpec, Snapshot, Spec},
+    dataplane::{
+        self, DataPlane, Policy, PortSpec, Snapshot, Spec,
+        interface::Interface,
+        replies::{self, ReplyWatch},
+    },
     governor::{Sanction, Subject, Target},
 };
 use dhcp_guard_common::{
@@ -33,6 +37,9 @@ pub const IFINDEX: u32 = 1;
 /// `xdp_action` of include/uapi/linux/bpf.h.
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+
+/// `tcx_action_base` there: the next program decides.
+const TCX_NEXT: u32 = -1i32 as u32;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +175,34 @@ impl GuardRun {
                 let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
                 joined.map(|result| result.unwrap_or_else(|_| anyhow::bail!("a sender panicked"))).collect()
             })
+        })?
+    }
+
+    /// Counts the replies that leave through the pretended interface, for as long as the answer is kept.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn watch_replies(&mut self) -> Result<ReplyWatch> {
+        let interface = Interface { name: "lo".to_owned(), ifindex: IFINDEX, up: true, xdp_program: None };
+        let plane = &mut self.plane;
+        Ok(self.netns.run(move || plane.watch_replies(&interface))??)
+    }
+
+    /// Runs the program that counts replies on each frame in turn, as if it left through the pretended interface. To be
+    /// watched before.
+    ///
+    /// # Errors
+    /// The kernel's; a verdict other than "next".
+    pub fn send_out(&mut self, frames: &[Vec<u8>]) -> Result<()> {
+        let program = self.plane.ebpf().program_mut(replies::PROGRAM).context("no program for replies")?;
+        let program: &SchedClassifier = (&*program).try_into()?;
+        self.netns.run(|| {
+            for frame in frames {
+                let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+                let verdict = program.test_run(options)?.return_value;
+                anyhow::ensure!(verdict == TCX_NEXT, "the program for replies answered {verdict}");
+            }
+            Ok(())
         })?
     }
 

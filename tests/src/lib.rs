@@ -4,7 +4,7 @@
 //! * [`topology`]: machines, fabric, guarded host, server.
 //! * [`server`], [`client`]: dnsmasq and dhclient.
 //! * [`packets`], [`flood`], [`trickle`], [`control`]: frames, a generator for millions of them, its companion, and the
-//!   programs that every figure is a ratio against.
+//!   programs that every figure is a ratio against; [`packet_socket`]: single frames through the stack.
 //! * [`agent`]: the guard itself, as a process on the lab's host.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
 //!   interface; [`orders`]: quarantines for it.
@@ -29,6 +29,7 @@ pub mod link;
 pub mod mac;
 pub mod netns;
 pub mod orders;
+pub mod packet_socket;
 pub mod packets;
 pub mod process;
 pub mod server;

@@ -139,6 +139,8 @@ mod tests {
             ports: vec![],
             distinct: vec![Some(0), distinct],
             received: HashMap::new(),
+            replies: vec![],
+            server_messages: 0,
             clients,
             troubles: Troubles::default(),
         }

@@ -58,7 +58,7 @@ fn try_mode(program: &mut Xdp, ifindex: u32, mode: XdpMode) -> Result<FdLink, St
 }
 
 /// The innermost cause: "Operation not supported" says more than "`bpf_link_create` failed".
-fn reason(error: &ProgramError) -> String {
+pub(super) fn reason(error: &ProgramError) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
         cause = next;

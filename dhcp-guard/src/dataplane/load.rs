@@ -24,6 +24,7 @@ use super::{
     interface::Interface,
     mapped::Mapped,
     policy::Slots,
+    replies::Watched,
     spec::Spec,
 };
 
@@ -62,6 +63,10 @@ pub struct DataPlane {
     pub(super) rules: StdHashMap<ClientKey, ClientRule>,
     /// What rules, and the quarantines of ports, are made from.
     pub(super) carried: Carried,
+    /// Slots of the trusted ports in force.
+    pub(super) trusted: Vec<u32>,
+    pub(super) watched: Watched,
+    pub(super) replies: Mapped<u64>,
     pub(super) port_states: Mapped<PortState>,
     pub(super) strangers: Mapped<Bucket>,
     pub(super) strangers_bits: u32,
@@ -130,6 +135,9 @@ impl DataPlane {
             control: Control::default(),
             rules: StdHashMap::new(),
             carried: Carried::default(),
+            trusted: Vec::new(),
+            watched: Watched::default(),
+            replies: mapped(&ebpf, "REPLIES")?,
             port_states: mapped(&ebpf, "PORT_STATES")?,
             strangers: mapped(&ebpf, "STRANGERS")?,
             strangers_bits: sizes.strangers_bits,
@@ -189,6 +197,7 @@ fn load_object(sizes: &Sizes, seeds: Seeds, ticks_per_s: u32, debug_kernel: bool
         .map_max_entries("POLICIES", 2 * sizes.slots)
         .map_max_entries("PORT_STATES", sizes.slots)
         .map_max_entries("PORT_COUNTERS", sizes.slots)
+        .map_max_entries("REPLIES", sizes.slots)
         .map_max_entries("KNOWN", sizes.known)
         .map_max_entries("RULES", sizes.rules)
         .map_max_entries("STRANGERS", 1 << sizes.strangers_bits)

@@ -6,7 +6,7 @@
 //! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two.
 //! * [`attach`]: put the program on an interface, natively if the driver can; never displace another one.
 //! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
-//!   [`received`]: all frames of the interfaces.
+//!   [`received`]: all frames of the interfaces; [`replies`]: whether servers still answer.
 //! * [`interface`]: what netlink knows of an interface.
 //!
 //! Everything here is blocking system calls. The agent runs it on a thread of its own.
@@ -23,6 +23,7 @@ pub mod mapped;
 pub mod orders;
 pub mod policy;
 pub mod received;
+pub mod replies;
 pub mod snapshot;
 pub mod spec;
 pub mod tables;
@@ -90,6 +91,16 @@ pub enum Error {
         native: String,
         /// Why not in generic mode.
         generic: String,
+    },
+    /// The kernel refused to attach the second program.
+    #[error(
+        "cannot see which servers' replies leave through interface {name} ({reason}; it takes TCX, kernel 6.6): it is          guarded all the same"
+    )]
+    Replies {
+        /// Interface name.
+        name: String,
+        /// Why.
+        reason: String,
     },
     /// The verifier or the kernel refused the program or a map.
     #[error("the kernel refused the BPF program ({what}): {source}")]

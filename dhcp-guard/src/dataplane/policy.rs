@@ -31,6 +31,10 @@ impl Slots {
         u32::try_from(self.by_key.len()).unwrap_or(u32::MAX)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PortKey, u32)> {
+        self.by_key.iter().map(|(key, slot)| (*key, *slot))
+    }
+
     pub(super) fn get(&self, key: PortKey) -> Option<u32> {
         self.by_key.get(&key).copied()
     }
@@ -51,7 +55,10 @@ impl DataPlane {
         grace::wait();
         self.write_bank(policy, &slots, bank)?;
         self.list_ports(&slots)?;
-        self.set_control(Control { version, ..self.control })
+        self.set_control(Control { version, ..self.control })?;
+        let trusted = slots.iter().zip(&policy.ports).filter(|(_, port)| port.trusted);
+        self.trusted = trusted.map(|((slot, _), _)| *slot).collect();
+        Ok(())
     }
 
     /// The slot of each of the policy's ports. If they do not fit, nobody gets one: a smaller policy still may.

@@ -47,6 +47,12 @@ pub struct Snapshot {
     pub distinct: Vec<Option<u64>>,
     /// Frames that the interfaces received, by name (see [`received`]).
     pub received: HashMap<String, u64>,
+    /// Servers' messages that left through each port since the program was loaded, by slot; `None` where nobody sees them
+    /// leave (see [`watch_replies`](DataPlane::watch_replies)).
+    pub replies: Vec<Option<u64>>,
+    /// Servers' messages that came in by trusted ports since the program was loaded, dropped ones included: for whom they
+    /// were is not known. Of the ports that are trusted now, so with another policy it may be less than before.
+    pub server_messages: u64,
     /// All clients with an entry.
     pub clients: Vec<ClientSample>,
     /// What the program could not do. `untracked` has all packets of clients without an entry.
@@ -66,6 +72,8 @@ impl DataPlane {
         troubles.untracked += ports.iter().map(|port| port.notes[Note::Untracked.index()]).sum::<u64>();
         Ok(Snapshot {
             moment,
+            replies: self.read_replies(),
+            server_messages: self.server_messages(&ports),
             ports,
             distinct: slots.map(|slot| self.take_distinct(slot)).collect(),
             // Without procfs, nobody knows.

@@ -1,6 +1,6 @@
 //! The allowlist wins over everything.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use dhcp_guard::{
@@ -14,11 +14,11 @@ use tests::{
     harness::trial,
     mac::Mac,
     orders::{on_port, whole_port},
-    packets::{discover, offer, solicit},
+    packets::{Frame, Tag, discover, offer, solicit},
 };
 
 use super::{
-    KERNEL, about, burst_only, discovers, expect, in_future, newcomers, reason,
+    KERNEL, about, burst_only, discovers, expect, in_future, newcomers, reason, refill,
     shapes::{arp, name_query, spoofed},
 };
 
@@ -31,16 +31,22 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("kernel: an allowed port passes over quarantine of itself and of its clients", KERNEL, port_over_all),
         trial("kernel: what is allowed spends nothing of anybody's", KERNEL, spends_nothing),
         trial("kernel: an allowance ends by itself", KERNEL, ends),
+        trial("kernel: a port that an order allows passes over every limit at once", KERNEL, port_over_limits_by_order),
+        trial("kernel: a port that an order allows passes over any quarantine", KERNEL, port_over_quarantine_by_order),
+        trial("kernel: an order that allows a port is about no other one", KERNEL, port_alone_by_order),
+        trial("kernel: the allowance of a port ends by itself, and it is policed again", KERNEL, port_ends_by_order),
     ]
 }
 
 const ALLOWED: Mac = Mac([2, 0, 0, 0, 9, 9]);
+const LOUD: Mac = Mac([2, 0, 0, 0, 8, 8]);
 
 /// Every limit admits one packet, and everything that can be dropped is.
 fn strict(allowed: bool) -> Spec {
     let limits = PortSpec {
         total: burst_only(1),
         strangers: burst_only(1),
+        new_clients: burst_only(1),
         discover: Some(burst_only(1)),
         client_v4: burst_only(1),
         client_v6: burst_only(1),
@@ -127,7 +133,7 @@ fn port_over_all() -> Result<()> {
 }
 
 fn spends_nothing() -> Result<()> {
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let mut allowed = spec(vec![PortSpec { total: burst_only(40), strangers: burst_only(40), ..port(0, 0) }]);
     allowed.policy.host.limit = Some((burst_only(40), burst_only(40)));
     allowed.allowed_clients = vec![(port(0, 0).key, ALLOWED.0)];
@@ -142,16 +148,109 @@ fn ends() -> Result<()> {
     guard.send_all(&discovers(0..10))?;
     let until = in_future(&mut guard, Duration::from_millis(300))?;
     guard.allow(on_port(0, ALLOWED), until)?;
-    let frame = spoofed(ALLOWED, Mac::machine(2)).bytes();
-    let start = std::time::Instant::now();
+    ends_at(&mut guard, &spoofed(ALLOWED, Mac::machine(2)).bytes(), until)
+}
+
+/// A frame that passes now must be dropped from the tick `until` on, and not before, with nobody doing anything.
+fn ends_at(guard: &mut GuardRun, frame: &[u8], until: u64) -> Result<()> {
+    let start = Instant::now();
+    let mut passed = 0;
     loop {
-        let before = super::ticks(&mut guard)?;
-        if guard.send(&frame)? == Fate::Dropped {
+        let before = super::ticks(guard)?;
+        if guard.send(frame)? == Fate::Dropped {
             break;
         }
+        passed += 1;
         ensure!(before < until, "passed at tick {before}, though it may only until {until}");
         ensure!(start.elapsed() < Duration::from_secs(30), "the clock does not come to tick {until}");
     }
-    ensure!(super::ticks(&mut guard)? >= until, "the allowance ended before its time");
+    ensure!(passed > 0, "it did not pass in the first place");
+    ensure!(super::ticks(guard)? >= until, "the allowance ended before its time");
+    Ok(())
+}
+
+/// What everybody sends who is over a limit: one client in a memo, and many whom the short way answers.
+fn everybodys() -> Vec<Vec<u8>> {
+    let others = [spoofed(LOUD, Mac::machine(2)), offer(LOUD, Mac::machine(1), [10, 0, 0, 9].into())];
+    let loud = std::iter::repeat_n(discover(LOUD).bytes(), 50);
+    loud.chain(discovers(0..200)).chain(others.map(|frame| frame.bytes())).collect()
+}
+
+/// What is remembered of those over a limit does not outlive the beginning, and an allowance leaves nothing to remember.
+fn port_over_limits_by_order() -> Result<()> {
+    let start = Instant::now();
+    let mut guard = GuardRun::new(&strict(false))?;
+    let frames = everybodys();
+    expect("under limits", guard.send_all(&frames)? as u64, &about(1u64, start))?;
+    let entries = guard.snapshot()?.clients.len();
+    ensure!(entries < 10, "too many have entries for the short way");
+    guard.allow(whole_port(0), FOREVER)?;
+    ensure!(guard.send_all(&frames)? == frames.len(), "something of an allowed port was dropped");
+    guard.repeat(&discover(LOUD).bytes(), 1000)?;
+    let snapshot = guard.snapshot()?;
+    ensure!(reason(&snapshot, 0, Reason::PassAllowed) == frames.len() as u64 + 1000, "counted as allowed");
+    ensure!(snapshot.clients.len() == entries, "nobody gets an entry on an allowed port");
+    guard.disallow(whole_port(0))?;
+    expect("after the allowance", guard.send_all(&frames)? as u64, &(0..=refill(start)))
+}
+
+fn port_over_quarantine_by_order() -> Result<()> {
+    for what in [Sanction::Mute, Sanction::Isolate] {
+        let mut guard = GuardRun::new(&strict(false))?;
+        guard.impose(Target::one(whole_port(0)), what, FOREVER)?;
+        guard.impose(Target::one(on_port(0, LOUD)), what, FOREVER)?;
+        guard.send_all(&everybodys())?;
+        guard.allow(whole_port(0), FOREVER)?;
+        for mac in [LOUD, Mac::machine(0), Mac::machine(77)] {
+            all_pass(&mut guard, mac)?;
+            ensure!(guard.send_all(&[name_query(mac).bytes(), arp(mac)])? == 2, "{what:?}: {mac}, not DHCP");
+        }
+        guard.disallow(whole_port(0))?;
+        ensure!(guard.send_all(&everybodys())? == 0, "{what:?} was not in force any more");
+        let others = if what == Sanction::Isolate { 0 } else { 2 };
+        ensure!(guard.send_all(&[name_query(LOUD).bytes(), arp(LOUD)])? == others, "{what:?}: others");
+    }
+    Ok(())
+}
+
+fn port_alone_by_order() -> Result<()> {
+    let mut two = strict(false);
+    two.policy.ports.push(PortSpec { key: port(100, 0).key, ..two.policy.ports[0] });
+    let mut guard = GuardRun::new(&two)?;
+    guard.isolate(whole_port(0), FOREVER)?;
+    guard.isolate(whole_port(1), FOREVER)?;
+    guard.allow(whole_port(1), FOREVER)?;
+    let on_the_other = |frame: Frame| frame.tagged(&[Tag::c(100)]).bytes();
+    for frame in [discover(LOUD), name_query(LOUD)] {
+        ensure!(guard.send(&frame.bytes())? == Fate::Dropped, "another port is allowed, not this one");
+        ensure!(guard.send(&on_the_other(frame))? == Fate::Passed, "this port is allowed");
+    }
+    guard.plane().apply(&two.policy)?;
+    ensure!(guard.send(&on_the_other(name_query(LOUD)))? == Fate::Passed, "a policy does not end it");
+    Ok(())
+}
+
+/// Under each rule by itself: the deadline is looked at for every packet, so nothing lets one more through.
+fn port_ends_by_order() -> Result<()> {
+    let cases: [(Option<Sanction>, Vec<u8>); 5] = [
+        (None, spoofed(LOUD, Mac::machine(2)).bytes()),
+        (Some(Sanction::Mute), discover(LOUD).bytes()),
+        (Some(Sanction::Isolate), discover(LOUD).bytes()),
+        (Some(Sanction::Isolate), name_query(LOUD).bytes()),
+        (Some(Sanction::Isolate), arp(LOUD)),
+    ];
+    for (quarantine, frame) in cases {
+        let start = Instant::now();
+        let mut guard = GuardRun::new(&strict(false))?;
+        if let Some(what) = quarantine {
+            guard.impose(Target::one(whole_port(0)), what, FOREVER)?;
+        }
+        guard.send_all(&everybodys())?;
+        let until = in_future(&mut guard, Duration::from_millis(300))?;
+        guard.allow(whole_port(0), until)?;
+        ensure!(guard.send_all(&everybodys())? == everybodys().len(), "allowed for a while");
+        ends_at(&mut guard, &frame, until)?;
+        expect("policed again", guard.send_all(&everybodys())? as u64, &(0..=refill(start)))?;
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! * [`ports`], [`host`]: what a port and all ports together may send.
 //! * [`servers`], [`senders`], [`allowlist`]: who sends, and what follows from that.
 //! * [`quarantine`], [`isolation`]: who may not send for a while; [`orders`]: who says so.
+//! * [`replies`]: what servers send, on its way out.
 //! * [`known`], [`policy`]: what user space changes while the program runs.
 //! * [`mayhem`], [`contention`]: that nothing is lost, whatever comes, on however many CPUs.
 //! * [`program`]: the program itself: events, clock, log, verifier.
@@ -22,6 +23,7 @@ mod policy;
 mod ports;
 mod program;
 mod quarantine;
+pub(crate) mod replies;
 mod senders;
 mod servers;
 mod shapes;
@@ -62,6 +64,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         quarantine::trials(),
         isolation::trials(),
         orders::trials(),
+        replies::trials(),
         known::trials(),
         policy::trials(),
         mayhem::trials(),

@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use dhcproto::v4::MessageType;
 use tests::{
     mac::Mac,
-    packets::{Frame, client_frame, message_v4, solicit},
+    packets::{Frame, client_frame, message_v4, offer, solicit},
 };
 
 /// Message types of RFC 8415, section 7.3.
 const ADVERTISE: u8 = 2;
 const RENEW: u8 = 5;
 const RELAY_FORWARD: u8 = 12;
+const RELAY_REPLY: u8 = 13;
 /// Option "relay message", RFC 8415 section 21.10.
 const RELAY_MESSAGE: u16 = 9;
 
@@ -51,6 +52,20 @@ pub(super) fn relay_forward(relay: Mac, link: Ipv6Addr, client: Mac, peer: Ipv6A
     let header = [&[RELAY_FORWARD, 0][..], &link.octets(), &peer.octets()].concat();
     let option = [&RELAY_MESSAGE.to_be_bytes()[..], &len.to_be_bytes(), &inner].concat();
     Frame::multicast_v6(relay, (547, 547), [header, option].concat())
+}
+
+/// An OFFER for `client` that a server sends to the relay with this address.
+pub(super) fn relayed_offer(server: Mac, gateway: Ipv4Addr, client: Mac) -> Frame {
+    let mut frame = offer(server, client, gateway);
+    (frame.source_port, frame.destination_port) = (67, 67);
+    frame
+}
+
+/// A Relay-reply of a server, for a client behind a relay.
+pub(super) fn relay_reply(server: Mac) -> Frame {
+    let mut frame = relay_forward(server, Ipv6Addr::LOCALHOST, server, Ipv6Addr::LOCALHOST);
+    frame.payload[0] = RELAY_REPLY;
+    frame
 }
 
 /// A datagram that is not DHCP: a query to a name server.
