@@ -79,6 +79,8 @@ pub struct Picture {
     pub non_dhcp: Vec<u64>,
     /// What the program could not do.
     pub troubles: dhcp_guard_common::layout::Troubles,
+    /// Messages of servers that came in on trusted ports; none: no port is trusted.
+    pub server_messages: Option<u64>,
     /// Quarantines, hold and allowlist.
     pub sanctioned: Arc<Sanctioned>,
 }
@@ -127,6 +129,7 @@ impl Picture {
             clients: Vec::new(),
             non_dhcp: Vec::new(),
             troubles: first.troubles,
+            server_messages: None,
             sanctioned: Arc::default(),
         }
     }
@@ -230,9 +233,10 @@ impl Decider {
     fn picture(&mut self, snapshot: &Snapshot) -> Picture {
         let known: HashSet<ClientKey> = snapshot.clients.iter().filter(|c| c.known).map(|c| c.key).collect();
         let distinct = |slot: usize| snapshot.distinct.get(slot).copied().flatten();
+        let replies = |slot: usize| snapshot.replies.get(slot).copied().flatten();
         let ports = snapshot.ports.iter().enumerate();
         let mut ports: Vec<PortPicture> =
-            ports.map(|(slot, counters)| PortPicture::new(*counters, distinct(slot))).collect();
+            ports.map(|(slot, counters)| PortPicture::new(*counters, distinct(slot), replies(slot))).collect();
         let mut clients = Vec::with_capacity(snapshot.clients.len());
         for (subject, tracked) in self.engine.tracked() {
             match *subject {
@@ -257,8 +261,16 @@ impl Decider {
             }
         }
         let non_dhcp = self.context.plan.interfaces.iter().map(|i| self.non_dhcp(snapshot, i)).collect();
-        let sanctioned = Arc::default();
-        Picture { moment: snapshot.moment, ports, clients, non_dhcp, troubles: snapshot.troubles, sanctioned }
+        let is_trusted = self.context.plan.ports.iter().any(|port| port.rules.trusted);
+        Picture {
+            moment: snapshot.moment,
+            ports,
+            clients,
+            non_dhcp,
+            troubles: snapshot.troubles,
+            server_messages: is_trusted.then_some(snapshot.server_messages),
+            sanctioned: Arc::default(),
+        }
     }
 
     /// Frames of an interface, since the guard is on it, that were not DHCP.
@@ -317,14 +329,14 @@ fn received_before(plan: &Plan, first: &Snapshot) -> HashMap<String, u64> {
 }
 
 impl PortPicture {
-    fn new(counters: PortCounters, distinct: Option<u64>) -> Self {
+    fn new(counters: PortCounters, distinct: Option<u64>, replies: Option<u64>) -> Self {
         Self {
             counters,
             window: Window::default(),
             standing: Standing::Normal,
             distinct,
             excess_ticks: (0, 0),
-            replies: None,
+            replies,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! All channels are bounded, and the decision loop waits for nobody: a full queue loses its item, and the log says so.
 //! Stopping is one word to everybody, and dropping the data plane takes the program off the interfaces.
 //!
+//! * [`start`]: from a configuration to a guarded host.
 //! * [`plan`]: configuration and interfaces become ports with slots and limits.
 //! * [`reader`]: reads the maps once a window, on a thread of its own.
 //! * [`kernel_events`]: reads the ring buffer.
@@ -40,6 +41,7 @@ pub mod reader;
 pub mod report;
 pub mod requests;
 pub mod sanctions;
+pub mod start;
 
 use std::{
     path::PathBuf,
@@ -51,15 +53,16 @@ use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use log::{info, warn};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
 };
 
 use crate::{
-    actuators::{self, Dispatcher, LinkDown},
+    actuators::{self, Dispatcher},
+    audit,
     config::Config,
-    dataplane::{self, DataPlane, attach::Attachment, interface},
-    governor::Governor,
+    dataplane::{self, interface},
     inventory::{
         Inventory,
         watch::{Known, Watcher},
@@ -70,7 +73,6 @@ use crate::{
 use self::{
     decide::{Decider, Inputs, Picture},
     journal::{Draft, Journal},
-    kept::Kept,
     orders::Clock,
     peers::Rights,
     plan::Plan,
@@ -147,139 +149,139 @@ impl Context {
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     // First, so that whoever lacks the rights for everything hears of the rights, not of the first thing they are for.
     dataplane::check_kernel()?;
-    let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut warnings = config.warnings();
-    let watcher = config.inventory.as_deref().map(Watcher::new);
-    let known = watcher.as_ref().map(Watcher::known).unwrap_or_default();
+    let mut signals = Signals::listen()?;
     let listener = api::bind(&config.socket, &config.access).await?;
-    let (rights, without_group) = Rights::new(&config.access);
-    warnings.extend(without_group);
-    let clock = Clock::start();
-    let actuators = actuators::configured(&config.actuators)?;
-    let facts = host_facts::watch().await;
-    let mut plan = find_interfaces(&config, options.debug_kernel).await?;
-    warnings.extend(plan.spare_hidden_servers(interface::strips_vlan_tags));
-    let mut kept = kept::load(&config, &clock);
-    let (mut plane, attachments) = start_data_plane(&plan, &mut kept, &clock)?;
-    warnings.append(&mut kept.warnings);
-    warnings.extend(attachments.iter().filter_map(generic_warning));
-    warnings.extend(attachments.iter().filter_map(vlan_warning));
-    warnings.iter().chain(&known.warnings).for_each(|warning| warn!("{warning}"));
-    release_forgotten(&config, &kept.governor).await;
-    let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(plane.ebpf())).transpose()?;
-    let kernel_events = kernel_events::open(&mut plane)?;
-    let context = Arc::new(Context {
-        modes: attachments.iter().map(|a| a.mode).collect(),
-        config,
-        config_path: options.config_path,
-        plan,
-        known: RwLock::new(known),
-        started: Timestamp::now(),
-        warnings,
-    });
-    let journal = Arc::new(Journal::default());
-    journal.add(started(&context));
-    watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context, watcher))?;
-    let (governor, audit) = kept.keep(&context.config, &journal).context("no thread for the audit log")?;
-
-    let first = reader::read(&mut plane, clock.epoch()).context("cannot read the counters")?;
-    let (learner, learned) = learn::channel(&context.config, &context.plan);
-    let (executor, orders_done) = orders::executor(&context.plan);
-    let (mut reader, snapshots) = Reader::start(plane, attachments, learned, executor, clock.epoch())?;
-    let (actuators, actuators_done, dispatcher) = Dispatcher::start(actuators);
-    let hands = Hands {
-        orders: orders::Sender::new(reader.messages()),
-        journal: Arc::clone(&journal),
-        audit: audit.clone(),
-        actuators,
-    };
-    let (requests, asked) = requests::channel();
-    let sanctioner = Sanctioner::new(Arc::clone(&context), hands, clock, facts, governor, &Picture::before(&first));
-    let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, sanctioner, &first);
-    let (stop, stopped) = watch::channel(false);
-    let inputs =
-        Inputs { snapshots, events: kernel_events, requests: asked, orders: orders_done, actuators: actuators_done };
-    let mut decisions = tokio::spawn(decider.run(inputs, stopped.clone()));
-    let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
-    let shared =
-        api::Shared { context, journal, pictures, requests, audit: audit.clone(), rights: Arc::new(rights) };
-    let mut server = tokio::spawn(api::serve(listener, shared, stopped));
-
-    // There is nothing to reload yet. Without this, the end of a terminal, or the habit of sending HUP, would end the guard.
-    let ignore_hangups = async {
-        while hangup.recv().await.is_some() {
-            warn!("SIGHUP: this version cannot reload its configuration; the guard goes on with the one it has");
-        }
-        std::future::pending::<()>().await;
-    };
+    let mut running = Running::start(config, options, listener).await?;
     let signal = tokio::select! {
-        () = ignore_hangups => unreachable!("waits for ever"),
-        _ = signals.0.recv() => "SIGINT",
-        _ = signals.1.recv() => "SIGTERM",
-        error = reader.failed() => return Err(error),
-        ended = &mut decisions => return Err(anyhow!("the decision loop ended by itself ({ended:?}): please report it")),
-        ended = &mut server => return Err(anyhow!("the control API ended by itself ({ended:?}): please report it")),
+        signal = signals.next() => signal,
+        error = running.failed() => return Err(error),
     };
     info!("{signal}: taking the guard off and stopping");
-    let _ = stop.send(true);
-    decisions.await.context("the decision loop failed")?;
-    server.await.context("the control API failed")??;
-    dispatcher.finish(GRACE).await;
-    let written = tokio::task::spawn_blocking(move || audit.flush(GRACE)).await.unwrap_or(false);
-    if !written {
-        warn!("not all of the audit log and the state could be written");
-    }
-    if let Some(log) = kernel_log {
-        log.abort();
-    }
-    reader.stop()
+    running.stop().await
 }
 
-async fn find_interfaces(config: &Config, debug_kernel: bool) -> anyhow::Result<Plan> {
-    let mut interfaces = Vec::new();
-    for name in &config.interfaces {
-        interfaces.push(interface::find(name).await?);
+/// What ends the agent, and what does not.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hangup: signal(SignalKind::hangup())? })
     }
-    Ok(Plan::new(config, interfaces, debug_kernel))
-}
 
-/// Loads the program, puts what was kept into it, and attaches it to all interfaces, or to none.
-fn start_data_plane(plan: &Plan, kept: &mut Kept, clock: &Clock) -> anyhow::Result<(DataPlane, Vec<Attachment>)> {
-    let mut plane = DataPlane::load(&plan.spec)?;
-    kept.put_into(&mut plane, plan, clock)?;
-    let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
-    Ok((plane, attachments))
-}
-
-/// Sets up the interfaces that an agent before this one had set down for quarantines that have ended since.
-async fn release_forgotten(config: &Config, governor: &Governor) {
-    let in_force: Vec<u64> = governor.state().quarantines.values().map(|quarantine| quarantine.id).collect();
-    match LinkDown.release_forgotten(&config.interfaces, &in_force).await {
-        Ok(released) => {
-            released.iter().for_each(|name| info!("interface {name} is set up again: its quarantine has ended"));
+    /// Waits for one that ends the agent.
+    async fn next(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => return "SIGTERM",
+                // There is nothing to reload yet. Without this, the end of a terminal, or the habit of sending HUP, would
+                // end the guard.
+                Some(()) = self.hangup.recv() => {
+                    warn!("SIGHUP: this version cannot reload its configuration; the guard goes on with the one it has");
+                }
+            }
         }
-        Err(error) => warn!("cannot look for interfaces that were set down for quarantines: {error}"),
     }
 }
 
-fn generic_warning(attachment: &Attachment) -> Option<String> {
-    let reason = attachment.native_refused.as_ref()?;
-    Some(format!(
-        "interface {} is guarded in generic mode only, its driver refused the native one ({reason}): a flood costs \
-         several times as much CPU there",
-        attachment.interface.name
-    ))
+/// The agent's parts while it runs.
+struct Running {
+    stop: watch::Sender<bool>,
+    reader: Reader,
+    decisions: JoinHandle<()>,
+    server: JoinHandle<anyhow::Result<()>>,
+    dispatcher: Dispatcher,
+    audit: audit::Handle,
+    kernel_log: Option<JoinHandle<()>>,
 }
 
-fn vlan_warning(attachment: &Attachment) -> Option<String> {
-    let name = &attachment.interface.name;
-    interface::strips_vlan_tags(name).then(|| {
-        format!(
-            "interface {name} takes VLAN tags off before the guard sees them (rx-vlan-offload): all its VLANs count as \
-             its untagged port; switch that off with `ethtool -K {name} rxvlan off`"
-        )
-    })
+impl Running {
+    async fn start(config: Config, options: Options, listener: api::Listener) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let watcher = config.inventory.as_deref().map(Watcher::new);
+        let known = watcher.as_ref().map(Watcher::known).unwrap_or_default();
+        let (rights, without_group) = Rights::new(&config.access);
+        let actuators = actuators::configured(&config.actuators)?;
+        let facts = host_facts::watch().await;
+        let (plan, hidden_servers) = start::plan(&config, options.debug_kernel).await?;
+        let mut kept = kept::load(&config, &clock);
+        let mut guarded = start::guard(&plan, &mut kept, &clock).await?;
+        let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(guarded.plane.ebpf())).transpose()?;
+        let events = kernel_events::open(&mut guarded.plane)?;
+
+        let mut warnings = config.warnings();
+        warnings.extend(without_group);
+        warnings.extend(hidden_servers);
+        warnings.append(&mut kept.warnings);
+        warnings.append(&mut guarded.warnings);
+        warnings.iter().chain(&known.warnings).for_each(|warning| warn!("{warning}"));
+        let context = Arc::new(Context {
+            modes: guarded.attachments.iter().map(|a| a.mode).collect(),
+            config,
+            config_path: options.config_path,
+            plan,
+            known: RwLock::new(known),
+            started: Timestamp::now(),
+            warnings,
+        });
+        let journal = Arc::new(Journal::default());
+        journal.add(started(&context));
+        watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context, watcher))?;
+
+        let first = reader::read(&mut guarded.plane, clock.epoch()).context("cannot read the counters")?;
+        let (learner, learned) = learn::channel(&context.config, &context.plan);
+        let (executor, orders) = orders::executor(&context.plan);
+        let (reader, snapshots) = Reader::start(guarded, learned, executor, clock.epoch())?;
+        let (governor, audit) = kept.keep(&context.config, &journal).context("no thread for the audit log")?;
+        let (handle, outcomes, dispatcher) = Dispatcher::start(actuators);
+        let hands = Hands {
+            orders: orders::Sender::new(reader.messages()),
+            journal: Arc::clone(&journal),
+            audit: audit.clone(),
+            actuators: handle,
+        };
+        let sanctioner = Sanctioner::new(Arc::clone(&context), hands, clock, facts, governor, &Picture::before(&first));
+        let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, sanctioner, &first);
+        let (stop, stopped) = watch::channel(false);
+        let (requests, asked) = requests::channel();
+        let inputs = Inputs { snapshots, events, requests: asked, orders, actuators: outcomes };
+        let decisions = tokio::spawn(decider.run(inputs, stopped.clone()));
+        let rights = Arc::new(rights);
+        let shared = api::Shared { context, journal, pictures, requests, audit: audit.clone(), rights };
+        let server = tokio::spawn(api::serve(listener, shared, stopped));
+        let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
+        Ok(Self { stop, reader, decisions, server, dispatcher, audit, kernel_log })
+    }
+
+    /// Waits until a part ends by itself, which is for ever if none does.
+    async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            error = self.reader.failed() => error,
+            ended = &mut self.decisions => anyhow!("the decision loop ended by itself ({ended:?}): please report it"),
+            ended = &mut self.server => anyhow!("the control API ended by itself ({ended:?}): please report it"),
+        }
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        let _ = self.stop.send(true);
+        self.decisions.await.context("the decision loop failed")?;
+        self.server.await.context("the control API failed")??;
+        self.dispatcher.finish(GRACE).await;
+        let audit = self.audit;
+        let written = tokio::task::spawn_blocking(move || audit.flush(GRACE)).await.unwrap_or(false);
+        if !written {
+            warn!("not all of the audit log and the state could be written");
+        }
+        if let Some(log) = self.kernel_log {
+            log.abort();
+        }
+        self.reader.stop()
+    }
 }
 
 fn started(context: &Context) -> Draft<'_> {

@@ -17,8 +17,9 @@ use tokio::sync::{
 use super::{
     learn::Actions,
     orders::{Executor, Message, QUEUE},
+    start::Guarded,
 };
-use crate::dataplane::{self, DataPlane, Snapshot, attach::Attachment};
+use crate::dataplane::{self, DataPlane, Snapshot};
 
 /// The length of a window. "Offender" is defined in windows of one second.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -46,8 +47,7 @@ impl Reader {
     /// # Errors
     /// If no thread can be started.
     pub fn start(
-        mut plane: DataPlane,
-        attachments: Vec<Attachment>,
+        mut guarded: Guarded,
         mut actions: Actions,
         executor: Executor,
         epoch: Instant,
@@ -60,15 +60,15 @@ impl Reader {
             loop {
                 match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
                     Ok(Message::Orders(batch)) => {
-                        executor.carry_out(&mut plane, &batch);
+                        executor.carry_out(&mut guarded.plane, &batch);
                         continue;
                     }
                     Err(std_mpsc::RecvTimeoutError::Timeout) => {}
                     Ok(Message::Stop) | Err(std_mpsc::RecvTimeoutError::Disconnected) => break,
                 }
                 next = (next + WINDOW).max(Instant::now());
-                actions.carry_out(&mut plane);
-                match read(&mut plane, epoch) {
+                actions.carry_out(&mut guarded.plane);
+                match read(&mut guarded.plane, epoch) {
                     Ok(snapshot) => match snapshots.try_send(snapshot) {
                         Ok(()) => {}
                         Err(TrySendError::Full(_)) => {
@@ -82,7 +82,8 @@ impl Reader {
                     }
                 }
             }
-            drop(attachments);
+            // And with it everything that holds the programs on the interfaces.
+            drop(guarded);
         };
         let thread = std::thread::Builder::new().name("map-reader".into()).spawn(body).context("no reader thread")?;
         Ok((Self { thread, messages, failed: failure }, receiver))

@@ -100,6 +100,8 @@ struct Port {
     windows: VecDeque<(Duration, u64, u64)>,
     last_reply: Option<Duration>,
     known_asking: u64,
+    /// Its own replies can be seen.
+    sees: bool,
 }
 
 /// See the module.
@@ -107,6 +109,8 @@ struct Port {
 pub struct Systemic {
     rules: Rules,
     ports: HashMap<u32, Port>,
+    /// All ports whose own replies cannot be seen, together: replies to any of them are those that came to the host.
+    blind: Port,
     since: Option<Duration>,
     last_sign: Duration,
     sign: Option<Sign>,
@@ -121,7 +125,14 @@ impl Systemic {
     /// With these rules; nothing is systemic yet.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, ports: HashMap::new(), since: None, last_sign: Duration::ZERO, sign: None }
+        Self {
+            rules,
+            ports: HashMap::new(),
+            blind: Port::default(),
+            since: None,
+            last_sign: Duration::ZERO,
+            sign: None,
+        }
     }
 
     /// The latest sign, while it is systemic.
@@ -136,13 +147,20 @@ impl Systemic {
         self.since
     }
 
-    /// Takes the ports of one window, by slot, which ended at `now`.
-    pub fn step(&mut self, now: Duration, ports: &HashMap<u32, PortSample>) -> Option<Change> {
+    /// Takes the ports of one window, by slot, which ended at `now`; and how many messages of servers came to the host in
+    /// it, where they come in through guarded interfaces: that is all there is about ports whose own replies cannot be seen.
+    pub fn step(&mut self, now: Duration, ports: &HashMap<u32, PortSample>, arrived: Option<u64>) -> Option<Change> {
         self.ports.retain(|slot, _| ports.contains_key(slot));
         for (slot, sample) in ports {
             self.ports.entry(*slot).or_default().take(now, self.rules.replies_window, sample);
         }
-        if let Some(sign) = self.over_limit(ports).or_else(|| self.no_replies(now)) {
+        let blind = ports.values().filter(|port| port.replies.is_none());
+        let (requests, known_asking) =
+            blind.fold((0, 0), |sum, port| (sum.0 + port.requests, sum.1 + port.known_asking));
+        let together = PortSample { requests, known_asking, replies: arrived, ..PortSample::default() };
+        self.blind.take(now, self.rules.replies_window, &together);
+        let sign = self.over_limit(ports).or_else(|| self.no_replies(now)).or_else(|| self.none_arrive(now));
+        if let Some(sign) = sign {
             (self.last_sign, self.sign) = (now, Some(sign));
             let begins = self.since.is_none();
             self.since.get_or_insert(now);
@@ -174,12 +192,8 @@ impl Systemic {
 
     /// Ports that had replies and have requests, but hardly any replies.
     fn no_replies(&self, now: Duration) -> Option<Sign> {
-        let silent = |port: &&Port| {
-            let (requests, replies) = port.sums();
-            let had = port.last_reply.is_some_and(|last| now.saturating_sub(last) < HAD_REPLIES);
-            had && requests >= ENOUGH_REQUESTS && replies * 100 < requests * self.rules.replies_percent
-        };
-        let silent: Vec<&Port> = self.ports.values().filter(silent).collect();
+        let silent: Vec<&Port> =
+            self.ports.values().filter(|port| port.is_silent(now, self.rules.replies_percent)).collect();
         let sums = silent.iter().map(|port| port.sums());
         let (requests, replies) = sums.fold((0, 0), |sum, port| (sum.0 + port.0, sum.1 + port.1));
         // Strangers do not count here either.
@@ -189,12 +203,22 @@ impl Systemic {
     }
 }
 
+impl Systemic {
+    /// The same where only the host's replies can be seen, and not whose they are.
+    fn none_arrive(&self, now: Duration) -> Option<Sign> {
+        let asks = |port: &&Port| !port.sees && port.sums().0 >= ENOUGH_REQUESTS;
+        let ports = self.ports.values().filter(asks).count();
+        let enough = ports >= self.rules.ports || self.blind.known_asking >= self.rules.clients as u64;
+        let (requests, replies) = self.blind.sums();
+        let is_silent = self.blind.is_silent(now, self.rules.replies_percent);
+        (enough && is_silent).then_some(Sign::NoReplies { ports, requests, replies })
+    }
+}
+
 impl Port {
     fn take(&mut self, now: Duration, keep: Duration, sample: &PortSample) {
-        let Some(replies) = sample.replies else {
-            *self = Self::default();
-            return;
-        };
+        let replies = sample.replies.unwrap_or(0);
+        self.sees = sample.replies.is_some();
         if replies > 0 {
             self.last_reply = Some(now);
         }
@@ -203,6 +227,13 @@ impl Port {
         while self.windows.front().is_some_and(|(at, ..)| now.saturating_sub(*at) >= keep) {
             self.windows.pop_front();
         }
+    }
+
+    /// It had replies, and has requests, but hardly any replies.
+    fn is_silent(&self, now: Duration, percent: u64) -> bool {
+        let (requests, replies) = self.sums();
+        let had = self.last_reply.is_some_and(|last| now.saturating_sub(last) < HAD_REPLIES);
+        self.sees && had && requests >= ENOUGH_REQUESTS && replies * 100 < requests * percent
     }
 
     fn sums(&self) -> (u64, u64) {
@@ -233,7 +264,7 @@ mod tests {
         seconds: std::ops::Range<u64>,
         ports: &HashMap<u32, PortSample>,
     ) -> Vec<(u64, Change)> {
-        seconds.filter_map(|second| Some((second, systemic.step(Duration::from_secs(second), ports)?))).collect()
+        seconds.filter_map(|second| Some((second, systemic.step(Duration::from_secs(second), ports, None)?))).collect()
     }
 
     #[test]
@@ -249,7 +280,9 @@ mod tests {
         let mut changes = Vec::new();
         for second in 0..400u64 {
             let replies = u64::from(!(100..200).contains(&second));
-            changes.extend(systemic.step(Duration::from_secs(second), &asking(second, replies)).map(|c| (second, c)));
+            changes.extend(
+                systemic.step(Duration::from_secs(second), &asking(second, replies), None).map(|c| (second, c)),
+            );
         }
         let [(begin, Change::Begins(Sign::NoReplies { .. })), (end, Change::Ends)] = changes[..] else {
             panic!("{changes:?}")
@@ -297,5 +330,22 @@ mod tests {
         };
         assert_eq!(first_sign(9), None, "one machine that nobody answers");
         assert!(first_sign(10).is_some_and(|second| second < 90));
+    }
+
+    #[test]
+    fn where_only_the_host_s_replies_can_be_seen_they_tell_for_all() {
+        let asking = ports(4, |_| PortSample { requests: 1, replies: None, ..CALM });
+        let first_sign = |arrived: Option<u64>| {
+            let mut systemic = Systemic::new(Rules::default());
+            let mut signs = Vec::new();
+            for second in 0..200u64 {
+                let arrived = if second < 60 { Some(4) } else { arrived };
+                signs.extend(systemic.step(Duration::from_secs(second), &asking, arrived).map(|_| second));
+            }
+            signs.first().copied()
+        };
+        assert!(first_sign(Some(0)).is_some_and(|second| (61..100).contains(&second)));
+        assert_eq!(first_sign(Some(4)), None);
+        assert_eq!(first_sign(None), None, "nobody can tell any more");
     }
 }

@@ -162,6 +162,7 @@ fn picture() -> Picture {
         standing,
         distinct: Some(0),
         excess_ticks: (0, 0),
+        replies: None,
     };
     let client = ClientPicture {
         key: key(),
@@ -177,6 +178,7 @@ fn picture() -> Picture {
         clients: vec![client],
         non_dhcp: vec![0],
         troubles: Troubles::default(),
+        server_messages: None,
         sanctioned: Arc::new(sanctioned()),
     }
 }

@@ -58,6 +58,8 @@ pub(super) struct Activity {
     window: Vec<Counts>,
     last_active: Vec<Option<Duration>>,
     company: HashMap<u32, Company>,
+    /// Messages of servers that came in on trusted ports, and in the last window; none: no port is trusted.
+    arrived: (u64, Option<u64>),
     /// Ports whose servers' messages passed although nobody said that the port is trusted.
     servers: HashSet<u32>,
 }
@@ -83,6 +85,9 @@ impl Activity {
         let server = |counters: &PortCounters| counters.reasons[Reason::PassServer.index()] > 0;
         let servers = (0..).zip(&picture.ports).filter(|(_, port)| server(&port.counters));
         self.servers = servers.map(|(slot, _)| slot).collect();
+        let all = picture.server_messages;
+        let before = std::mem::replace(&mut self.arrived.0, all.unwrap_or(0));
+        self.arrived.1 = all.map(|all| if first { 0 } else { all.saturating_sub(before) });
         self.company = company(picture, answered_within);
     }
 
@@ -104,6 +109,11 @@ impl Activity {
     /// Clients of a port that keep to their limits.
     pub(super) fn bystanders(&self, slot: u32) -> usize {
         self.company.get(&slot).map_or(0, |company| company.bystanders)
+    }
+
+    /// Messages of servers that came to the host in the last window; none: they cannot be seen.
+    pub(super) fn arrived(&self) -> Option<u64> {
+        self.arrived.1
     }
 
     /// Whether a server answers from there, as far as can be seen.

@@ -52,7 +52,7 @@ impl Sanctioner {
 
     fn look_for_systemic_trouble(&mut self, picture: &Picture, now: Duration) {
         let ports = self.activity.systemic_samples(&self.context.plan);
-        let (kind, message) = match self.systemic.step(now, &ports) {
+        let (kind, message) = match self.systemic.step(now, &ports, self.activity.arrived()) {
             None => return,
             Some(systemic::Change::Begins(sign)) => {
                 let sign = sentences::sign(sign);

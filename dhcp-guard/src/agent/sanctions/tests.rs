@@ -222,7 +222,15 @@ fn picture(
         replies: replies.get(slot).copied(),
     });
     let (ports, troubles) = (ports.collect(), Troubles::default());
-    Picture { moment, ports, clients, non_dhcp: Vec::new(), troubles, sanctioned: Arc::default() }
+    Picture {
+        moment,
+        ports,
+        clients,
+        non_dhcp: Vec::new(),
+        troubles,
+        server_messages: None,
+        sanctioned: Arc::default(),
+    }
 }
 
 fn named(port: &str) -> Named {
