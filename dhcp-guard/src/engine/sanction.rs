@@ -86,7 +86,7 @@ pub struct Record {
     pub hot: u32,
     /// Windows running with that many new MACs.
     pub many_macs: u32,
-    /// Since when it is over its limit, with pauses of less than [`PAUSE`].
+    /// Since when it is over its limit, with pauses of less than ten seconds.
     pub over_since: Option<Duration>,
     /// The latest window with excess.
     last_excess: Duration,
