@@ -89,7 +89,7 @@ pub struct Record {
     pub hot: u32,
     /// Windows running with that many new MACs.
     pub many_macs: u32,
-    /// Since when it is over its limit, with pauses of less than [`PAUSE`].
+    /// Since when it is over its limit, with pauses of less than ten seconds.
     pub over_since: Option<Duration>,
     /// Since when it sends more than it may; in quarantine, what it would send counts. Also with such pauses.
     pub loud_since: Option<Duration>,
