@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     dataplane::{self, DataPlane},
     governor::{Governor, Order},
+    human::counted,
     model::EventKind,
     state_file::StateFile,
 };
@@ -54,7 +55,7 @@ pub fn load(config: &Config, clock: &Clock) -> Kept {
     let (governor, orders) = Governor::restore(rules, saved, clock.now());
     let restored = governor.state().quarantines.len();
     if restored > 0 {
-        info!("state {}: {restored} quarantines go on", file.path().display());
+        info!("state {}: {} in force", file.path().display(), counted(restored as u64, "quarantine"));
     }
     Kept { governor, orders, file: Some(file), warnings: loaded.problem.into_iter().collect() }
 }

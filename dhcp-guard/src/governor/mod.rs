@@ -73,7 +73,9 @@ impl Governor {
     /// A governor of a host where nothing has happened yet.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, state: State::default(), memory: Memory::default(), began: Vec::new(), changes: Vec::new() }
+        // From 1, because people count so.
+        let state = State { next_id: 1, ..State::default() };
+        Self { rules, state, memory: Memory::default(), began: Vec::new(), changes: Vec::new() }
     }
 
     /// The present state.

@@ -46,7 +46,7 @@ impl Governor {
     pub fn restore(rules: Rules, saved: Saved, now: Timestamp) -> (Self, Vec<Order>) {
         let mut governor = Self::new(rules);
         let first_free = saved.quarantines.iter().map(|quarantine| quarantine.id.saturating_add(1)).max().unwrap_or(0);
-        let mut state = State { next_id: saved.next_id.max(first_free), hold: saved.hold, ..State::default() };
+        let mut state = State { next_id: saved.next_id.max(first_free).max(1), hold: saved.hold, ..State::default() };
         for mut quarantine in saved.quarantines {
             let rules = &governor.rules;
             let most = if quarantine.author.is_engine() { rules.longest } else { rules.longest_by_hand };

@@ -207,10 +207,7 @@ impl Sanctioner {
         // The kernel's word is exact, if it is about this time and not about one before.
         let is_this_time =
             |at: &Timestamp| loud.is_none_or(|loud| at.duration_since(loud).abs() <= SignedDuration::from_secs(2));
-        let detected = match standing(picture, subject) {
-            Some(Standing::Offender { since, .. }) => Some(time(since)),
-            _ => None,
-        };
+        let detected = offender_since(picture, subject).map(time);
         let times = Times { first_excess: event.filter(is_this_time).or(loud), detected, ..Times::default() };
         Case { times: Some(times), evidence: Some(self.evidence(picture, subject)), ..Case::default() }
     }
@@ -243,6 +240,15 @@ pub(super) fn standing(picture: &Picture, subject: engine::Subject) -> Option<St
             picture.clients.iter().find(|client| client.key == key).map(|client| client.standing)
         }
     }
+}
+
+/// Since when somebody is reported as an offender; a port, or the first on it.
+fn offender_since(picture: &Picture, subject: engine::Subject) -> Option<Duration> {
+    let since = |standing: Standing| if let Standing::Offender { since, .. } = standing { Some(since) } else { None };
+    let own = standing(picture, subject).and_then(since);
+    let engine::Subject::Port(slot) = subject else { return own };
+    let on_it = picture.clients.iter().filter(|client| client.key.slot() == slot);
+    own.into_iter().chain(on_it.filter_map(|client| since(client.standing))).min()
 }
 
 /// How bad it is.

@@ -15,8 +15,14 @@ use crate::{
 
 /// What changed, for whoever asked for it.
 pub(super) fn change(change: &Change) -> String {
+    let whom = if let Key::Quarantine(target) = &change.key { target.to_string() } else { String::new() };
+    said(change, &whom)
+}
+
+/// What changed; `target`: what to call whom it is about, if that is a quarantine.
+fn said(change: &Change, target: &str) -> String {
     match (&change.key, &change.before, &change.after) {
-        (Key::Quarantine(target), before, Some(Entry::Quarantine(now))) => {
+        (Key::Quarantine(_), before, Some(Entry::Quarantine(now))) => {
             let left = left(change.at, now.until);
             match before {
                 Some(Entry::Quarantine(before)) if before.sanction == now.sanction => {
@@ -25,7 +31,7 @@ pub(super) fn change(change: &Change) -> String {
                 _ => format!("{target} is {} for {left}", done(now.sanction)),
             }
         }
-        (Key::Quarantine(target), Some(Entry::Quarantine(before)), _) => {
+        (Key::Quarantine(_), Some(Entry::Quarantine(before)), _) => {
             format!("{target} is no longer {}", done(before.sanction))
         }
         (Key::Hold, _, Some(_)) => "automatic quarantine is on hold".to_owned(),
@@ -35,7 +41,7 @@ pub(super) fn change(change: &Change) -> String {
             None => format!("{subject} is allowed for good"),
         },
         (Key::Allowed(subject), ..) => format!("{subject} is no longer allowed"),
-        (Key::Quarantine(target), ..) => format!("{target} is as it was"),
+        (Key::Quarantine(_), ..) => format!("{target} is as it was"),
     }
 }
 
@@ -48,7 +54,9 @@ pub(super) fn event(made: &Change) -> Option<(EventKind, String)> {
         (Key::Quarantine(_), ..) if made.author.as_ref().is_some_and(Author::is_engine) => return None,
         _ => EventKind::OperatorChange,
     };
-    Some((kind, format!("{}: {}{by}", change(made), made.reason)))
+    // Without its machine, which every event names by itself.
+    let whom = if let Key::Quarantine(target) = &made.key { who(target) } else { String::new() };
+    Some((kind, format!("{}: {}{by}", said(made, &whom), made.reason)))
 }
 
 /// What the audit log calls it.
