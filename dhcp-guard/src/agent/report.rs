@@ -52,10 +52,14 @@ pub fn status(context: &Context, picture: &Picture) -> Status {
 
 /// How many of [`offenders`] have not recovered.
 fn offenders_now(context: &Context, picture: &Picture) -> u64 {
-    let clients = picture.clients.iter().map(|client| &client.standing);
-    let ports = context.plan.ports.iter().filter_map(|port| picture.ports.get(port.slot as usize));
-    let all = clients.chain(ports.map(|port| &port.standing));
-    all.filter(|standing| matches!(standing, Standing::Offender { .. })).count() as u64
+    let clients = picture.clients.iter().map(|client| (Subject::Client(client.key), &client.standing));
+    let ports = context
+        .plan
+        .ports
+        .iter()
+        .filter_map(|port| Some((Subject::Port(port.slot), &picture.ports.get(port.slot as usize)?.standing)));
+    let all = clients.chain(ports).filter_map(|(subject, standing)| offence(picture, subject, standing));
+    all.filter(|(state, _)| !matches!(state, State::Recovered | State::Probation)).count() as u64
 }
 
 fn warnings(context: &Context, picture: &Picture) -> Vec<String> {
@@ -118,16 +122,18 @@ pub fn offenders(context: &Context, picture: &Picture) -> Offenders {
     Offenders { as_of: picture.moment.wall, offenders }
 }
 
-/// The state and the start of an offence, for whoever is listed as an offender.
+/// The state and the start of an offence, for whoever is listed as an offender: by the limits, or because it is in
+/// quarantine, or would be.
 fn offence(picture: &Picture, subject: Subject, standing: &Standing) -> Option<(State, Timestamp)> {
+    let wall = picture.moment.wall;
     let since = match standing {
-        Standing::Offender { since, .. } => since,
-        Standing::Recovered { offender_since, .. } => offender_since,
-        Standing::Normal | Standing::OverLimit { .. } => return None,
+        Standing::Offender { since, .. } => Some(since),
+        Standing::Recovered { offender_since, .. } => Some(offender_since),
+        Standing::Normal | Standing::OverLimit { .. } => None,
     };
-    let state = state(picture, subject, standing);
-    let ago = picture.moment.monotonic.saturating_sub(*since);
-    Some((state, picture.moment.wall.saturating_sub(ago).unwrap_or(picture.moment.wall)))
+    let since = since.map(|since| wall.saturating_sub(picture.moment.monotonic.saturating_sub(*since)).unwrap_or(wall));
+    let since = since.or_else(|| picture.sanctioned.since.get(&subject).copied())?;
+    Some((state(picture, subject, standing), since))
 }
 
 fn client_offender(
@@ -213,9 +219,9 @@ fn port_excess(port: &Port, counters: &PortCounters) -> (&'static str, (u32, u32
         (count(Reason::DropDiscoverShare), "discover_share", rules.discover.unwrap_or(rules.total)),
         (count(Reason::DropStrangerShare), "stranger_share", rules.strangers),
     ];
-    // Of equal ones the last: the narrowest.
-    let most = limits.into_iter().max_by_key(|(packets, ..)| *packets);
-    most.map_or(("port_limit", rules.total), |(_, reason, limit)| (reason, limit))
+    // Of equal ones the last: the narrowest. None at all: it is listed for what its clients' limits stopped.
+    let most = limits.into_iter().filter(|(packets, ..)| *packets > 0).max_by_key(|(packets, ..)| *packets);
+    most.map_or(("client_limit", rules.total), |(_, reason, limit)| (reason, limit))
 }
 
 /// `GET /v1/ports`

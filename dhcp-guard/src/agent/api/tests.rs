@@ -217,6 +217,7 @@ fn sanctioned() -> Sanctioned {
             expires_at: None,
         }],
         states: HashMap::from([(Subject::Client(key()), Stands::Quarantined), (Subject::Port(2), Stands::HeldBack)]),
+        since: HashMap::from([(Subject::Port(2), now())]),
         warnings: vec!["a cap holds one back".into()],
     }
 }

@@ -28,6 +28,7 @@ const SPARED: Duration = Duration::from_secs(10);
 pub(super) struct Spared {
     pub(super) cause: Cause,
     pub(super) why: Refusal,
+    pub(super) since: Duration,
     /// The latest proposal.
     seen: Duration,
 }
@@ -131,11 +132,13 @@ impl Sanctioner {
         let mut before = mem::take(&mut self.spared);
         for Proposal { subject, cause } in proposals {
             let Some(why) = self.propose_one(now, picture, subject, cause) else { continue };
-            let told = before.remove(&subject).is_some_and(|it| mem::discriminant(&it.why) == mem::discriminant(&why));
-            if !told {
+            let known = before.remove(&subject);
+            let same = |it: &Spared| mem::discriminant(&it.why) == mem::discriminant(&why);
+            if !known.as_ref().is_some_and(same) {
                 self.tell_spared(picture, subject, cause, &why);
             }
-            self.spared.insert(subject, Spared { cause, why, seen: time });
+            let since = known.map_or(time, |known| known.since);
+            self.spared.insert(subject, Spared { cause, why, since, seen: time });
         }
         before.retain(|subject, spared| {
             time.saturating_sub(spared.seen) < SPARED

@@ -16,6 +16,7 @@ use crate::{
         decide::{ClientPicture, PortPicture},
         orders::Message,
         plan::Plan,
+        report,
         requests::{About, Change, Denied},
     },
     config::Config,
@@ -25,8 +26,8 @@ use crate::{
     inventory::{Inventory, watch::Known},
     mac::Mac,
     model::{
-        AllowRequest, Changed, EventKind, Explanation, HoldRequest, Named, QuarantineRequest, ReleaseRequest, State,
-        UndoRequest,
+        AllowRequest, Changed, EventKind, Explanation, HoldRequest, Kind, Named, QuarantineRequest, ReleaseRequest,
+        State, UndoRequest,
     },
     who::Who,
 };
@@ -340,6 +341,9 @@ fn of_thirty_floods_the_cap_is_muted_and_the_rest_is_held_back_and_told_once() {
     assert_eq!(lab.covered().len(), 3);
     let held = picture.sanctioned.states.values().filter(|state| **state == State::HeldBack).count();
     assert_eq!((held, lab.count(EventKind::QuarantineHeldBack)), (27, 27));
+    let listed = report::offenders(&lab.sanctioner.context, &picture).offenders;
+    let ports = |state| listed.iter().filter(|one| one.kind == Kind::Port && one.state == state).count();
+    assert_eq!((ports(State::HeldBack), ports(State::Quarantined)), (27, 3));
     assert!(picture.sanctioned.warnings[0].starts_with("27 offenders held back"), "{:?}", picture.sanctioned.warnings);
     let held_port = (1..=30).find(|port| picture.sanctioned.states[&Subject::Port(*port)] == State::HeldBack).unwrap();
     let said = lab.explain(&format!("tap{held_port}"), None);

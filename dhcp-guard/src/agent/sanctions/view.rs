@@ -27,6 +27,9 @@ pub struct Sanctioned {
     pub allowed: Vec<AllowReport>,
     /// Those whose state is none of the four that the limits alone decide.
     pub states: HashMap<Subject, State>,
+    /// Since when, of those whom the engine found: in quarantine or held back themselves, not only because their port is; and
+    /// those who burn slowly.
+    pub since: HashMap<Subject, Timestamp>,
     /// What people should know: systemic trouble, held back, a disk that is full. One sentence each.
     pub warnings: Vec<String>,
 }
@@ -43,6 +46,7 @@ impl Sanctioner {
             quarantines,
             allowed: self.allowed(),
             states: self.states(picture),
+            since: self.since_when(),
             warnings: self.warnings(),
         }
     }
@@ -102,6 +106,20 @@ impl Sanctioner {
             }
         }
         states
+    }
+
+    fn since_when(&self) -> HashMap<Subject, Timestamp> {
+        let plan = &self.context.plan;
+        let burns = self.engine.records().filter(|(_, record)| record.is_candidate());
+        let mut since: HashMap<Subject, Timestamp> =
+            burns.filter_map(|(subject, record)| Some((*subject, self.clock.at(record.over_since?)))).collect();
+        since.extend(self.spared.iter().map(|(subject, spared)| (*subject, self.clock.at(spared.since))));
+        // Whom a person put there may have done nothing.
+        for quarantine in self.governor.automatic() {
+            let keys = quarantine.target.subjects.iter().filter_map(|subject| names::key(plan, subject));
+            since.extend(keys.map(|key| (key, quarantine.since)));
+        }
+        since
     }
 
     fn warnings(&self) -> Vec<String> {
