@@ -1,6 +1,6 @@
 //! From the configuration and the interfaces that exist to ports with slots and limits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use dhcp_guard_common::{
     layout::{ClientKey, PortKey},
@@ -58,7 +58,10 @@ impl Plan {
                 add_port(&mut ports, config, interface, &port.vlans);
             }
         }
-        let find = |interface: &str, vlans: &[u16]| ports.iter().find(|p| p.interface == interface && p.vlans == vlans);
+        // There may be thousands of clients on thousands of ports.
+        let by_name: HashMap<(&str, &[u16]), &Port> =
+            ports.iter().map(|port| ((port.interface.as_str(), port.vlans.as_slice()), port)).collect();
+        let find = |interface: &str, vlans: &[u16]| by_name.get(&(interface, vlans)).copied();
         let known: Vec<(&Port, [u8; 6])> = config
             .known_clients
             .iter()

@@ -147,10 +147,10 @@ impl Config {
     }
 
     fn check_known_clients(&self, found: &mut Found) {
-        let mut seen = std::collections::BTreeMap::new();
+        let (mut seen, ports) = (std::collections::BTreeMap::new(), self.configured_ports());
         for (i, client) in self.known_clients.iter().enumerate() {
             let key = KeyPath::from(["known_client"]).index(i);
-            self.check_place(found, &key, &client.interface, &client.vlans);
+            check_place(found, &ports, &key, &client.interface, &client.vlans);
             found.unicast(&key, client.mac);
             let first = *seen.entry((&client.interface, &client.vlans, client.mac)).or_insert(i);
             if first != i {
@@ -162,10 +162,10 @@ impl Config {
     }
 
     fn check_allowed(&self, found: &mut Found) {
-        let mut seen = std::collections::BTreeMap::new();
+        let (mut seen, ports) = (std::collections::BTreeMap::new(), self.configured_ports());
         for (i, allow) in self.allowed.iter().enumerate() {
             let key = KeyPath::from(["allow"]).index(i);
-            self.check_place(found, &key, &allow.interface, &allow.vlans);
+            check_place(found, &ports, &key, &allow.interface, &allow.vlans);
             if let Some(mac) = allow.mac {
                 found.unicast(&key, mac);
             }
@@ -182,13 +182,9 @@ impl Config {
         }
     }
 
-    /// Where a client is: an interface's untagged port, which is always there, or one that is configured.
-    fn check_place(&self, found: &mut Found, key: &KeyPath, interface: &str, vlans: &[u16]) {
-        found.interface(key.key("interface"), interface);
-        let possible = found.vlans(&key.key("vlans"), vlans);
-        if possible && !vlans.is_empty() && self.port(interface, vlans).is_none() {
-            found.add(key.key("vlans"), ProblemKind::NoSuchPort(port_name(interface, vlans)));
-        }
+    /// There may be thousands of clients on thousands of ports.
+    fn configured_ports(&self) -> BTreeSet<(&str, &[u16])> {
+        self.ports.iter().map(|port| (port.interface.as_str(), port.vlans.as_slice())).collect()
     }
 
     /// Each interface has its untagged port, and each `[[port]]` is one.
@@ -249,6 +245,15 @@ fn class_numbers(name: &str, class: &Class) -> Vec<Number> {
     ];
     let set = numbers.into_iter().filter_map(|(key, value, range)| Some((["class", name, key].into(), value?, range)));
     set.collect()
+}
+
+/// Where a client is: an interface's untagged port, which is always there, or one that is configured.
+fn check_place(found: &mut Found, ports: &BTreeSet<(&str, &[u16])>, key: &KeyPath, interface: &str, vlans: &[u16]) {
+    found.interface(key.key("interface"), interface);
+    let possible = found.vlans(&key.key("vlans"), vlans);
+    if possible && !vlans.is_empty() && !ports.contains(&(interface, vlans)) {
+        found.add(key.key("vlans"), ProblemKind::NoSuchPort(port_name(interface, vlans)));
+    }
 }
 
 /// The problems found so far.
