@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use dhcp_guard_common::layout::{ClientKey, ClientRule, FOREVER};
 
-use crate::governor::Sanction;
+use crate::governor::{Sanction, Subject};
 
 /// A port, by its slot, or a client on one: what a quarantine covers, as the program knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,8 +21,8 @@ pub(super) enum Place {
 pub(super) struct Carried {
     /// The quarantines that cover a place, by number: what they stop there, and until which tick.
     quarantines: HashMap<Place, BTreeMap<u64, (Sanction, u64)>>,
-    /// Until which tick a place is allowed by order.
-    allowed: HashMap<Place, u64>,
+    /// Who is allowed there by order, and until which tick.
+    allowed: HashMap<Place, BTreeMap<Subject, u64>>,
     /// Who is allowed by the configuration.
     configured: HashSet<Place>,
 }
@@ -38,39 +38,37 @@ impl Carried {
         let mut touched = self.lift(id);
         for place in places {
             self.quarantines.entry(*place).or_default().insert(id, (sanction, until));
-            if !touched.contains(place) {
-                touched.push(*place);
-            }
+            touched.push(*place);
         }
         touched
     }
 
-    /// A quarantine covers nothing any more. Answers what it covered, wherever the ports' names lead to by now.
+    /// A quarantine covers nothing any more. Answers what it covered, wherever its ports' names lead to by now.
     pub(super) fn lift(&mut self, id: u64) -> Vec<Place> {
-        let mut touched = Vec::new();
-        self.quarantines.retain(|place, covering| {
-            if covering.remove(&id).is_some() {
-                touched.push(*place);
-            }
-            !covering.is_empty()
-        });
+        take_out(&mut self.quarantines, &id)
+    }
+
+    /// From now on a subject is allowed at these places, and no others, until a tick. Answers those that this concerns.
+    pub(super) fn allow(&mut self, subject: &Subject, places: &[Place], until: u64) -> Vec<Place> {
+        let mut touched = self.disallow(subject);
+        for place in places {
+            self.allowed.entry(*place).or_default().insert(subject.clone(), until);
+            touched.push(*place);
+        }
         touched
     }
 
-    /// Allowed by order until a tick.
-    pub(super) fn allow(&mut self, place: Place, until: u64) {
-        self.allowed.insert(place, until);
-    }
-
-    /// Not allowed by order any more.
-    pub(super) fn disallow(&mut self, place: Place) {
-        self.allowed.remove(&place);
+    /// It is not allowed by order any more. Answers where it was.
+    pub(super) fn disallow(&mut self, subject: &Subject) -> Vec<Place> {
+        take_out(&mut self.allowed, subject)
     }
 
     /// What all of it comes to: of each word the latest end.
     pub(super) fn rule(&self, place: Place) -> ClientRule {
         let mut rule = self.rule_of_configuration(place);
-        rule.allowed_until = rule.allowed_until.max(self.allowed.get(&place).copied().unwrap_or(0));
+        for until in self.allowed.get(&place).into_iter().flat_map(BTreeMap::values) {
+            rule.allowed_until = rule.allowed_until.max(*until);
+        }
         for (sanction, until) in self.quarantines.get(&place).into_iter().flat_map(BTreeMap::values) {
             let word = match sanction {
                 Sanction::Mute => &mut rule.muted_until,
@@ -87,18 +85,31 @@ impl Carried {
     }
 }
 
+/// Takes what has this key out of all places, and answers which had it.
+fn take_out<K: Ord, V>(places: &mut HashMap<Place, BTreeMap<K, V>>, key: &K) -> Vec<Place> {
+    let mut touched = Vec::new();
+    places.retain(|place, entries| {
+        if entries.remove(key).is_some() {
+            touched.push(*place);
+        }
+        !entries.is_empty()
+    });
+    touched
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::governor::PortName;
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Impose(u64, [u32; 2], Sanction, u64),
         Lift(u64),
-        Allow(u32, u64),
-        Disallow(u32),
+        Allow(u8, u32, u64),
+        Disallow(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -107,14 +118,18 @@ mod tests {
             3 => (0u64..4, prop::array::uniform2(0u32..4), sanction(), 1u64..100)
                 .prop_map(|(id, slots, sanction, until)| Step::Impose(id, slots, sanction, until)),
             2 => (0u64..4).prop_map(Step::Lift),
-            1 => (0u32..4, 1u64..100).prop_map(|(slot, until)| Step::Allow(slot, until)),
-            1 => (0u32..4).prop_map(Step::Disallow),
+            1 => (0u8..3, 0u32..4, 1u64..100).prop_map(|(who, at, until)| Step::Allow(who, at, until)),
+            1 => (0u8..3).prop_map(Step::Disallow),
         ]
     }
 
     /// Half of the places are clients.
     fn place(number: u32) -> Place {
         if number.is_multiple_of(2) { Place::Port(number) } else { Place::Client(ClientKey::new(number, 2)) }
+    }
+
+    fn subject(number: u8) -> Subject {
+        Subject { port: PortName { interface: format!("tap{number}"), vlans: vec![] }, client: None }
     }
 
     /// What must be there, from the list of all steps: for each quarantine the last that was said of it.
@@ -135,12 +150,18 @@ mod tests {
                 _ => {}
             }
         }
-        let said = steps.iter().rev().find_map(|step| match step {
-            Step::Allow(of, until) if *of == number => Some(*until),
-            Step::Disallow(of) if *of == number => Some(0),
-            _ => None,
-        });
-        rule.allowed_until = rule.allowed_until.max(said.unwrap_or(0));
+        for who in 0..3 {
+            let said = steps.iter().rev().find_map(|step| match step {
+                Step::Allow(of, at, until) if *of == who => Some((*at, *until)),
+                Step::Disallow(of) if *of == who => Some((u32::MAX, 0)),
+                _ => None,
+            });
+            if let Some((at, until)) = said
+                && at == number
+            {
+                rule.allowed_until = rule.allowed_until.max(until);
+            }
+        }
         rule
     }
 
@@ -157,14 +178,8 @@ mod tests {
                         carried.impose(id, &slots.map(place), sanction, until)
                     }
                     Step::Lift(id) => carried.lift(id),
-                    Step::Allow(number, until) => {
-                        carried.allow(place(number), until);
-                        vec![place(number)]
-                    }
-                    Step::Disallow(number) => {
-                        carried.disallow(place(number));
-                        vec![place(number)]
-                    }
+                    Step::Allow(who, at, until) => carried.allow(&subject(who), &[place(at)], until),
+                    Step::Disallow(who) => carried.disallow(&subject(who)),
                 };
                 for number in 0..4 {
                     let rule = carried.rule(place(number));
@@ -180,9 +195,9 @@ mod tests {
     fn nothing_is_kept_of_what_is_over() {
         let mut carried = Carried::default();
         carried.impose(7, &[place(0), place(1)], Sanction::Mute, 100);
-        carried.allow(place(1), 50);
+        carried.allow(&subject(1), &[place(1)], 50);
         carried.lift(7);
-        carried.disallow(place(1));
+        carried.disallow(&subject(1));
         assert!(carried.quarantines.is_empty() && carried.allowed.is_empty());
     }
 }

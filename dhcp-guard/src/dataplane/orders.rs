@@ -31,14 +31,9 @@ impl DataPlane {
             Action::Lift(quarantine) => self.carried.lift(quarantine.id),
             Action::Allow(subject, until) => {
                 let places = self.places(slice::from_ref(subject), slot_of);
-                places.iter().for_each(|place| self.carried.allow(*place, tick_of(*until)));
-                places
+                self.carried.allow(subject, &places, tick_of(*until))
             }
-            Action::Disallow(subject) => {
-                let places = self.places(slice::from_ref(subject), slot_of);
-                places.iter().for_each(|place| self.carried.disallow(*place));
-                places
-            }
+            Action::Disallow(subject) => self.carried.disallow(subject),
         };
         self.write(&touched)
     }
