@@ -47,7 +47,7 @@ impl Config {
     pub fn from_toml(text: &str) -> Result<Self, Vec<Problem>> {
         let document = DeTable::parse(text)
             .map_err(|e| vec![syntax(text, e.span().map_or(0, |span| span.start), &one_line(e.message()))])?;
-        let places = Places::of(text, document.get_ref());
+        let places = Places::of(document.get_ref());
         let (config, mut problems) = deserialize(document, &places);
         // After a type error a default stands in for the value, and would cause problems nobody made.
         let misread = problems.iter().any(|problem| matches!(problem.kind, ProblemKind::Type(_)));
@@ -58,7 +58,7 @@ impl Config {
             return Ok(config);
         }
         for problem in &mut problems {
-            problem.line = places.line_of(&problem.key);
+            problem.line = places.start_of(&problem.key).map(|start| line(text, start));
         }
         problems.sort_by_key(|problem| problem.line);
         Err(problems)
@@ -127,44 +127,44 @@ struct Places(Vec<Place>);
 
 struct Place {
     path: KeyPath,
-    /// Line of the key, or of the array element.
-    line: usize,
+    /// Where the key, or the array element, begins. Which line that is costs a walk through the text: only for problems.
+    start: usize,
     value: Range<usize>,
 }
 
 impl Places {
-    fn of(text: &str, document: &DeTable<'_>) -> Self {
+    fn of(document: &DeTable<'_>) -> Self {
         let mut places = Self(Vec::new());
-        places.add_table(text, &KeyPath::default(), document);
+        places.add_table(&KeyPath::default(), document);
         places
     }
 
-    fn add_table(&mut self, text: &str, at: &KeyPath, table: &DeTable<'_>) {
+    fn add_table(&mut self, at: &KeyPath, table: &DeTable<'_>) {
         for (key, value) in table {
             let path = at.key(key.get_ref());
-            self.add(text, &path, key.span().start, value);
+            self.add(&path, key.span().start, value);
         }
     }
 
-    fn add(&mut self, text: &str, path: &KeyPath, start: usize, value: &Spanned<DeValue<'_>>) {
-        self.0.push(Place { path: path.clone(), line: line(text, start), value: value.span() });
+    fn add(&mut self, path: &KeyPath, start: usize, value: &Spanned<DeValue<'_>>) {
+        self.0.push(Place { path: path.clone(), start, value: value.span() });
         match value.get_ref() {
-            DeValue::Table(table) => self.add_table(text, path, table),
+            DeValue::Table(table) => self.add_table(path, table),
             DeValue::Array(elements) => {
                 for (i, element) in elements.iter().enumerate() {
-                    self.add(text, &path.index(i), element.span().start, element);
+                    self.add(&path.index(i), element.span().start, element);
                 }
             }
             _ => {}
         }
     }
 
-    /// The line of a key; if it is not in the file, of the nearest one around it that is.
-    fn line_of(&self, path: &KeyPath) -> Option<usize> {
+    /// Where a key begins; if it is not in the file, the nearest one around it that is.
+    fn start_of(&self, path: &KeyPath) -> Option<usize> {
         let mut path = path.clone();
         while !path.0.is_empty() {
             if let Some(place) = self.0.iter().find(|place| place.path == path) {
-                return Some(place.line);
+                return Some(place.start);
             }
             path.0.pop();
         }
