@@ -8,8 +8,6 @@
 //! Alone it is also the smoother flood, up to 100,000 frames a second: the generator sends so many in bursts.
 
 use std::{
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +20,9 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     mac::Mac,
+    packet_socket::PacketSocket,
     packets::{CHADDR_IN_MESSAGE, discover},
+    random::mix,
     topology::Injection,
 };
 
@@ -59,11 +59,10 @@ impl Trickle {
 
     /// Starts to send DISCOVERs, so many a second, for `max_time` at most.
     pub fn start_at(from: &Injection, source: Source, rate_pps: u64, max_time: Duration) -> Result<Self> {
-        let ifindex = from.netns.ifindex(&from.interface)?;
-        let socket = from.netns.run(packet_socket)?.context("cannot open a packet socket")?;
+        let socket = PacketSocket::sender(from)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let body = move || send(&socket, ifindex, (source, rate_pps), max_time, &stopped);
+        let body = move || send(&socket, (source, rate_pps), max_time, &stopped);
         let sender = thread::Builder::new().name("trickle".into()).spawn(body).context("cannot start a thread")?;
         Ok(Self { stop, sender: Some(sender) })
     }
@@ -86,27 +85,7 @@ impl Drop for Trickle {
     }
 }
 
-fn packet_socket() -> io::Result<OwnedFd> {
-    // SAFETY: no memory involved.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: just opened, and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn send(
-    socket: &OwnedFd,
-    ifindex: u32,
-    (source, rate_pps): (Source, u64),
-    max_time: Duration,
-    stop: &AtomicBool,
-) -> u64 {
-    // SAFETY: all zeros is a valid address; the fields that matter follow.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = libc::AF_PACKET as u16;
-    to.sll_ifindex = ifindex as i32;
+fn send(socket: &PacketSocket, (source, rate_pps): (Source, u64), max_time: Duration, stop: &AtomicBool) -> u64 {
     let mut bytes = template(source);
     let (start, mut sent) = (Instant::now(), 0u64);
     while !stop.load(Ordering::Relaxed) && start.elapsed() < max_time {
@@ -115,17 +94,8 @@ fn send(
         for _ in 0..due.saturating_sub(sent).min(rate_pps / 100) {
             sent += 1;
             vary(&mut bytes, source, sent);
-            // SAFETY: a frame and an address that live through the call. A full queue loses the frame, as a wire would.
-            unsafe {
-                libc::sendto(
-                    socket.as_raw_fd(),
-                    bytes.as_ptr().cast(),
-                    bytes.len(),
-                    0,
-                    (&raw const to).cast(),
-                    size_of_val(&to) as libc::socklen_t,
-                )
-            };
+            // A full queue loses the frame, as a wire would.
+            let _ = socket.send(&bytes);
         }
         // why: the pace of the frames.
         thread::sleep(TICK);
@@ -154,14 +124,6 @@ fn vary(bytes: &mut [u8], source: Source, number: u64) {
             bytes[CHADDR_IN_FRAME + 1..][..5].copy_from_slice(&random[..5]);
         }
     }
-}
-
-/// Numbers that look random, for consecutive ones: splitmix64, Steele, Lea and Flood 2014.
-fn mix(number: u64) -> u64 {
-    let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]
