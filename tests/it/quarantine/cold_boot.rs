@@ -14,16 +14,15 @@ use tests::{
 use super::{SERVER_PORT, list, mac, with_server_port};
 
 const MACHINES: usize = 250;
-/// How far apart a hypervisor starts them: it cannot read 250 disks at once.
+/// A hypervisor cannot read 250 disks at once.
 const BOOT: Duration = Duration::from_secs(20);
-/// Firmware, loading, system, and some retries.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(super) fn on_one_port() -> Result<()> {
     let lab = Lab::new(Layout::PerMachine, 1)?;
     let agent = Launch::new(&lab.host, &with_server_port(&lab))?.config(SERVER_PORT)?.start()?;
     let mut follower = Follower::start(&agent)?;
-    let herd = Herd::start(&[lab.injection(0)], &herd::members(MACHINES, 1, BOOT, Boot::Network, mac))?;
+    let herd = Herd::start(&[lab.injection(0)], &herd::members(MACHINES, 1, BOOT, Boot::Disk, mac))?;
     herd.wait("a lease of each machine", DEADLINE, |one| one.leases == 1)?;
     let progress = herd.stop()?;
     let slowest = progress.iter().filter_map(|one| one.took).max().unwrap_or_default();

@@ -17,7 +17,7 @@ use super::{SEEN_DEADLINE, SERVER_PORT, list, mac, warnings, with_server_port};
 
 const PORTS: usize = 20;
 const CLIENTS: usize = 200;
-/// They are switched on one after the other, firmware first.
+/// They are switched on one by one, firmware first.
 const BOOT: Duration = Duration::from_secs(15);
 const BOOT_DEADLINE: Duration = Duration::from_secs(45);
 /// Leases of two minutes, the shortest that dnsmasq gives; so that they are renewed within a test, that is due early: by

@@ -27,7 +27,7 @@ use anyhow::{Context as _, Result, anyhow};
 
 use self::{frames::Heard, machine::Machine};
 pub use self::{machine::Progress, program::Boot};
-use crate::{mac::Mac, packet_socket::PacketSocket, topology::Injection, wait};
+use crate::{mac::Mac, packet_socket::PacketSocket, random::Dice, topology::Injection, wait};
 
 /// A frame is no longer.
 const LONGEST: usize = 2048;
@@ -246,14 +246,15 @@ fn poll<'a>(sources: impl Iterator<Item = BorrowedFd<'a>>, timeout: Duration, re
     Ok(())
 }
 
-/// Members spread over some places in turn, switched on evenly over some time.
+/// Members spread over some places in turn, each switched on at some moment within a time, the same in every run.
 #[must_use]
-pub fn members(count: usize, places: usize, over: Duration, boot: Boot, mac: impl Fn(usize) -> Mac) -> Vec<Member> {
-    let member = |index: usize| {
-        let on_after = over.mul_f64(index as f64 / count as f64);
+pub fn members(count: usize, places: usize, within: Duration, boot: Boot, mac: impl Fn(usize) -> Mac) -> Vec<Member> {
+    let mut dice = Dice::new(0);
+    let mut member = |index: usize| {
+        let on_after = dice.between(Duration::ZERO, within);
         Member { mac: mac(index), place: index % places, on_after, boot }
     };
-    (0..count).map(member).collect()
+    (0..count).map(&mut member).collect()
 }
 
 /// Locks; a panic elsewhere does not make numbers less true.
