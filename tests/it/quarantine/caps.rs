@@ -14,7 +14,7 @@ use tests::{
 };
 
 use super::{
-    BEGIN_DEADLINE, LEASE_DEADLINE, SEEN_DEADLINE, SERVER_PORT, explain, list, mac, warnings, with_server_port,
+    BEGIN_DEADLINE, LEASE_DEADLINE, SEEN_DEADLINE, SERVER_PORT, explain, list, mac, stop, warnings, with_server_port,
 };
 
 /// A machine on each port.
@@ -28,7 +28,7 @@ pub(super) fn held_back() -> Result<()> {
     let lab = Lab::new(Layout::PerMachine, PORTS)?;
     // No more than three begin in ten minutes. Where more may, no more than a tenth of the ports.
     for (keys, most) in [("", 3), ("[quarantine]\nnew_per_window = 100\n", PORTS / 10)] {
-        let agent =
+        let mut agent =
             Launch::new(&lab.host, &with_server_port(&lab))?.config(&format!("{keys}{SERVER_PORT}"))?.start()?;
         let quiet: Vec<_> = (FLOODERS.end..PORTS).map(|index| lab.injection(index)).collect();
         let herd = Herd::start(&quiet, &herd::members(quiet.len(), quiet.len(), Duration::ZERO, Boot::Disk, mac))?;
@@ -59,6 +59,7 @@ pub(super) fn held_back() -> Result<()> {
         ensure!(follower.of_kind(EventKind::Systemic)?.is_empty(), "30 of 70 ports are not most of them");
         are_policed(&lab, flood)?;
         println!("{began} of {} in quarantine, {} held back: {:?}", FLOODERS.len(), spared.len(), warnings(&agent)?);
+        stop(&lab, &mut agent, libc::SIGTERM)?;
     }
     Ok(())
 }

@@ -44,7 +44,8 @@ pub(super) fn nobody_is_blamed() -> Result<()> {
     let death = Instant::now();
     lab.server.kill();
     herd.power_cycle(REBOOTED)?;
-    let (noticed, systemic) = follower.wait_for_kind(SYSTEMIC_DEADLINE, EventKind::AgentStarted)?;
+    let (noticed, systemic) = follower.wait_for_kind(SYSTEMIC_DEADLINE, EventKind::Systemic)?;
+    wait::until("a warning", SEEN_DEADLINE, || Ok(!warnings(&agent)?.is_empty()))?;
     let warned = warnings(&agent)?;
     wait::until("the end of the outage", AWAY, || {
         nobody_is_in_quarantine(&agent)?;
@@ -57,7 +58,7 @@ pub(super) fn nobody_is_blamed() -> Result<()> {
     let recovered = herd.now() - back;
     nobody_is_in_quarantine(&agent)?;
     let progress = herd.stop()?;
-    println!("{}", agent.text(&["status"])?); let lost = progress.iter().filter(|one| one.lost > 0).count();
+    let lost = progress.iter().filter(|one| one.lost > 0).count();
     ensure!(lost == 0, "{lost} clients lost their leases");
     for kind in [EventKind::QuarantineBegan, EventKind::QuarantineHeldBack, EventKind::OffenderFound] {
         let events = follower.of_kind(kind)?;
@@ -77,6 +78,8 @@ pub(super) fn nobody_is_blamed() -> Result<()> {
 
 /// As `quarantine list` and `offenders` have it.
 fn nobody_is_in_quarantine(agent: &Agent) -> Result<()> {
+    let quarantines = agent.quarantines()?;
+    ensure!(quarantines.is_empty(), "in quarantine: {quarantines:?}");
     let offenders = agent.json(&["offenders"])?;
     let blamed: Vec<_> = list(&offenders, "offenders").filter(|one| one["state"] != "recovered").collect();
     ensure!(blamed.is_empty(), "blamed: {blamed:?}");

@@ -21,6 +21,7 @@ use tests::{
     harness::{Need, trial},
     mac::Mac,
     topology::{Lab, TO_SERVER},
+    wait,
 };
 
 /// Ten windows of a second, the one in which it begins, and room for a machine that is busy with all of this.
@@ -86,6 +87,15 @@ fn with_server_port(lab: &Lab) -> Vec<&str> {
 /// The entries of a list in a document.
 fn list<'a>(document: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     document[key].as_array().into_iter().flatten()
+}
+
+/// Ends an agent, and waits until none of its programs is left: the kernel takes one off when the last descriptor of its
+/// link goes, which may be a moment later.
+fn stop(lab: &Lab, agent: &mut Agent, signal: libc::c_int) -> Result<()> {
+    agent.stop(signal)?;
+    wait::until("the end of the agent's programs", SEEN_DEADLINE, || {
+        Ok(!lab.host.exec(&["ip", "link", "show"])?.contains("xdp"))
+    })
 }
 
 fn warnings(agent: &Agent) -> Result<Vec<String>> {

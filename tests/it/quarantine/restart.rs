@@ -13,7 +13,7 @@ use tests::{
     wait,
 };
 
-use super::{BEGIN_DEADLINE, SEEN_DEADLINE, SERVER_PORT, with_server_port};
+use super::{BEGIN_DEADLINE, SEEN_DEADLINE, SERVER_PORT, stop, with_server_port};
 
 const RATE: u64 = 1000;
 /// More than any limit lets through at once.
@@ -42,11 +42,7 @@ pub(super) fn outlives_the_agent() -> Result<()> {
     // The kind end is also the end of an upgrade; the other one that of a machine that loses its power.
     for signal in [libc::SIGTERM, libc::SIGKILL] {
         drop(follower);
-        agent.stop(signal)?;
-        // The kernel takes the program off when the last descriptor of the link goes, which may be a moment later.
-        wait::until("the end of the agent's program", SEEN_DEADLINE, || {
-            Ok(!lab.host.exec(&["ip", "link", "show"])?.contains("xdp"))
-        })?;
+        stop(&lab, &mut agent, signal)?;
         agent = launch.clone().start().with_context(|| format!("after signal {signal}"))?;
         follower = Follower::start(&agent)?;
         let after = documents(&agent)?;
