@@ -27,7 +27,7 @@ pub(super) fn changes_nothing() -> Result<()> {
     let before = guarded.documents()?;
     let bodies: Vec<(&str, String)> = crafted().into_iter().chain(mass()).collect();
     for (path, body) in &bodies {
-        let shown = format!("{path} {:.100}", body);
+        let shown = format!("{path} {body:.100}");
         let refused = guarded.refusals()?;
         let answer = http::post(&guarded.agent.socket(), path, body).with_context(|| shown.clone())?;
         ensure!((400..500).contains(&answer.status), "{shown}: {answer:?}");

@@ -92,6 +92,6 @@ fn are_muted(lab: &Lab, agent: &Agent) -> Result<()> {
     }
     let after = lab.server.counts()?;
     let passed: Vec<u64> = lab.machines.iter().map(|one| after.of(one.mac) - before.of(one.mac)).collect();
-    ensure!(passed[..3] == [0, 0, PROBES], "of {} each, {passed:?} passed", PROBES);
+    ensure!(passed[..3] == [0, 0, PROBES], "of {PROBES} each, {passed:?} passed");
     Ok(())
 }
