@@ -1,4 +1,5 @@
-//! Packet sockets: frames as they are, out of an interface and in by it.
+//! Frames out of an interface as they are, through the stack: unlike what XDP redirects, they pass the interface's queue
+//! and whatever looks at frames there. And frames in by it, whoever they are for.
 
 use std::{
     io,
@@ -7,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::topology::Injection;
+use crate::netns::Netns;
 
 /// A socket on one interface.
 #[derive(Debug)]
@@ -18,27 +19,23 @@ pub struct PacketSocket {
 
 impl PacketSocket {
     /// One that only sends: nothing is queued for it.
-    pub fn sender(from: &Injection) -> Result<Self> {
-        Self::open(from).with_context(|| failed(from))
-    }
-
-    /// One that also receives whatever comes in by the interface, to anybody. It never waits.
-    pub fn both_ways(on: &Injection) -> Result<Self> {
-        let socket = Self::open(on)?;
-        socket.receive_from_now_on().with_context(|| failed(on))?;
-        Ok(socket)
-    }
-
-    fn open(from: &Injection) -> Result<Self> {
-        let ifindex = i32::try_from(from.netns.ifindex(&from.interface)?)?;
-        let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: no memory involved. Protocol 0 receives nothing.
-        let fd = from.netns.run(|| match unsafe { libc::socket(libc::AF_PACKET, flags, 0) } {
-            fd if fd < 0 => Err(io::Error::last_os_error()),
-            // SAFETY: just opened, and nobody else's.
-            fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        })??;
+    ///
+    /// # Errors
+    /// The kernel's; no such interface.
+    pub fn open(netns: &Netns, interface: &str) -> Result<Self> {
+        let ifindex = i32::try_from(netns.ifindex(interface)?)?;
+        let fd = netns.run(socket)?.context("cannot open a packet socket")?;
         Ok(Self { fd, ifindex })
+    }
+
+    /// One that also receives whatever comes in by the interface from now on, to anybody.
+    ///
+    /// # Errors
+    /// See [`PacketSocket::open`].
+    pub fn both_ways(netns: &Netns, interface: &str) -> Result<Self> {
+        let socket = Self::open(netns, interface)?;
+        socket.receive_from_now_on().with_context(|| format!("cannot receive frames on `{interface}`"))?;
+        Ok(socket)
     }
 
     fn receive_from_now_on(&self) -> io::Result<()> {
@@ -75,7 +72,10 @@ impl PacketSocket {
         address
     }
 
-    /// Sends a frame. A full queue loses it, as a wire would; that is an error which most senders do not care about.
+    /// Sends a frame. A full queue loses it, as a wire would: an error that most senders do not care about.
+    ///
+    /// # Errors
+    /// The kernel's.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         let to = self.address(0);
         // SAFETY: a frame and an address that live through the call.
@@ -94,8 +94,9 @@ impl PacketSocket {
 
     /// The next frame that came in, cut to the buffer's length; none: there is none yet, or the interface is gone.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+        let (start, len) = (buffer.as_mut_ptr(), buffer.len());
         // SAFETY: a buffer of this length that lives through the call.
-        let len = unsafe { libc::recv(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        let len = unsafe { libc::recv(self.fd.as_raw_fd(), start.cast(), len, libc::MSG_DONTWAIT) };
         buffer.get(..usize::try_from(len).ok()?)
     }
 }
@@ -106,8 +107,14 @@ impl AsFd for PacketSocket {
     }
 }
 
-fn failed(on: &Injection) -> String {
-    format!("cannot open a packet socket on `{}` in the namespace `{}`", on.interface, on.netns.label())
+fn socket() -> io::Result<OwnedFd> {
+    // SAFETY: no memory involved. Protocol 0 receives nothing.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just opened, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The C convention for "failed, see errno".

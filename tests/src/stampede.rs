@@ -27,7 +27,9 @@ pub struct Stampede {
 impl Stampede {
     /// Each of these MACs, from where it is, starts to send so many DISCOVERs a second, for `max_time` at most.
     pub fn start(machines: &[(Injection, Mac)], rate_pps: u64, max_time: Duration) -> Result<Self> {
-        let open = |(from, mac): &(Injection, Mac)| Ok((PacketSocket::sender(from)?, discover(*mac).bytes()));
+        let open = |(from, mac): &(Injection, Mac)| {
+            Ok((PacketSocket::open(&from.netns, &from.interface)?, discover(*mac).bytes()))
+        };
         let machines: Vec<_> = machines.iter().map(open).collect::<Result<_>>()?;
         let (stop, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let stopped = Arc::clone(&stop);

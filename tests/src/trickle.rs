@@ -59,7 +59,7 @@ impl Trickle {
 
     /// Starts to send DISCOVERs, so many a second, for `max_time` at most.
     pub fn start_at(from: &Injection, source: Source, rate_pps: u64, max_time: Duration) -> Result<Self> {
-        let socket = PacketSocket::sender(from)?;
+        let socket = PacketSocket::open(&from.netns, &from.interface)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let body = move || send(&socket, (source, rate_pps), max_time, &stopped);

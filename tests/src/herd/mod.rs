@@ -66,7 +66,10 @@ enum Order {
 impl Herd {
     /// Starts clients behind these places.
     pub fn start(places: &[Injection], members: &[Member]) -> Result<Self> {
-        let sockets = places.iter().map(PacketSocket::both_ways).collect::<Result<Vec<_>>>()?;
+        let sockets = places
+            .iter()
+            .map(|place| PacketSocket::both_ways(&place.netns, &place.interface))
+            .collect::<Result<Vec<_>>>()?;
         let machines: Vec<_> = members.iter().map(|member| (member.place, Machine::new(member))).collect();
         let by_mac = members.iter().enumerate().map(|(index, member)| (member.mac, index)).collect();
         let progress = Arc::new(Mutex::new(vec![Progress::default(); members.len()]));
