@@ -129,7 +129,7 @@ impl Watched {
             event.kind == EventKind::QuarantineBegan && event.port.as_ref() == Some(port)
         };
         self.follower.wait_for(BEGIN_DEADLINE, is_it).with_context(|| format!("{port}, {wrong:?}"))?;
-        time_to_quarantine(self.quarantine(turn)?.times).with_context(|| format!("{port}, {wrong:?}"))
+        time_to_quarantine(|| self.quarantine(turn).map(Some)).with_context(|| format!("{port}, {wrong:?}"))
     }
 
     fn quarantine(&self, turn: usize) -> Result<QuarantineReport> {

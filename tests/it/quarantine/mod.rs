@@ -121,9 +121,14 @@ fn is_on(covers: &[Covered], port: &str) -> bool {
     !covers.is_empty() && covers.iter().all(|covered| covered.port == port)
 }
 
-/// From the first excess to the quarantine in the data plane; times that are there, and in their order.
-fn time_to_quarantine(times: Option<Times>) -> Result<Duration> {
-    let times = times.context("no times")?;
+/// From the first excess to the quarantine in the data plane, as soon as that has said that it has it; times that are
+/// there, and in their order.
+fn time_to_quarantine(mut quarantine: impl FnMut() -> Result<Option<QuarantineReport>>) -> Result<Duration> {
+    let mut times = Times::default();
+    wait::until("the quarantine in the data plane", SEEN_DEADLINE, || {
+        times = quarantine()?.and_then(|quarantine| quarantine.times).unwrap_or_default();
+        Ok(times.quarantined.is_some())
+    })?;
     let in_order = || {
         let (excess, detected, quarantined) = (times.first_excess?, times.detected?, times.quarantined?);
         (excess <= detected && detected <= quarantined).then(|| quarantined.duration_since(excess).unsigned_abs())

@@ -36,8 +36,12 @@ pub(super) fn outlives_the_agent() -> Result<()> {
     ] {
         ensure!(!agent.change(words)?.is_empty(), "{words:?} changed nothing");
     }
-    let before = documents(&agent)?;
-    ensure!(before["quarantines"].as_array().is_some_and(|all| all.len() == 2), "{before}");
+    let mut before = Value::Null;
+    wait::until("all of it in what is listed", SEEN_DEADLINE, || {
+        before = documents(&agent)?;
+        let count = |key: &str| super::list(&before, key).count();
+        Ok((count("quarantines"), count("allowed")) == (2, 2) && before["hold"][1] == true)
+    })?;
     are_muted(&lab, &agent)?;
     // The kind end is also the end of an upgrade; the other one that of a machine that loses its power.
     for signal in [libc::SIGTERM, libc::SIGKILL] {
