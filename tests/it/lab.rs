@@ -78,11 +78,11 @@ fn clients_get_leases(layout: Layout) -> Result<()> {
     Ok(())
 }
 
-/// Twelve clients on three ports, whose leases are to be renewed each second.
+/// Twelve clients on three ports, whose leases are to be renewed every three seconds.
 fn herd_outlives_its_server() -> Result<()> {
     const COUNT: usize = 12;
     const SOON: Duration = Duration::from_secs(20);
-    let mut lab = Lab::with_server(Layout::PerMachine, 3, &["--dhcp-option=option:T1,1", "--dhcp-option=option:T2,4"])?;
+    let mut lab = Lab::with_server(Layout::PerMachine, 3, &["--dhcp-option=option:T1,3", "--dhcp-option=option:T2,6"])?;
     let mac = |index| Mac([2, 0xae, 0, 0, 0, 0]).with_index(index as u16);
     let places: Vec<_> = (0..3).map(|index| lab.injection(index)).collect();
     let mut herd = Herd::start(&places, &herd::members(COUNT, 3, Duration::from_secs(1), Boot::Disk, mac))?;

@@ -84,7 +84,10 @@ pub(super) fn delay_nobody() -> Result<()> {
             ensure!(time.abs_diff(times[0]) <= TOLERANCE, "{wrong:?}: {time:?}, without {:?}", times[0]);
         }
     }
-    agents.iter_mut().try_for_each(Watched::tells_what_failed)
+    let untold = agents.iter_mut().filter_map(|agent| agent.tells_what_failed().err());
+    let untold: Vec<_> = untold.map(|error| format!("{error:#}")).collect();
+    ensure!(untold.is_empty(), "what failed is not told of: {untold:?}");
+    Ok(())
 }
 
 /// An agent, and what is wrong around it.
@@ -184,7 +187,8 @@ impl Watched {
         ensure!(data_plane.is_some_and(|one| one.error.is_none()), "{quarantine:?}");
         let explained = explain(&self.agent, &self.ports[0])?;
         ensure!(explained.quarantine.as_ref().is_some_and(failed), "{explained:?}");
-        ensure!(warnings(&self.agent)?.iter().any(|text| text.contains(actuator)), "{:?}", warnings(&self.agent)?);
+        let warnings = warnings(&self.agent)?;
+        ensure!(warnings.iter().any(|text| text.contains(actuator)), "no warning names it: {warnings:?}");
         Ok(())
     }
 }
