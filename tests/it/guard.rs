@@ -407,6 +407,7 @@ fn log_is_stuck() -> Result<()> {
     writer.write_all(&vec![b'-'; usize::try_from(size)?])?;
     let mut command = lab.host.command(agent::binary()?);
     command.arg("--config").arg(&config).arg("--socket").arg(&socket).args(["run", "-i", "uplink0"]);
+    command.arg("--state-dir").arg(folder.path("state"));
     let mut process = command.stderr(writer).stdin(Stdio::null()).spawn()?;
     let named = || -> Result<()> {
         wait::until("the socket", Duration::from_secs(20), || Ok(socket.exists()))?;

@@ -19,9 +19,11 @@ use tests::{
     control::{Control, Verdict},
     flood::{Flood, Limits, Mode, Traffic, first_frames},
     harness::{Need, trial},
+    herd::{self, Boot, Herd, Progress},
     mac::Mac,
     netns::Netns,
     packets::{CHADDR_IN_MESSAGE, GIADDR_IN_MESSAGE, TYPE_IN_MESSAGE, Tag, XID_IN_MESSAGE},
+    stampede::Stampede,
     topology::{Lab, Layout},
     wait,
 };
@@ -37,6 +39,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("lab: 20 real clients on ports of their own get leases and renew them", Need::LAB, || {
             clients_get_leases(Layout::PerMachine)
         }),
+        trial("lab: a herd gets leases, renews them, and outlives its server", Need::LAB, herd_outlives_its_server),
+        trial("lab: a stampede is many floods at once", Need::LAB, stampede_is_even),
         trial("lab: a flood of 100 MACs is counted exactly, by us and by the interface", Need::LAB, counts_are_exact),
         trial("lab: a flood with VLAN tags arrives with them", Need::LAB, tags_arrive),
         trial("lab: each mode of the flood varies what it says and nothing else", Need::LAB, modes_vary_what_they_say),
@@ -72,6 +76,53 @@ fn clients_get_leases(layout: Layout) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Twelve clients on three ports, whose leases are to be renewed every three seconds.
+fn herd_outlives_its_server() -> Result<()> {
+    const COUNT: usize = 12;
+    const SOON: Duration = Duration::from_secs(20);
+    let mut lab = Lab::with_server(Layout::PerMachine, 3, &["--dhcp-option=option:T1,3", "--dhcp-option=option:T2,6"])?;
+    let mac = |index| Mac([2, 0xae, 0, 0, 0, 0]).with_index(index as u16);
+    let places: Vec<_> = (0..3).map(|index| lab.injection(index)).collect();
+    let mut herd = Herd::start(&places, &herd::members(COUNT, 3, Duration::from_secs(1), Boot::Disk, mac))?;
+    herd.wait("two renewals of each", SOON, |one| one.renewals >= 2)?;
+    let progress = herd.progress();
+    let addresses: BTreeSet<_> = progress.iter().filter_map(|one| one.address).collect();
+    ensure!(addresses.len() == COUNT, "one address went to two: {progress:?}");
+    ensure!(progress.iter().all(|one| one.leases == 1 && one.repeated + one.refused == 0), "{progress:?}");
+
+    lab.server.kill();
+    // Three of them forget their leases meanwhile.
+    herd.power_cycle(0..3)?;
+    herd.wait("unanswered messages", SOON, |one| one.repeated >= 1)?;
+    let back = herd.now();
+    lab.server.restart()?;
+    herd.wait("leases and renewals after the server's return", SOON * 2, |one| one.last_ack > Some(back))?;
+    let progress = herd.stop()?;
+    let again = |one: &Progress| one.leases == 2;
+    ensure!(progress[..3].iter().all(again) && !progress[3..].iter().any(again), "{progress:?}");
+    ensure!(progress.iter().all(|one| one.address.is_some() && one.lost == 0), "{progress:?}");
+    Ok(())
+}
+
+fn stampede_is_even() -> Result<()> {
+    const MACHINES: usize = 5;
+    const RATE: u64 = 200;
+    let lab = Lab::new(Layout::PerMachine, MACHINES)?;
+    let machines: Vec<_> = lab.machines.iter().zip(0..).map(|(one, index)| (lab.injection(index), one.mac)).collect();
+    let stampede = Stampede::start(&machines, RATE, Duration::from_secs(20))?;
+    let start = stampede.began();
+    wait::until("a second's frames at the server", Duration::from_secs(10), || {
+        Ok(lab.server.counts()?.requests >= MACHINES as u64 * RATE)
+    })?;
+    let sent = stampede.stop();
+    let most = (start.elapsed().as_secs_f64() * RATE as f64) as u64 + 1;
+    ensure!((RATE..=most).contains(&sent), "each sent {sent} in {:?}", start.elapsed());
+    wait::until("all frames at the server", Duration::from_secs(5), || {
+        let counts = lab.server.counts()?;
+        Ok(lab.machines.iter().all(|machine| counts.of(machine.mac) == sent))
+    })
 }
 
 fn counts_are_exact() -> Result<()> {

@@ -7,6 +7,7 @@ mod flooded;
 mod guard;
 mod kernel;
 mod lab;
+mod quarantine;
 mod reference;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         kernel::trials(),
         lab::trials(),
         guard::trials(),
+        quarantine::trials(),
         errors::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())

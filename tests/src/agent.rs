@@ -10,6 +10,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use dhcp_guard::model::{Changed, QuarantineReport, Quarantines};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
@@ -43,6 +45,7 @@ pub struct Launch {
     binary: PathBuf,
     socket: PathBuf,
     config: PathBuf,
+    state_dir: PathBuf,
     wrapper: Vec<String>,
     arguments: Vec<String>,
 }
@@ -52,10 +55,10 @@ impl Launch {
     pub fn new(host: &Netns, interfaces: &[&str]) -> Result<Self> {
         let folder = Folder::new()?;
         let config = folder.write("dhcp-guard.toml", "")?;
-        let socket = folder.path("socket");
+        let (socket, state_dir) = (folder.path("socket"), folder.path("state"));
         let arguments = interfaces.iter().flat_map(|interface| ["-i", interface]).map(str::to_owned).collect();
         let (host, folder) = (host.clone(), Arc::new(folder));
-        Ok(Self { host, folder, binary: binary()?, socket, config, wrapper: Vec::new(), arguments })
+        Ok(Self { host, folder, binary: binary()?, socket, config, state_dir, wrapper: Vec::new(), arguments })
     }
 
     /// With this in its configuration file.
@@ -109,6 +112,12 @@ impl Launch {
         &self.socket
     }
 
+    /// The folder for what survives its end.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     /// A command of the CLI, through the same wrapper, for the agent on the same socket.
     #[must_use]
     pub fn cli(&self, words: &[&str]) -> Command {
@@ -140,7 +149,8 @@ impl Launch {
 
     fn run(&self) -> Command {
         let mut command = self.wrapped();
-        command.arg("--config").arg(&self.config).arg("--socket").arg(&self.socket).arg("run").args(&self.arguments);
+        command.arg("--config").arg(&self.config).arg("--socket").arg(&self.socket).arg("run");
+        command.arg("--state-dir").arg(&self.state_dir).args(&self.arguments);
         command.env_remove("RUST_LOG").stdin(Stdio::null());
         command
     }
@@ -195,11 +205,33 @@ impl Agent {
         serde_json::from_str(&text).with_context(|| format!("not one JSON document: {text}"))
     }
 
+    /// The same as the type that the agent makes it from.
+    pub fn ask<T: DeserializeOwned>(&self, words: &[&str]) -> Result<T> {
+        let answer = self.json(words)?;
+        serde_json::from_value(answer.clone()).with_context(|| format!("not the document that was expected: {answer}"))
+    }
+
+    /// A change that is granted; what changed, one sentence each.
+    pub fn change(&self, words: &[&str]) -> Result<Vec<String>> {
+        Ok(self.ask::<Changed>(words)?.changes)
+    }
+
+    /// The quarantines there are.
+    pub fn quarantines(&self) -> Result<Vec<QuarantineReport>> {
+        Ok(self.ask::<Quarantines>(&["quarantine", "list"])?.quarantines)
+    }
+
     /// The offenders that have not recovered, of a list from [`Agent::json`] or this agent's present one.
     pub fn offenders(&self) -> Result<Vec<Value>> {
         let answer = self.json(&["offenders"])?;
         let list = answer["offenders"].as_array().context("no list of offenders")?;
         Ok(list.iter().filter(|offender| offender["state"] == "offender").cloned().collect())
+    }
+
+    /// How it was started: to start it again.
+    #[must_use]
+    pub fn launch(&self) -> &Launch {
+        &self.launch
     }
 
     /// Path of the control socket.

@@ -2,10 +2,12 @@
 //!
 //! * [`netns`], [`process`], [`link`]: network namespaces without names, children that die with us, links.
 //! * [`topology`]: machines, fabric, guarded host, server.
-//! * [`server`], [`client`]: dnsmasq and dhclient.
+//! * [`server`], [`client`]: dnsmasq and dhclient. [`herd`]: hundreds of clients, with the timing of real ones.
 //! * [`packets`], [`flood`], [`trickle`], [`control`]: frames, a generator for millions of them, its companion, and the
-//!   programs that every figure is a ratio against; [`packet_socket`]: single frames through the stack.
-//! * [`agent`]: the guard itself, as a process on the lab's host.
+//!   programs that every figure is a ratio against. [`stampede`]: many machines that flood at once.
+//! * [`packet_socket`], [`random`]: what several of them need.
+//! * [`agent`], [`follower`], [`http`]: the guard itself, as a process on the lab's host; its events; requests that its
+//!   own command line would not send.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
 //!   interface; [`orders`]: quarantines for it.
 //! * [`mod@bench`]: what the guard costs.
@@ -22,8 +24,11 @@ pub mod client;
 pub mod control;
 pub mod fixtures;
 pub mod flood;
+pub mod follower;
 pub mod guard_run;
 pub mod harness;
+pub mod herd;
+pub mod http;
 mod interrupt;
 pub mod link;
 pub mod mac;
@@ -32,7 +37,9 @@ pub mod orders;
 pub mod packet_socket;
 pub mod packets;
 pub mod process;
+pub mod random;
 pub mod server;
+pub mod stampede;
 pub mod tally;
 pub mod topology;
 pub mod trickle;

@@ -25,8 +25,9 @@ const READY_DEADLINE: Duration = Duration::from_secs(10);
 /// A running server, and what it says.
 #[derive(Debug)]
 pub struct Server {
-    /// Before the namespace, so that the process ends first.
-    process: Process,
+    /// Before the namespace, so that the process ends first. None: it was killed.
+    process: Option<Process>,
+    options: Vec<String>,
     log: Arc<Log>,
     tally: Tally,
     /// Where it runs.
@@ -58,13 +59,27 @@ pub struct Logged {
 }
 
 impl Server {
-    /// Starts the server on `interface` (10.77.0.1/16) and waits until it is ready.
-    pub fn start(netns: Netns, interface: &str) -> Result<Self> {
+    /// Starts the server on `interface` (10.77.0.1/16), with further options, and waits until it is ready.
+    pub fn start(netns: Netns, interface: &str, options: &[&str]) -> Result<Self> {
         let tally = Tally::start(netns.clone(), interface)?;
-        let log = Arc::new(Log::default());
+        let options = options.iter().map(ToString::to_string).collect();
+        let log = Arc::default();
+        let mut server = Self { process: None, options, log, tally, netns, interface: interface.into() };
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// Kills it, if it runs: it says nothing to anybody. Its interface stays.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it anew, without a memory of its leases, and waits until it is ready.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill();
         let (ready, is_ready) = mpsc::channel();
-        let process = Process::start(command(&netns, interface), {
-            let log = Arc::clone(&log);
+        let process = Process::start(self.command(), {
+            let log = Arc::clone(&self.log);
             move |line| {
                 log.count(line);
                 if line.contains("DHCP, IP range") {
@@ -76,7 +91,24 @@ impl Server {
         if is_ready.recv_timeout(READY_DEADLINE).is_err() {
             anyhow::bail!("dnsmasq is not ready after {READY_DEADLINE:?}:\n{}", process.last_lines());
         }
-        Ok(Self { process, log, tally, netns, interface: interface.into() })
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// In the foreground, DHCP only, no files at all.
+    fn command(&self) -> std::process::Command {
+        let mut command = self.netns.command(DNSMASQ);
+        command
+            .args(["--no-daemon", "--conf-file=/dev/null", "--user=root", "--group=root", "--pid-file"])
+            .args(["--port=0", "--no-resolv", "--no-hosts", "--bind-interfaces"])
+            .arg(format!("--interface={}", self.interface))
+            .args(["--dhcp-range=10.77.1.0,10.77.250.0,255.255.0.0,2m", "--dhcp-authoritative"])
+            // Leases are in memory only: nothing to clean up. The default of 1,000 leases is less than a flood can take.
+            .args(["--leasefile-ro", "--dhcp-lease-max=100000"])
+            // It would wait three seconds for an echo before every offer.
+            .arg("--no-ping")
+            .args(&self.options);
+        command
     }
 
     /// Frames that arrived at the server's interface, counted by the kernel.
@@ -96,12 +128,13 @@ impl Server {
     /// The last lines of the server's log.
     #[must_use]
     pub fn last_lines(&self) -> String {
-        self.process.last_lines()
+        self.process.as_ref().map_or_else(String::new, Process::last_lines)
     }
 
     /// Fails if the server has ended.
     pub fn check_running(&mut self) -> Result<()> {
-        self.process.check_running().context("the DHCP server")
+        let process = self.process.as_mut().context("the DHCP server was killed")?;
+        process.check_running().context("the DHCP server")
     }
 }
 
@@ -113,19 +146,4 @@ impl Log {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-/// In the foreground, DHCP only, no files at all.
-fn command(netns: &Netns, interface: &str) -> std::process::Command {
-    let mut command = netns.command(DNSMASQ);
-    command
-        .args(["--no-daemon", "--conf-file=/dev/null", "--user=root", "--group=root", "--pid-file"])
-        .args(["--port=0", "--no-resolv", "--no-hosts", "--bind-interfaces"])
-        .arg(format!("--interface={interface}"))
-        .args(["--dhcp-range=10.77.1.0,10.77.250.0,255.255.0.0,2m", "--dhcp-authoritative"])
-        // Leases are in memory only: nothing to clean up. The default of 1,000 leases is less than a flood can take.
-        .args(["--leasefile-ro", "--dhcp-lease-max=100000"])
-        // It would wait three seconds for an echo before every offer.
-        .arg("--no-ping");
-    command
 }

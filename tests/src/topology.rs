@@ -51,6 +51,8 @@ impl Layout {
 
 /// The guarded interface that machines share.
 const UPLINK: &str = "uplink0";
+/// The host's interface towards the server: whoever guards it, too, sees replies.
+pub const TO_SERVER: &str = "to-server";
 
 /// A machine behind the guarded host.
 #[derive(Clone, Debug)]
@@ -94,6 +96,11 @@ const SERVER_ADDRESS: &str = "10.77.0.1/16";
 impl Lab {
     /// Builds the network and waits until it forwards and the server answers.
     pub fn new(layout: Layout, machines: usize) -> Result<Self> {
+        Self::with_server(layout, machines, &[])
+    }
+
+    /// The same with further options of the server.
+    pub fn with_server(layout: Layout, machines: usize, server_options: &[&str]) -> Result<Self> {
         let inside = Netns::new("machines")?;
         let host = Netns::new("host")?;
         let server = Netns::new("server")?;
@@ -103,7 +110,7 @@ impl Lab {
         let fabric = has_uplink.then(|| build_uplink(&inside, &host, shared)).transpose()?;
         build_ports(&inside, &host, shared..machines)?;
         link::wait_for_ports(&host, 1 + usize::from(has_uplink) + machines - shared)?;
-        let server = Server::start(server, "srv0")?;
+        let server = Server::start(server, "srv0", server_options)?;
         let machines = (0..machines).map(|index| machine(index < shared, &inside, index)).collect();
         Ok(Self { server, host, machines, fabric })
     }
@@ -157,13 +164,14 @@ fn connect_server(host: &Netns, server: &Netns) -> Result<()> {
     host.ip(&format!(
         "link add br0 {BRIDGE}\n\
          link set br0 up\n\
-         link add to-server type veth peer name srv0 address 02:77:00:00:00:01 netns {}\n\
-         link set to-server up\n",
+         link add {TO_SERVER} type veth peer name srv0 address 02:77:00:00:00:01 netns {}\n\
+         link set {TO_SERVER} up\n",
         server.path()
     ))?;
     server.ip(&format!("address add {SERVER_ADDRESS} dev srv0\nlink set srv0 up\n"))?;
     // After both ends are up, so that the port forwards at once.
-    host.ip("link set to-server master br0\n")
+    host.ip(&format!("link set {TO_SERVER} master br0\n"))?;
+    link::keep_vlan_tags(host, TO_SERVER)
 }
 
 /// Machines, fabric and one uplink; answers the fabric.

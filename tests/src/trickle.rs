@@ -22,6 +22,7 @@ use crate::{
     mac::Mac,
     packet_socket::PacketSocket,
     packets::{CHADDR_IN_MESSAGE, discover},
+    random::mix,
     topology::Injection,
 };
 
@@ -123,14 +124,6 @@ fn vary(bytes: &mut [u8], source: Source, number: u64) {
             bytes[CHADDR_IN_FRAME + 1..][..5].copy_from_slice(&random[..5]);
         }
     }
-}
-
-/// Numbers that look random, for consecutive ones: splitmix64, Steele, Lea and Flood 2014.
-fn mix(number: u64) -> u64 {
-    let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]
