@@ -13,7 +13,10 @@ use std::{
 
 use rustix::{
     io::retry_on_intr,
-    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid},
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
+        set_parent_process_death_signal, waitid,
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -86,6 +89,10 @@ impl Command {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
+        // Nor does it outlive an agent that is killed.
+        let die_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+        // SAFETY: between fork and exec it makes one system call, and touches no memory of the agent's.
+        unsafe { process.pre_exec(die_with_us) };
         process
     }
 }

@@ -176,13 +176,22 @@ impl Decider {
             tokio::select! {
                 Some(snapshot) = inputs.snapshots.recv() => self.take_snapshot(&snapshot),
                 Some(event) = inputs.events.recv() => self.take_event(&event),
-                Some(asked) = inputs.requests.recv() => self.sanctioner.answer(asked),
-                Some(outcome) = inputs.orders.recv() => self.sanctioner.take_outcome(&outcome),
+                Some(asked) = inputs.requests.recv() => self.take_request(asked),
+                Some(outcome) = inputs.orders.recv() => {
+                    self.sanctioner.take_outcome(&outcome);
+                    self.pictures.send_replace(self.sanctioner.refreshed());
+                }
                 Some(outcome) = inputs.actuators.recv() => self.sanctioner.take_actuator_outcome(&outcome),
                 _ = stopped.changed() => return,
                 else => return,
             }
         }
+    }
+
+    fn take_request(&mut self, asked: Asked) {
+        let pictures = &self.pictures;
+        // The picture first: whoever has the answer may query at once.
+        self.sanctioner.answer(asked, |picture| _ = pictures.send_replace(picture));
     }
 
     /// Says once that an interface has gone.

@@ -34,6 +34,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
+    /// They were read. Until then nobody can tell who is protected.
+    pub known: bool,
     /// Of all interfaces of this network namespace.
     pub own_macs: HashSet<Mac>,
     /// Of the next hops of default routes, as far as the host has met them.
@@ -145,7 +147,7 @@ fn facts(answers: &Answers) -> HostFacts {
     let name =
         |(index, vlans): (u32, Vec<u16>)| Some(PortName { interface: answers.links.get(&index)?.name.clone(), vlans });
     let own_macs = answers.links.values().filter_map(|link| link.mac).collect();
-    HostFacts { own_macs, gateways, default_route: ways.into_iter().filter_map(name).collect() }
+    HostFacts { known: true, own_macs, gateways, default_route: ways.into_iter().filter_map(name).collect() }
 }
 
 impl Answers {

@@ -15,7 +15,7 @@ use crate::{
     audit::{self, Report, Settings, Writer},
     config::Config,
     dataplane::{self, DataPlane},
-    governor::{Governor, Order},
+    governor::{Author, Governor, Hold, Order},
     human::counted,
     model::EventKind,
     state_file::StateFile,
@@ -42,7 +42,9 @@ pub fn load(config: &Config, clock: &Clock) -> Kept {
         Ok(file) => file,
         Err(error) => {
             let error = format!("{:#}", anyhow::Error::new(error));
-            let warning = format!("{error}: quarantines, hold and allowlist will not survive a restart");
+            let warning = format!(
+                "{error}: quarantines, hold and allowlist will not survive a restart, and there is no audit log"
+            );
             return Kept { governor: Governor::new(rules), orders: Vec::new(), file: None, warnings: vec![warning] };
         }
     };
@@ -51,6 +53,10 @@ pub fn load(config: &Config, clock: &Clock) -> Kept {
     if loaded.problem.is_some() {
         // Numbers of quarantines are never used again, and what the last one was is not known any more.
         saved.next_id = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
+        // Nor is who was allowed, or whether somebody had stopped all automation: that waits for a person.
+        let reason =
+            "the state file could not be used: check `dhcp-guard allow list`, then `dhcp-guard hold off`".to_owned();
+        saved.hold = Some(Hold { author: Author::Engine, reason, since: clock.now() });
     }
     let (governor, orders) = Governor::restore(rules, saved, clock.now());
     let restored = governor.state().quarantines.len();
@@ -88,7 +94,9 @@ impl Kept {
     pub fn keep(self, config: &Config, journal: &Arc<Journal>) -> std::io::Result<(Governor, audit::Handle)> {
         let settings = Settings::new(&config.state_dir, &config.audit);
         let journal = Arc::clone(journal);
-        let handle = Writer::start(settings, self.file, move |report| match report {
+        // Whoever has the folder has the audit log in it.
+        let Some(file) = self.file else { return Ok((self.governor, audit::Handle::nowhere())) };
+        let handle = Writer::start(settings, Some(file), move |report| match report {
             Report::Failed(sentence) => {
                 journal.add(Draft::of_nobody(EventKind::CannotSave, Timestamp::now(), sentence));
             }

@@ -1,7 +1,9 @@
 //! What people ask of the decision loop: changes, which only it can make, and explanations, for which only it has the
 //! numbers. Bounded, and the loop waits for nobody: whoever asks waits for the answer, or is told at once that too many do.
 
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     governor::Author,
@@ -9,8 +11,10 @@ use crate::{
     model::{AllowRequest, Changed, Explained, HoldRequest, QuarantineRequest, ReleaseRequest, UndoRequest},
 };
 
-/// Requests that may wait for the decision loop. It answers in microseconds.
+/// Requests that may wait for the decision loop.
 const QUEUE: usize = 16;
+/// Of these, explanations.
+const EXPLANATIONS: usize = 4;
 
 /// A change, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,13 +79,17 @@ pub enum Asked {
 
 /// The way to the decision loop.
 #[derive(Clone, Debug)]
-pub struct Requests(mpsc::Sender<Asked>);
+pub struct Requests {
+    queue: mpsc::Sender<Asked>,
+    /// Explanations that may be under way: whoever only asks must not keep others from the brake.
+    explanations: Arc<Semaphore>,
+}
 
 /// Both ends.
 #[must_use]
 pub fn channel() -> (Requests, mpsc::Receiver<Asked>) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    (Requests(sender), receiver)
+    (Requests { queue: sender, explanations: Arc::new(Semaphore::new(EXPLANATIONS)) }, receiver)
 }
 
 impl Requests {
@@ -91,7 +99,7 @@ impl Requests {
     /// [`Denied`]: nothing was changed.
     pub async fn change(&self, change: Change, author: Author) -> Result<Changed, Denied> {
         let (answer, answered) = oneshot::channel();
-        self.0.try_send(Asked::Change { change, author, answer }).map_err(|_| Denied::Busy)?;
+        self.queue.try_send(Asked::Change { change, author, answer }).map_err(|_| Denied::Busy)?;
         answered.await.unwrap_or(Err(Denied::Busy))
     }
 
@@ -100,8 +108,9 @@ impl Requests {
     /// # Errors
     /// [`Denied::Busy`].
     pub async fn explain(&self, about: About) -> Result<Explained, Denied> {
+        let _permit = self.explanations.try_acquire().map_err(|_| Denied::Busy)?;
         let (answer, answered) = oneshot::channel();
-        self.0.try_send(Asked::Explain { about, answer }).map_err(|_| Denied::Busy)?;
+        self.queue.try_send(Asked::Explain { about, answer }).map_err(|_| Denied::Busy)?;
         answered.await.map_err(|_| Denied::Busy)
     }
 }
@@ -123,7 +132,7 @@ mod tests {
                 tokio::spawn(async move { requests.change(hold(), Author::Engine).await })
             })
             .collect();
-        while requests.0.capacity() > 0 {
+        while requests.queue.capacity() > 0 {
             tokio::task::yield_now().await;
         }
         assert_eq!(requests.change(hold(), Author::Engine).await, Err(Denied::Busy));

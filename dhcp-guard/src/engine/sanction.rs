@@ -15,7 +15,7 @@ use dhcp_guard_common::layout::ClientKey;
 use super::{Subject, Window};
 
 /// Windows that the evidence has.
-pub const RECENT: usize = 30;
+pub const RECENT: usize = 16;
 
 /// When a quarantine is deserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub struct Sample {
     pub limit_pps: u64,
     /// A port: strangers that sent something; none: more than can be told. A client: `Some(0)`.
     pub distinct: Option<u64>,
-    /// A client that others should not have to suffer for, and that would suffer if its port were blamed.
-    pub bystander: bool,
+    /// A port: it is one machine's alone, so that whoever is behind it is that machine.
+    pub own: bool,
 }
 
 /// Why a quarantine is deserved.
@@ -115,8 +115,6 @@ const KEEP: Duration = Duration::from_secs(RECENT as u64);
 pub struct Sanctions {
     rules: Rules,
     records: HashMap<Subject, Record>,
-    /// Bystanders by port, in the latest window.
-    bystanders: HashMap<u32, usize>,
 }
 
 /// What a step came to.
@@ -132,7 +130,7 @@ impl Sanctions {
     /// With these rules, and no history.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, ..Self::default() }
+        Self { rules, records: HashMap::new() }
     }
 
     /// The rules.
@@ -161,11 +159,7 @@ impl Sanctions {
         watched: &HashSet<Subject>,
     ) -> Deserved {
         let mut deserved = Deserved::default();
-        self.bystanders.clear();
         for (subject, sample) in samples {
-            if sample.bystander {
-                *self.bystanders.entry(slot(subject)).or_default() += 1;
-            }
             let record = match self.records.entry(subject) {
                 Entry::Occupied(record) => record.into_mut(),
                 Entry::Vacant(place) if sample.is_loud(&self.rules) || watched.contains(&subject) => {
@@ -199,19 +193,17 @@ impl Sanctions {
         ports.into_iter().flat_map(|port| self.blame(port, clients.remove(&port).unwrap_or_default())).collect()
     }
 
-    /// Who on a port has deserved it: the clients, if they are most of the excess, and others on the port would suffer for
-    /// them; else the port. However many they are: the governor lets few of them through.
+    /// Who on a port has deserved it: the clients that make most of the excess, because nobody knows who else lives on the
+    /// port: machines that renew twice a day are not seen for hours. The port, if it is one machine's alone, or if the
+    /// excess is nobody's in particular. However many clients they are: the governor lets few of them through.
     fn blame(&self, slot: u32, mut hot: Vec<(ClientKey, &Record)>) -> Vec<Proposal> {
         hot.sort_by_key(|(key, _)| *key);
-        let port = self.records.get(&Subject::Port(slot)).and_then(|record| record.cause(&self.rules));
-        if hot.is_empty() && port.is_none() {
-            return Vec::new();
-        }
-        let bystanders = self.bystanders.get(&slot).copied().unwrap_or(0);
-        let has_bystanders = bystanders > hot.iter().filter(|(_, record)| record.latest.bystander).count();
+        let record = self.records.get(&Subject::Port(slot));
+        let port = record.and_then(|record| record.cause(&self.rules));
+        let own = record.is_some_and(|record| record.latest.own);
         // Behind a relay, a client is whatever a message says it is.
         let nameable = hot.iter().all(|(key, _)| !key.is_relayed());
-        if !hot.is_empty() && nameable && has_bystanders && self.is_most_of_the_excess(slot, &hot) {
+        if !own && !hot.is_empty() && nameable && self.is_most_of_the_excess(slot, &hot) {
             let proposal = |(key, record): &(ClientKey, &Record)| {
                 Some(Proposal { subject: Subject::Client(*key), cause: record.cause(&self.rules)? })
             };
@@ -330,13 +322,13 @@ mod tests {
         Window { packets, excess, own_excess: excess, length: Duration::from_secs(1) }
     }
 
-    fn client(packets: u64, known: bool) -> Sample {
+    fn client(packets: u64) -> Sample {
         let window = window(packets, packets.saturating_sub(2));
-        Sample { window, limit_pps: 2, distinct: Some(0), bystander: known }
+        Sample { window, limit_pps: 2, distinct: Some(0), own: false }
     }
 
     fn port(packets: u64, distinct: Option<u64>) -> Sample {
-        Sample { window: window(packets, packets.saturating_sub(50)), limit_pps: 50, distinct, bystander: false }
+        Sample { window: window(packets, packets.saturating_sub(50)), limit_pps: 50, distinct, own: false }
     }
 
     fn step(sanctions: &mut Sanctions, second: u64, samples: &[(Subject, Sample)]) -> Deserved {
@@ -361,50 +353,49 @@ mod tests {
     }
 
     #[test]
-    fn a_flooder_among_known_clients_is_blamed_itself_after_ten_seconds() {
-        let (first, latest) =
-            run(12, &[(FLOODER, client(4000, false)), (KNOWN, client(1, true)), (PORT, port(4001, Some(2)))]);
+    fn a_flooder_is_blamed_itself_after_ten_seconds() {
+        let (first, latest) = run(12, &[(FLOODER, client(4000)), (KNOWN, client(1)), (PORT, port(4001, Some(2)))]);
         assert_eq!((first, subjects(&latest)), (Some(10), vec![FLOODER]));
         assert_eq!(latest.proposals[0].cause, Cause::Rate { pps: 4000, limit_pps: 2 });
     }
 
     #[test]
-    fn where_nobody_else_is_known_the_port_is_blamed() {
-        let (_, latest) = run(10, &[(FLOODER, client(4000, false)), (PORT, port(4000, Some(1)))]);
+    fn a_port_that_is_one_machine_s_alone_is_blamed_as_a_whole() {
+        let own = (PORT, Sample { own: true, ..port(4001, Some(2)) });
+        let (_, latest) = run(10, &[(FLOODER, client(4000)), (KNOWN, client(1)), own]);
         assert_eq!(subjects(&latest), [PORT]);
     }
 
     #[test]
     fn random_macs_are_the_port_s() {
-        let (first, latest) = run(10, &[(KNOWN, client(1, true)), (PORT, port(200, None))]);
+        let (first, latest) = run(10, &[(KNOWN, client(1)), (PORT, port(200, None))]);
         assert_eq!((first, subjects(&latest)), (Some(10), vec![PORT]));
         assert_eq!(latest.proposals[0].cause, Cause::NewMacs { macs: None });
         assert_eq!(run(30, &[(PORT, port(100, Some(128)))]).0, None, "128 are not more than 128");
     }
 
     #[test]
-    fn many_loud_clients_are_blamed_for_themselves_unless_nobody_else_is_there() {
-        let loud = |n: u8| (Subject::Client(ClientKey::from_mac(1, [2, 0, 0, 0, 1, n])), client(100, false));
+    fn many_loud_clients_are_each_blamed_if_the_excess_is_theirs() {
+        let loud = |n: u8| (Subject::Client(ClientKey::from_mac(1, [2, 0, 0, 0, 1, n])), client(100));
         let mut samples: Vec<_> = (0..4).map(loud).collect();
         samples.push((PORT, port(400, Some(4))));
-        assert_eq!(subjects(&run(10, &samples).1), [PORT]);
-        samples.push((KNOWN, client(1, true)));
         assert_eq!(subjects(&run(10, &samples).1), samples[..4].iter().map(|(one, _)| *one).collect::<Vec<_>>());
+        samples[4] = (PORT, port(4000, Some(4)));
+        assert_eq!(subjects(&run(10, &samples).1), [PORT], "most of it is somebody else's");
     }
 
     #[test]
     fn whoever_is_behind_a_relay_is_not_blamed_by_name() {
         let relayed = Subject::Client(ClientKey((1 << 63) | 5).on(1));
-        let (_, latest) =
-            run(10, &[(relayed, client(4000, false)), (KNOWN, client(1, true)), (PORT, port(4001, Some(2)))]);
+        let (_, latest) = run(10, &[(relayed, client(4000)), (KNOWN, client(1)), (PORT, port(4001, Some(2)))]);
         assert_eq!(subjects(&latest), [PORT]);
     }
 
     #[test]
     fn less_than_five_times_the_limit_is_a_candidate_after_five_minutes_and_told_once() {
         let mut sanctions = Sanctions::new(Rules::default());
-        let slow = [(FLOODER, client(9, false)), (KNOWN, client(1, true))];
-        let none = [(FLOODER, client(0, false)), (KNOWN, client(1, true))];
+        let slow = [(FLOODER, client(9)), (KNOWN, client(1))];
+        let none = [(FLOODER, client(0)), (KNOWN, client(1))];
         let is_candidate = |sanctions: &Sanctions| sanctions.record(FLOODER).is_some_and(Record::is_candidate);
         let mut told = Vec::new();
         for second in 1..=700 {
@@ -424,8 +415,8 @@ mod tests {
     #[test]
     fn a_second_of_rest_starts_the_count_again() {
         let mut sanctions = Sanctions::new(Rules::default());
-        let hot = [(FLOODER, client(4000, false)), (PORT, port(4000, Some(1)))];
-        let rest = [(FLOODER, client(1, false)), (PORT, port(1, Some(1)))];
+        let hot = [(FLOODER, client(4000)), (PORT, port(4000, Some(1)))];
+        let rest = [(FLOODER, client(1)), (PORT, port(1, Some(1)))];
         for second in 1..40 {
             let deserved = step(&mut sanctions, second, if second % 10 == 0 { &rest } else { &hot });
             assert_eq!(deserved.proposals, [], "in second {second}");
@@ -437,15 +428,15 @@ mod tests {
         let mut sanctions = Sanctions::new(Rules::default());
         for second in 1..=100 {
             let packets = if second < 40 { 4000 } else { 2 };
-            step(&mut sanctions, second, &[(WATCHED, client(packets, false))]);
+            step(&mut sanctions, second, &[(WATCHED, client(packets))]);
         }
         assert_eq!(sanctions.record(WATCHED).unwrap().quiet_for(Duration::from_secs(100)), Duration::from_secs(60));
     }
     #[test]
     fn only_the_loud_and_the_watched_have_a_history() {
         let mut sanctions = Sanctions::new(Rules::default());
-        let calm = [(FLOODER, client(2, false)), (KNOWN, client(1, true)), (WATCHED, client(0, false))];
-        let loud = [(FLOODER, client(3, false)), (KNOWN, client(1, true)), (WATCHED, client(0, false))];
+        let calm = [(FLOODER, client(2)), (KNOWN, client(1)), (WATCHED, client(0))];
+        let loud = [(FLOODER, client(3)), (KNOWN, client(1)), (WATCHED, client(0))];
         step(&mut sanctions, 1, &calm);
         assert_eq!(sanctions.records().map(|(subject, _)| *subject).collect::<Vec<_>>(), [WATCHED]);
         step(&mut sanctions, 2, &loud);

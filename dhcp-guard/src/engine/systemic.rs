@@ -199,7 +199,9 @@ impl Systemic {
         // Strangers do not count here either.
         let asking: u64 = silent.iter().map(|port| port.known_asking).sum();
         let enough = silent.len() >= self.rules.ports || asking >= self.rules.clients as u64;
-        enough.then_some(Sign::NoReplies { ports: silent.len(), requests, replies })
+        // And most of those who ask: three machines that ask for what nobody has are no outage.
+        let of = self.ports.values().filter(|port| port.expects(now)).count();
+        (enough && silent.len() * 2 > of).then_some(Sign::NoReplies { ports: silent.len(), requests, replies })
     }
 }
 
@@ -232,8 +234,13 @@ impl Port {
     /// It had replies, and has requests, but hardly any replies.
     fn is_silent(&self, now: Duration, percent: u64) -> bool {
         let (requests, replies) = self.sums();
+        self.expects(now) && replies * 100 < requests * percent
+    }
+
+    /// It had replies, and has requests.
+    fn expects(&self, now: Duration) -> bool {
         let had = self.last_reply.is_some_and(|last| now.saturating_sub(last) < HAD_REPLIES);
-        self.sees && had && requests >= ENOUGH_REQUESTS && replies * 100 < requests * percent
+        self.sees && had && self.sums().0 >= ENOUGH_REQUESTS
     }
 
     fn sums(&self) -> (u64, u64) {
@@ -347,5 +354,21 @@ mod tests {
         assert!(first_sign(Some(0)).is_some_and(|second| (61..100).contains(&second)));
         assert_eq!(first_sign(Some(4)), None);
         assert_eq!(first_sign(None), None, "nobody can tell any more");
+    }
+
+    #[test]
+    fn three_that_nobody_answers_among_many_who_are_answered_are_no_outage() {
+        let run = |silent: u32| {
+            let mut systemic = Systemic::new(Rules::default());
+            let sample = |slot: u32, second: u64| PortSample {
+                requests: 1,
+                replies: Some(u64::from(slot > silent || second < 60)),
+                ..CALM
+            };
+            let mut steps = (0..200u64)
+                .map(|second| systemic.step(Duration::from_secs(second), &ports(8, |slot| sample(slot, second)), None));
+            steps.any(|change| change.is_some())
+        };
+        assert_eq!([3, 4, 5].map(run), [false, false, true]);
     }
 }

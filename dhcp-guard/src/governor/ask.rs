@@ -115,12 +115,7 @@ impl Governor {
             }
             Request::Undo(since) => {
                 wanted.places = self.before(now, world, *since)?;
-                // What should not have been does not count for the next one.
-                for (key, before) in &wanted.places {
-                    if let (Key::Quarantine(target), None) = (key, before) {
-                        self.memory.take_back(target);
-                    }
-                }
+                self.take_back(*since);
             }
         }
         Ok(self.apply(wanted))
@@ -134,6 +129,7 @@ impl Governor {
         let keys: Vec<Key> = quarantines.chain(allowed.map(|(subject, _)| Key::Allowed(subject.clone()))).collect();
         self.memory.forget(&self.rules, now);
         self.began.retain(|began| time::between(*began, now) < self.rules.window);
+        self.pardoned.retain(|_, end| *end > now);
         let mut granted = Granted::default();
         for key in keys {
             self.change(now, None, "its time is over", (key, None), &mut granted);
@@ -199,6 +195,12 @@ impl Governor {
         }
         if targets.len() > 1 {
             return Err(Refusal::Several { named: targets.len() });
+        }
+        for target in targets {
+            let left = self.pardoned.get(target).map_or(Duration::ZERO, |end| time::between(now, *end));
+            if !left.is_zero() {
+                return Err(Refusal::Pardoned { target: target.clone(), left });
+            }
         }
         let new = targets.iter().filter(|target| !self.state.quarantines.contains_key(target));
         new.into_iter().try_for_each(|target| self.within_caps(now, world, target))
@@ -309,13 +311,40 @@ impl Governor {
             return;
         }
         self.remember(now, &key, before.as_ref(), after.as_ref());
+        self.pardon(now, author, &key, after.as_ref());
         self.state.set(&key, after.clone());
         granted.orders.extend(order(&key, before.as_ref(), after.as_ref()));
         let change = Change { at: now, author: author.cloned(), reason: reason.to_owned(), key, before, after };
         self.changes.push(change.clone());
         let surplus = self.changes.len().saturating_sub(self.rules.undo_depth);
-        self.changes.drain(..surplus);
+        if let Some(forgotten) = self.changes.drain(..surplus).next_back() {
+            self.known_since = Some(forgotten.at);
+        }
         granted.changes.push(change);
+    }
+
+    /// Whom a person lets out, the engine leaves alone for a while.
+    fn pardon(&mut self, now: Timestamp, author: Option<&Author>, key: &Key, after: Option<&Entry>) {
+        let Key::Quarantine(target) = key else { return };
+        match after {
+            None if author.is_some_and(|author| !author.is_engine()) => {
+                self.pardoned.insert(target.clone(), time::after(now, self.rules.first));
+            }
+            Some(_) => _ = self.pardoned.remove(target),
+            None => {}
+        }
+    }
+
+    /// What should not have been does not count for the next one.
+    fn take_back(&mut self, since: Timestamp) {
+        let began = self.changes.iter().filter(|change| change.at >= since && change.before.is_none());
+        for change in began {
+            if let (Key::Quarantine(target), Some(Entry::Quarantine(new))) = (&change.key, &change.after)
+                && new.author.is_engine()
+            {
+                self.memory.take_back(target);
+            }
+        }
     }
 
     /// What a change of a quarantine means for the next ones.

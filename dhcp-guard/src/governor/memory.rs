@@ -32,6 +32,12 @@ impl Memory {
         self.0.get(target).filter(counts).map_or(0, |past| past.times)
     }
 
+    /// When the target's latest automatic quarantine ended, or is to end.
+    #[must_use]
+    pub fn latest_end(&self, target: &Target) -> Option<Timestamp> {
+        self.0.get(target).map(|past| past.latest_end)
+    }
+
     /// Everyone, in no order.
     pub fn all(&self) -> impl Iterator<Item = (&Target, &Past)> {
         self.0.iter()
@@ -79,5 +85,9 @@ pub fn length(rules: &Rules, target: &Target, times: u32) -> Duration {
     (target, times).hash(&mut hasher);
     let tenth = nominal / 10;
     let jitter = tenth.mul_f64((hasher.finish() >> 11) as f64 / (1u64 << 53) as f64 * 2.0);
-    (nominal - tenth + jitter).clamp(rules.first.min(rules.longest), rules.longest)
+    let (shortest, length) = (rules.first.min(rules.longest), nominal - tenth + jitter);
+    // What would be too short or too long is mirrored at the bound, or half of the first ones would end together.
+    let within = if length < shortest { shortest + (shortest - length) } else { length };
+    let within = if within > rules.longest { rules.longest.saturating_sub(within - rules.longest) } else { within };
+    within.clamp(shortest, rules.longest)
 }

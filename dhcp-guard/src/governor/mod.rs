@@ -12,6 +12,7 @@
 //! * automatic quarantine never takes a port from clients that keep to their limits;
 //! * every quarantine has an end, set when it begins;
 //! * a request that is empty, or names more than it says, changes nothing;
+//! * whom a person lets out is left alone for as long as a first quarantine lasts;
 //! * every change can be undone, exactly.
 //!
 //! * [`target`]: who can be sanctioned. [`rules`]: the caps. [`state`]: what there is, and what is saved of it.
@@ -34,6 +35,8 @@ mod undo;
 mod invariants;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -58,6 +61,10 @@ pub struct Governor {
     began: Vec<Timestamp>,
     /// What was changed, the latest last, for undoing.
     changes: Vec<Change>,
+    /// From then on all changes are known; none: from the beginning.
+    known_since: Option<Timestamp>,
+    /// Whom a person has let out: until then the engine leaves them alone, or it would put them back at once.
+    pardoned: BTreeMap<Target, Timestamp>,
 }
 
 /// What a request came to: what is to be done, and what was changed by it.
@@ -75,7 +82,15 @@ impl Governor {
     pub fn new(rules: Rules) -> Self {
         // From 1, because people count so.
         let state = State { next_id: 1, ..State::default() };
-        Self { rules, state, memory: Memory::default(), began: Vec::new(), changes: Vec::new() }
+        Self {
+            rules,
+            state,
+            memory: Memory::default(),
+            began: Vec::new(),
+            changes: Vec::new(),
+            known_since: None,
+            pardoned: BTreeMap::new(),
+        }
     }
 
     /// The present state.

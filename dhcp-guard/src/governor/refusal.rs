@@ -49,6 +49,14 @@ pub enum Refusal {
     /// Too much is in trouble for anybody to be to blame.
     #[error("the trouble is systemic: nobody in particular is to blame")]
     Systemic,
+    /// A person has just let it out.
+    #[error("{} was let out by a person, and is left alone for {} s more", target, left.as_secs())]
+    Pardoned {
+        /// Who.
+        target: Target,
+        /// For so long.
+        left: Duration,
+    },
     /// Too many at once.
     #[error("cap: {active} of at most {most} {what} in automatic quarantine at once")]
     AtOnce {

@@ -15,11 +15,10 @@ impl Governor {
         world: &World<'_>,
         since: Timestamp,
     ) -> Result<Vec<(Key, Option<Entry>)>, Refusal> {
-        if self.changes.len() >= self.rules.undo_depth
-            && let Some(first) = self.changes.first()
-            && first.at >= since
+        if let Some(known) = self.known_since
+            && known >= since
         {
-            return Err(Refusal::TooLongAgo { known: time::between(first.at, now) });
+            return Err(Refusal::TooLongAgo { known: time::between(known, now) });
         }
         let mut places = BTreeMap::new();
         for change in self.changes.iter().filter(|change| change.at >= since) {
@@ -28,7 +27,6 @@ impl Governor {
         if places.is_empty() {
             return Err(Refusal::NothingToUndo);
         }
-        // Allowances that go come first, or what they protected could not be put back.
         let still = |entry: Entry| match &entry {
             Entry::Quarantine(quarantine) => {
                 let protected = quarantine.target.subjects.iter().any(|one| (world.protection)(one).is_some());

@@ -83,8 +83,8 @@ impl Inventory {
 
     /// Whether a machine has this port for itself.
     #[must_use]
-    pub fn owns(&self, port: &PortName) -> bool {
-        self.owner(port).is_some()
+    pub fn owns(&self, interface: &str, vlans: &[u16]) -> bool {
+        self.here(interface, vlans).is_some_and(|here| !here.owners.is_empty())
     }
 
     /// The machine that has a port for itself.

@@ -197,7 +197,7 @@ pub struct Times {
     pub detected: Option<Timestamp>,
     /// When the data plane had the quarantine.
     pub quarantined: Option<Timestamp>,
-    /// When the last actuator that notifies was done.
+    /// When the first actuator that tells somebody (`command`, `webhook`) was done.
     pub notified: Option<Timestamp>,
 }
 
@@ -279,7 +279,7 @@ pub struct Explanation {
 /// The numbers that a decision was made from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Packets a second it may send; a client: of DHCPv4.
+    /// Packets a second it may send; a client: the larger of its limits for DHCPv4 and DHCPv6.
     pub limit_pps: u64,
     /// Packets in each of the last windows of a second, the latest last.
     pub packets: Vec<u64>,
@@ -302,7 +302,7 @@ pub struct AuditRecord {
     pub at: Timestamp,
     /// Who; none: its time had come.
     pub author: Option<Author>,
-    /// `quarantine_add`, `quarantine_extend`, `quarantine_end`, `hold_on`, `hold_off`, `allow_add`, `allow_end`, `undo`, …
+    /// `quarantine_add`, `quarantine_change`, `quarantine_end`, `hold_on`, `hold_off`, `allow_add`, `allow_end`, `undo`, …
     pub action: String,
     /// About whom.
     pub subjects: Vec<Subject>,

@@ -40,7 +40,8 @@ fn saved(more: u16) -> Saved {
         }],
         hold: Some(Hold { author: author.clone(), reason: reason.clone(), since: time(5) }),
         allowed: (0..=more).map(|vlan| (subject(vlan, None), allowance((vlan == 0).then(|| time(9))))).collect(),
-        past: vec![(target, Past { times: 3, latest_end: time(300) })],
+        past: vec![(target.clone(), Past { times: 3, latest_end: time(300) })],
+        pardoned: vec![(target, time(400))],
         began: vec![time(0), Timestamp::from_microsecond(1_700_000_000_123_456).unwrap()],
     }
 }

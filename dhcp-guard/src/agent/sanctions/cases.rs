@@ -37,6 +37,14 @@ impl Cases {
         self.0.insert(id, case);
     }
 
+    /// What has failed of the quarantines in force: number and outcome, the earliest quarantine first.
+    pub(super) fn failures(&self) -> Vec<(u64, &OutcomeReport)> {
+        let outcomes = self.0.iter().flat_map(|(id, case)| case.outcomes.iter().map(|one| (*id, one)));
+        let mut failures: Vec<_> = outcomes.filter(|(_, outcome)| outcome.error.is_some()).collect();
+        failures.sort_by_key(|(id, _)| *id);
+        failures
+    }
+
     /// Lets go of all that are not in force any more.
     pub(super) fn keep(&mut self, in_force: impl Fn(u64) -> bool) {
         self.0.retain(|id, _| in_force(*id));

@@ -6,14 +6,25 @@ use super::{
     Sanctioner,
     cases::{self, Case},
     sentences,
-    world::is_tap,
 };
 use crate::{
     actuators::{self, Concerned, Job, What},
     agent::{journal::Draft, orders},
     governor::{Action, Author, Change, Entry, Granted, Key, Order, Quarantine, Subject},
-    model::{AuditRecord, EventKind, OutcomeReport},
+    model::{AuditRecord, EventKind, Evidence, OutcomeReport},
 };
+
+/// What was refused.
+pub(super) struct Refused<'a> {
+    /// As the audit log calls it.
+    pub(super) action: &'a str,
+    /// About whom.
+    pub(super) subjects: Vec<Subject>,
+    /// Why it was asked for.
+    pub(super) reason: &'a str,
+    /// The numbers that it was asked for with.
+    pub(super) evidence: Option<Evidence>,
+}
 
 impl Sanctioner {
     /// Hands over what was granted. `case`: what is known about the quarantine that begins. `action`: what the audit log
@@ -44,7 +55,10 @@ impl Sanctioner {
         let restored: Vec<Quarantine> = self.governor.state().quarantines.values().cloned().collect();
         for quarantine in restored {
             self.cases.open(quarantine.id, Case::default());
-            self.send_job(What::Impose, &quarantine);
+            // What has ended meanwhile is ended in the first window.
+            if quarantine.until > self.now() {
+                self.send_job(What::Impose, &quarantine);
+            }
         }
     }
 
@@ -79,7 +93,7 @@ impl Sanctioner {
                 interface: interface.clone(),
                 ports: plan.ports.iter().filter(|port| port.interface == *interface).count(),
                 default_route: facts.default_route.iter().any(|way| way.interface == *interface),
-                one_machine: is_its_own || is_tap(interface),
+                one_machine: is_its_own || self.taps.contains(interface),
                 actuators,
             });
         }
@@ -99,7 +113,25 @@ impl Sanctioner {
 
     /// An actuator has done it, or has not.
     pub fn take_actuator_outcome(&mut self, outcome: &actuators::Outcome) {
-        self.note_outcome(outcome.quarantine, outcome.report());
+        let report = outcome.report();
+        self.audit_outcome(outcome, report.error.clone());
+        self.note_outcome(outcome.quarantine, report);
+    }
+
+    /// What was done outside is on record, as far as those who did it say.
+    fn audit_outcome(&self, outcome: &actuators::Outcome, error: Option<String>) {
+        let quarantine = self.governor.state().by_id(outcome.quarantine);
+        self.hands.audit.record(AuditRecord {
+            at: outcome.at,
+            author: Some(Author::Engine),
+            action: format!("{}_{}", outcome.actuator, outcome.what),
+            subjects: quarantine.map_or_else(Vec::new, |quarantine| quarantine.target.subjects.clone()),
+            reason: format!("quarantine {}", outcome.quarantine),
+            refused: error,
+            evidence: None,
+            before: None,
+            after: None,
+        });
     }
 
     fn note_outcome(&mut self, id: u64, report: OutcomeReport) {
@@ -130,22 +162,15 @@ impl Sanctioner {
         self.hands.journal.add_with(draft, &self.context.inventory());
     }
 
-    pub(super) fn audit_refusal(
-        &self,
-        author: &Author,
-        action: &str,
-        subjects: Vec<Subject>,
-        reason: &str,
-        refused: &str,
-    ) {
+    pub(super) fn audit_refusal(&self, author: &Author, of: Refused<'_>, why: &str) {
         self.hands.audit.record(AuditRecord {
             at: self.now(),
             author: Some(author.clone()),
-            action: action.to_owned(),
-            subjects,
-            reason: reason.to_owned(),
-            refused: Some(refused.to_owned()),
-            evidence: None,
+            action: of.action.to_owned(),
+            subjects: of.subjects,
+            reason: of.reason.to_owned(),
+            refused: Some(why.to_owned()),
+            evidence: of.evidence,
             before: None,
             after: None,
         });

@@ -1,5 +1,7 @@
 //! Why somebody stands where they stand: the numbers, what they mean, and what would change it.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 
 use super::{
@@ -16,6 +18,9 @@ use crate::{
     model::{Covered, Evidence, Explained, Explanation, Kind, State},
 };
 
+/// Most that are explained at once: a MAC that is on more ports than that is no machine.
+const MOST: usize = 16;
+
 /// What is said about a state.
 struct Said {
     because: String,
@@ -29,7 +34,9 @@ impl Sanctioner {
     pub(super) fn explain(&self, about: &About) -> Explained {
         let picture = &self.picture;
         let subjects = self.meant(picture, about);
-        let subjects = subjects.into_iter().filter_map(|subject| self.explanation(picture, subject)).collect();
+        let states = self.states(picture);
+        let subjects = subjects.into_iter().take(MOST);
+        let subjects = subjects.filter_map(|subject| self.explanation(picture, &states, subject)).collect();
         Explained { as_of: picture.moment.wall, subjects }
     }
 
@@ -56,7 +63,12 @@ impl Sanctioner {
         meant
     }
 
-    fn explanation(&self, picture: &Picture, subject: Subject) -> Option<Explanation> {
+    fn explanation(
+        &self,
+        picture: &Picture,
+        states: &HashMap<Subject, State>,
+        subject: Subject,
+    ) -> Option<Explanation> {
         let plan = &self.context.plan;
         let port = plan.port(slot(subject))?;
         let client = picture.clients.iter().find(|client| Subject::Client(client.key) == subject);
@@ -73,7 +85,7 @@ impl Sanctioner {
             },
         };
         let quarantine = name.as_ref().and_then(|name| self.governor.state().covering(name));
-        let state = self.state_of(picture, subject);
+        let state = states.get(&subject).copied().unwrap_or_else(|| state_of(picture, subject));
         let said = self.say(picture, subject, name.as_ref(), state, quarantine);
         let inventory = self.context.inventory();
         let source = name.as_ref().and_then(governor::Subject::source);
@@ -90,16 +102,6 @@ impl Sanctioner {
             held_back: self.spared.get(&subject).map(|spared| spared.why.to_string()),
             evidence: self.evidence(picture, subject),
             quarantine: quarantine.map(|quarantine| self.cases.report(quarantine, &inventory, self.now())),
-        })
-    }
-
-    fn state_of(&self, picture: &Picture, subject: Subject) -> State {
-        let special = self.states(picture).get(&subject).copied();
-        special.unwrap_or_else(|| match standing(picture, subject) {
-            None | Some(Standing::Normal) => State::Normal,
-            Some(Standing::OverLimit { .. }) => State::OverLimit,
-            Some(Standing::Offender { .. }) => State::Offender,
-            Some(Standing::Recovered { .. }) => State::Recovered,
         })
     }
 
@@ -264,6 +266,16 @@ impl Sanctioner {
             windows_at_quarantine_rate: record.hot.max(record.many_macs),
             ..numbers
         }
+    }
+}
+
+/// What the limits alone say.
+fn state_of(picture: &Picture, subject: Subject) -> State {
+    match standing(picture, subject) {
+        None | Some(Standing::Normal) => State::Normal,
+        Some(Standing::OverLimit { .. }) => State::OverLimit,
+        Some(Standing::Offender { .. }) => State::Offender,
+        Some(Standing::Recovered { .. }) => State::Recovered,
     }
 }
 

@@ -78,6 +78,7 @@ pub struct Sanctioner {
     /// When the kernel dropped the first packet of somebody, lately.
     first_drops: HashMap<Subject, Timestamp>,
     servers: HashSet<ClientKey>,
+    taps: HashSet<String>,
     picture: Arc<Picture>,
     anchor: Anchor,
 }
@@ -95,7 +96,7 @@ impl Sanctioner {
     ) -> Self {
         let config = &context.config;
         let (engine, systemic) = (Sanctions::new(config.sanction_rules()), Systemic::new(config.systemic_rules()));
-        let anchor = anchor(&clock, first);
+        let (anchor, taps) = (anchor(&clock, first), world::taps(&context.plan));
         let mut sanctioner = Self {
             context,
             hands,
@@ -109,6 +110,7 @@ impl Sanctioner {
             spared: BTreeMap::new(),
             first_drops: HashMap::new(),
             servers: HashSet::new(),
+            taps,
             picture: Arc::new(first.clone()),
             anchor,
         };
@@ -125,6 +127,14 @@ impl Sanctioner {
         // What could not be sent before.
         self.hands.orders.send(Vec::new(), self.anchor);
         picture.sanctioned = Arc::new(self.sanctioned(now, &picture));
+        self.picture = Arc::new(picture);
+        Arc::clone(&self.picture)
+    }
+
+    /// The latest picture with what was decided since: whoever changes something sees it in the next query.
+    pub fn refreshed(&mut self) -> Arc<Picture> {
+        let mut picture = Picture::clone(&self.picture);
+        picture.sanctioned = Arc::new(self.sanctioned(self.now(), &picture));
         self.picture = Arc::new(picture);
         Arc::clone(&self.picture)
     }
@@ -150,6 +160,7 @@ impl Sanctioner {
             activity: &self.activity,
             picture,
             servers: &self.servers,
+            taps: &self.taps,
             systemic: self.systemic.since().is_some(),
         };
         (&mut self.governor, host)

@@ -1,12 +1,13 @@
 //! What people ask for. It passes the same governor as everything else; a dry run asks a copy of it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Sanctioner, cases::Case, sentences, world};
+use super::{Sanctioner, cases::Case, enact::Refused, sentences, world};
 use crate::{
     agent::{
+        decide::Picture,
         names,
         requests::{Asked, Change, Denied},
     },
@@ -25,11 +26,17 @@ struct Understood {
 }
 
 impl Sanctioner {
-    /// Answers somebody.
-    pub fn answer(&mut self, asked: Asked) {
+    /// Answers somebody. `publish` gets the picture as it is after a change, before the answer is sent.
+    pub fn answer(&mut self, asked: Asked, publish: impl FnOnce(Arc<Picture>)) {
         // Whoever asked may be gone by now: then nobody wants to know, and it is done all the same.
         match asked {
-            Asked::Change { change, author, answer } => drop(answer.send(self.change(&change, &author))),
+            Asked::Change { change, author, answer } => {
+                let changed = self.change(&change, &author);
+                if changed.as_ref().is_ok_and(|changed| !changed.dry_run) {
+                    publish(self.refreshed());
+                }
+                drop(answer.send(changed));
+            }
             Asked::Explain { about, answer } => drop(answer.send(self.explain(&about))),
         }
     }
@@ -43,7 +50,8 @@ impl Sanctioner {
         });
         result.map_err(|(subjects, denied)| {
             if !dry_run {
-                self.audit_refusal(author, action(change), subjects, reason, &denied.to_string());
+                let refused = Refused { action: action(change), subjects, reason, evidence: None };
+                self.audit_refusal(author, refused, &denied.to_string());
             }
             denied
         })
@@ -57,7 +65,7 @@ impl Sanctioner {
         Understood { request, subjects, action }: Understood,
     ) -> Result<Changed, Refusal> {
         let now = self.now();
-        let picture = std::sync::Arc::clone(&self.picture);
+        let picture = Arc::clone(&self.picture);
         let (governor, host) = self.governor_and_host(&picture);
         let mut copy = dry_run.then(|| governor.clone());
         let asked = copy.as_mut().unwrap_or(governor);

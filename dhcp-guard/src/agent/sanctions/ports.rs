@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use dhcp_guard_common::{layout::PortCounters, verdict::Reason};
+use dhcp_guard_common::{
+    layout::PortCounters,
+    verdict::{MessageType, Reason},
+};
 
 use crate::{
     agent::{
@@ -18,8 +21,8 @@ use crate::{
 
 /// How long somebody is active after the latest packet.
 pub(super) const ACTIVE: Duration = Duration::from_secs(600);
-/// How long a stranger must be there, without any excess, before its port is not blamed for somebody else: otherwise one
-/// made-up MAC beside the flood would do to turn the blame away from the port.
+/// How long after its first packet a stranger must come back, without any excess, before its port is not blamed for
+/// somebody else: made-up MACs hardly ever do.
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// Counts of one port that only grow, or what one window added to them.
@@ -30,7 +33,9 @@ struct Counts {
     /// Of these, over a limit of the port or of a client.
     over: u64,
     /// Messages to servers that passed.
-    requests: u64,
+    passed: u64,
+    /// DHCPv4 messages that a server answers, passed or not. Where nobody serves DHCPv6, its clients ask in vain for ever.
+    asked: u64,
     /// Messages from servers to the port; none: they cannot be seen.
     replies: Option<u64>,
 }
@@ -77,7 +82,7 @@ impl Activity {
             .collect();
         self.last_active.resize(counts.len(), None);
         for (slot, window) in self.window.iter().enumerate() {
-            if window.judged > 0 || window.requests > 0 {
+            if window.judged > 0 || window.passed > 0 {
                 self.last_active[slot] = Some(self.now);
             }
         }
@@ -127,6 +132,7 @@ impl Activity {
         plan: &'a Plan,
         picture: &'a Picture,
         is_allowed: &'a dyn Fn(&Port) -> bool,
+        is_own: &'a dyn Fn(&Port) -> bool,
     ) -> impl Iterator<Item = (Subject, Sample)> + 'a {
         let judged: HashMap<u32, &Port> = plan
             .ports
@@ -134,19 +140,19 @@ impl Activity {
             .filter(|port| !port.rules.trusted && !is_allowed(port))
             .map(|port| (port.slot, port))
             .collect();
-        let ports: Vec<_> = judged.values().filter_map(|port| self.port_sample(port, picture)).collect();
+        let ports: Vec<_> = judged.values().filter_map(|port| self.port_sample(port, picture, is_own(port))).collect();
         let clients = picture.clients.iter().filter_map(move |client| {
             let port = judged.get(&client.key.slot())?;
-            Some((Subject::Client(client.key), client_sample(port, picture, client)))
+            Some((Subject::Client(client.key), client_sample(port, client)))
         });
         ports.into_iter().chain(clients)
     }
 
-    fn port_sample(&self, port: &Port, picture: &Picture) -> Option<(Subject, Sample)> {
+    fn port_sample(&self, port: &Port, picture: &Picture, own: bool) -> Option<(Subject, Sample)> {
         let (seen, counts) = (picture.ports.get(port.slot as usize)?, self.window.get(port.slot as usize)?);
         // Without those who are allowed: their packets are nobody's fault.
         let window = Window { packets: counts.judged, excess: counts.over, ..seen.window };
-        let sample = Sample { window, limit_pps: port.rules.total.0.into(), distinct: seen.distinct, bystander: false };
+        let sample = Sample { window, limit_pps: port.rules.total.0.into(), distinct: seen.distinct, own };
         Some((Subject::Port(port.slot), sample))
     }
 
@@ -159,7 +165,8 @@ impl Activity {
             PortSample {
                 active: self.is_active(port.slot),
                 over_limit: counts.over > 0,
-                requests: counts.requests,
+                // What was dropped is not answered.
+                requests: counts.passed.min(counts.asked),
                 replies: counts.replies,
                 known_clients: company.known,
                 known_over_limit: company.known_over,
@@ -203,7 +210,11 @@ impl Counts {
         Self {
             judged: count_where(counters, judged),
             over: count_where(counters, over),
-            requests: count_where(counters, passed),
+            passed: count_where(counters, passed),
+            asked: [MessageType::Discover, MessageType::Request, MessageType::Inform]
+                .map(|kind| counters.messages[kind.index()])
+                .iter()
+                .sum(),
             replies,
         }
     }
@@ -213,7 +224,8 @@ impl Counts {
         Self {
             judged: self.judged.saturating_sub(before.judged),
             over: self.over.saturating_sub(before.over),
-            requests: self.requests.saturating_sub(before.requests),
+            passed: self.passed.saturating_sub(before.passed),
+            asked: self.asked.saturating_sub(before.asked),
             replies: self.replies.map(|replies| replies.saturating_sub(before.replies.unwrap_or(replies))),
         }
     }
@@ -222,11 +234,11 @@ impl Counts {
 fn company(picture: &Picture, answered_within: Duration) -> HashMap<u32, Company> {
     let mut company: HashMap<u32, Company> = HashMap::new();
     for client in &picture.clients {
+        let of_port = company.entry(client.key.slot()).or_default();
+        of_port.bystanders += usize::from(is_bystander(picture, client));
         let age = age(picture, client.totals.latest);
         if age < ACTIVE && client.totals.packets > 0 {
-            let of_port = company.entry(client.key.slot()).or_default();
             of_port.active += 1;
-            of_port.bystanders += usize::from(is_bystander(picture, client) && client.window.own_excess == 0);
             of_port.known += u64::from(client.known);
             of_port.known_over += u64::from(client.known && client.window.own_excess > 0);
             of_port.known_asking += u64::from(client.known && age < answered_within);
@@ -235,20 +247,22 @@ fn company(picture: &Picture, answered_within: Duration) -> HashMap<u32, Company
     company
 }
 
-fn client_sample(port: &Port, picture: &Picture, client: &ClientPicture) -> Sample {
+fn client_sample(port: &Port, client: &ClientPicture) -> Sample {
     Sample {
         window: client.window,
         limit_pps: port.rules.client_v4.0.max(port.rules.client_v6.0).into(),
         distinct: Some(0),
-        bystander: is_bystander(picture, client),
+        own: false,
     }
 }
 
-/// Somebody who would suffer if its port were blamed for somebody else.
+/// Somebody who would suffer if its port were blamed for somebody else. Known clients count however long they have been
+/// silent: with leases of a day, most are.
 fn is_bystander(picture: &Picture, client: &ClientPicture) -> bool {
-    let settled = client.totals.own_excess == 0 && age(picture, client.totals.generation) >= SETTLED;
-    let is_there = client.totals.packets > 0 && age(picture, client.totals.latest) < ACTIVE;
-    is_there && (client.known || settled)
+    let totals = &client.totals;
+    let stayed = age(picture, totals.generation).saturating_sub(age(picture, totals.latest));
+    let settled = totals.own_excess == 0 && stayed >= SETTLED;
+    client.window.own_excess == 0 && (client.known || settled)
 }
 
 /// How long ago a tick was.

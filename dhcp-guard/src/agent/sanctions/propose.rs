@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::HashSet, mem, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Sanctioner, cases::Case, sentences, world};
+use super::{Sanctioner, cases::Case, enact::Refused, sentences, world};
 use crate::{
     agent::{decide::Picture, journal::Draft, names, plan::Port},
     config::AutoQuarantine,
@@ -13,13 +13,15 @@ use crate::{
         sanction::{Cause, Deserved, Proposal},
         systemic,
     },
-    governor::{self, Author, Quarantine, Refusal, Request, Sanction, Subject, Target},
+    governor::{self, Author, PortName, Quarantine, Refusal, Request, Sanction, Subject, Target},
     human::duration,
     model::{EventKind, Mode, Times},
 };
 
 /// So long before its end it is decided whether a quarantine goes on.
 const AHEAD: Duration = Duration::from_secs(5);
+/// Those who are held back and told of one by one, in one window: a loop in the network makes thousands.
+const TOLD: usize = 32;
 /// So long after the latest proposal somebody still counts as spared.
 const SPARED: Duration = Duration::from_secs(10);
 
@@ -33,6 +35,13 @@ pub(super) struct Spared {
     seen: Duration,
 }
 
+/// What is asked for in the engine's name.
+struct Wanted {
+    target: Target,
+    sanction: Sanction,
+    reason: String,
+}
+
 impl Sanctioner {
     /// Everything that is decided in one window.
     pub(super) fn decide(&mut self, now: Timestamp, picture: &Picture) {
@@ -42,6 +51,7 @@ impl Sanctioner {
         self.enact(&ended, None, None);
         let deserved = self.judge(picture);
         self.tell_candidates(picture, &deserved);
+        self.release_the_protected(now, picture);
         self.prolong(now, picture);
         self.propose(now, picture, deserved.proposals);
         let engine = &self.engine;
@@ -78,9 +88,15 @@ impl Sanctioner {
             .flat_map(|quarantine| &quarantine.target.subjects)
             .filter_map(|subject| names::key(plan, subject))
             .collect();
-        let is_allowed =
-            |port: &Port| port.allowed || state.allowed.contains_key(&Subject { port: port.port_name(), client: None });
-        let samples = self.activity.samples(plan, picture, &is_allowed);
+        let is_allowed = |port: &Port| {
+            let by_order = |subject: &Subject| {
+                subject.client.is_none() && subject.port.interface == port.interface && subject.port.vlans == port.vlans
+            };
+            port.allowed || state.allowed.keys().any(by_order)
+        };
+        let inventory = self.context.inventory();
+        let is_own = |port: &Port| world::is_own(port, &inventory, &self.taps);
+        let samples = self.activity.samples(plan, picture, &is_allowed, &is_own);
         self.engine.step(picture.moment.monotonic, samples, &watched)
     }
 
@@ -109,11 +125,13 @@ impl Sanctioner {
             if quiet >= needed {
                 continue;
             }
+            let loud = target.subjects.iter().filter_map(|subject| names::key(&self.context.plan, subject)).next();
             let request = Request::Extend(target, needed - quiet + AHEAD);
             let reason = "it still sends more than it may";
             // On hold, or while the trouble is systemic, it ends at its time.
             if let Ok(granted) = self.ask(now, picture, &request, reason) {
-                self.enact(&granted, None, None);
+                let evidence = loud.map(|key| self.evidence(picture, key));
+                self.enact(&granted, Some(&Case { evidence, ..Case::default() }), None);
             }
         }
     }
@@ -125,20 +143,49 @@ impl Sanctioner {
         quiet.min().unwrap_or(Duration::MAX)
     }
 
+    /// Whoever is protected by now, because the inventory or the host's routes have changed, is let out.
+    fn release_the_protected(&mut self, now: Timestamp, picture: &Picture) {
+        let automatic: Vec<Target> = self.governor.automatic().map(|one| one.target.clone()).collect();
+        for target in automatic {
+            let (_, host) = self.governor_and_host(picture);
+            let Some(why) = target.subjects.iter().find_map(|subject| host.protection(subject)) else { continue };
+            if let Ok(granted) = self.ask(now, picture, &Request::ReleaseTarget(target), &why) {
+                self.enact(&granted, None, None);
+            }
+        }
+    }
+
     fn propose(&mut self, now: Timestamp, picture: &Picture, mut proposals: Vec<Proposal>) {
         // The caps let few through: they should be the worst.
         proposals.sort_by_key(|proposal| Reverse(weight(proposal.cause)));
         let time = picture.moment.monotonic;
+        let guarded = world::guarded(&self.context.plan);
         let mut before = mem::take(&mut self.spared);
+        // What is refused to everybody in this window is asked once.
+        let mut nobody: Option<Refusal> = None;
+        let mut untold = 0;
         for Proposal { subject, cause } in proposals {
-            let Some(why) = self.propose_one(now, picture, subject, cause) else { continue };
+            let Some(wanted) = self.wanted(&guarded, subject, cause) else { continue };
+            let refused = nobody.clone().map_or_else(|| self.begin(now, picture, subject, wanted), Some);
+            let Some(why) = refused else { continue };
+            if matches!(why, Refusal::OnHold | Refusal::Systemic | Refusal::TooFast { .. }) {
+                nobody = Some(why.clone());
+            }
             let known = before.remove(&subject);
             let same = |it: &Spared| mem::discriminant(&it.why) == mem::discriminant(&why);
             if !known.as_ref().is_some_and(same) {
-                self.tell_spared(picture, subject, cause, &why);
+                untold += 1;
+                if untold <= TOLD {
+                    self.tell_spared(picture, subject, cause, &why);
+                }
             }
             let since = known.map_or(time, |known| known.since);
             self.spared.insert(subject, Spared { cause, why, since, seen: time });
+        }
+        if untold > TOLD {
+            let message =
+                format!("{} more offenders are held back from quarantine: see `dhcp-guard offenders`", untold - TOLD);
+            self.hands.journal.add(Draft::of_nobody(EventKind::QuarantineHeldBack, picture.moment.wall, message));
         }
         before.retain(|subject, spared| {
             time.saturating_sub(spared.seen) < SPARED
@@ -148,44 +195,49 @@ impl Sanctioner {
         self.spared.append(&mut before);
     }
 
-    /// Asks the governor. Some: it says no, and people should know.
-    fn propose_one(
-        &mut self,
-        now: Timestamp,
-        picture: &Picture,
-        subject: engine::Subject,
-        cause: Cause,
-    ) -> Option<Refusal> {
+    /// What to ask the governor for; none: nothing, as the configuration or a person wants it, or because it is so already.
+    fn wanted(&self, guarded: &[PortName], subject: engine::Subject, cause: Cause) -> Option<Wanted> {
         let plan = &self.context.plan;
         let port = plan.port(slot(subject))?;
-        let sanction = match port.rules.quarantine {
-            AutoQuarantine::Off => return None,
-            _ if port.rules.mode == Mode::Monitor => return None,
-            AutoQuarantine::Mute => Sanction::Mute,
-            AutoQuarantine::Isolate => Sanction::Isolate,
-        };
+        if !self.governor.rules().automatic || !self.facts.borrow().known || port.rules.mode == Mode::Monitor {
+            return None;
+        }
+        let own = sanction_of(port)?;
         let name = names::subject(plan, subject)?;
         let state = self.governor.state();
         if state.covering(&name).is_some() || state.allowed.contains_key(&name) {
             return None;
         }
-        let guarded = world::guarded(plan);
-        let mut target = self.context.inventory().target_of(&name, &guarded);
-        // The machine's other ports only where quarantine means something.
-        let enforced = |subject: &Subject| {
-            plan.named(&subject.port).is_some_and(|port| !port.rules.trusted && port.rules.mode == Mode::Enforce)
+        let mut target = self.context.inventory().target_of(&name, guarded);
+        // The machine's other ports only where there is automatic quarantine, and none of them gets more than its class says.
+        let class = |subject: &Subject| {
+            plan.named(&subject.port).filter(|port| port.rules.mode == Mode::Enforce).and_then(sanction_of)
         };
-        target.subjects.retain(enforced);
-        let reason = sentences::cause(cause, self.engine.rules());
+        target.subjects.retain(|subject| class(subject).is_some());
+        let sanction = target.subjects.iter().filter_map(class).min().unwrap_or(own);
+        Some(Wanted { target, sanction, reason: sentences::cause(cause, self.engine.rules()) })
+    }
+
+    /// Asks the governor. Some: it says no, and people should know.
+    fn begin(
+        &mut self,
+        now: Timestamp,
+        picture: &Picture,
+        subject: engine::Subject,
+        Wanted { target, sanction, reason }: Wanted,
+    ) -> Option<Refusal> {
+        let ended_last = self.governor.memory().latest_end(&target);
         let request = Request::Quarantine { targets: vec![target], sanction, ttl: None, max: None, confirm: None };
         match self.ask(now, picture, &request, &reason) {
             Ok(granted) => {
-                let case = self.case(picture, subject);
+                let mut case = self.case(picture, subject);
+                if let Some(times) = &mut case.times {
+                    // What was before the one before was answered by that.
+                    times.first_excess = times.first_excess.max(ended_last.filter(|end| *end <= now));
+                }
                 self.enact(&granted, Some(&case), None);
                 None
             }
-            // As somebody wanted it.
-            Err(Refusal::NotAutomatic) => None,
             Err(refusal) => Some(refusal),
         }
     }
@@ -220,7 +272,9 @@ impl Sanctioner {
         let cause = sentences::cause(cause, self.engine.rules());
         let message = format!("{name} is held back from quarantine ({why}), and still held to its limit: {cause}");
         self.tell_about(EventKind::QuarantineHeldBack, picture.moment.wall, &name, message);
-        self.audit_refusal(&Author::Engine, "quarantine_add", vec![name], &cause, &why.to_string());
+        let evidence = Some(self.evidence(picture, subject));
+        let refused = Refused { action: "quarantine_add", subjects: vec![name], reason: &cause, evidence };
+        self.audit_refusal(&Author::Engine, refused, &why.to_string());
     }
 
     fn is_covered(&self, subject: engine::Subject) -> bool {
@@ -252,6 +306,15 @@ fn offender_since(picture: &Picture, subject: engine::Subject) -> Option<Duratio
     let engine::Subject::Port(slot) = subject else { return own };
     let on_it = picture.clients.iter().filter(|client| client.key.slot() == slot);
     own.into_iter().chain(on_it.filter_map(|client| since(client.standing))).min()
+}
+
+/// What automatic quarantine may do on a port.
+fn sanction_of(port: &Port) -> Option<Sanction> {
+    match port.rules.quarantine {
+        AutoQuarantine::Off => None,
+        AutoQuarantine::Mute => Some(Sanction::Mute),
+        AutoQuarantine::Isolate => Some(Sanction::Isolate),
+    }
 }
 
 /// How bad it is.

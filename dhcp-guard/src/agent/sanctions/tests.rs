@@ -7,7 +7,7 @@ use std::{
 
 use dhcp_guard_common::{
     layout::{PortCounters, Troubles},
-    verdict::Reason,
+    verdict::{MessageType, Reason},
 };
 
 use super::*;
@@ -46,7 +46,7 @@ struct Lab {
     distinct: Option<u64>,
     orders: mpsc::Receiver<Message>,
     journal: Arc<Journal>,
-    _facts: watch::Sender<Arc<HostFacts>>,
+    facts: watch::Sender<Arc<HostFacts>>,
 }
 
 /// What a client sends in a second.
@@ -96,7 +96,7 @@ impl Lab {
             warnings: Vec::new(),
         });
         let (messages, orders) = mpsc::sync_channel(1000);
-        let (facts, receiver) = watch::channel(Arc::default());
+        let (facts, receiver) = watch::channel(Arc::new(HostFacts { known: true, ..HostFacts::default() }));
         let journal = Arc::new(Journal::default());
         let (actuators, _, _) = actuators::Dispatcher::start(Vec::new());
         let hands = Hands {
@@ -110,7 +110,7 @@ impl Lab {
         let sanctioner = Sanctioner::new(context, hands, Clock::start(), receiver, Governor::new(rules), &first);
         let replies = vec![0; ports as usize + 1];
         let mut lab =
-            Self { sanctioner, second: 0, counters, replies, distinct: Some(0), orders, journal, _facts: facts };
+            Self { sanctioner, second: 0, counters, replies, distinct: Some(0), orders, journal, facts };
         lab.tick(&[]);
         lab
     }
@@ -127,6 +127,7 @@ impl Lab {
             let reasons = &mut self.counters[slot].reasons;
             reasons[Reason::DropClientLimit.index()] += over;
             reasons[Reason::PassKnown.index()] += one.pps - over;
+            self.counters[slot].messages[MessageType::Request.index()] += one.pps;
             windows[slot].packets += one.pps;
             windows[slot].excess += over;
             let ticks = START + self.second * u64::from(HZ);
@@ -252,11 +253,26 @@ fn add(ports: &[&str], ttl_s: Option<u64>) -> Change {
     })
 }
 
+fn release(port: &str) -> Change {
+    Change::Release(ReleaseRequest {
+        id: None,
+        target: Some(named(port)),
+        reason: "test".into(),
+        dry_run: false,
+        request_id: None,
+    })
+}
+
 fn hold(on: bool) -> Change {
     Change::Hold(HoldRequest { hold: on, reason: "test".into(), dry_run: false, request_id: None })
 }
 
 const NOBODY: &str = "server_id\n";
+
+/// An inventory in which each port is one machine's: em-1 on tap1 and so on.
+fn owned(ports: u32) -> String {
+    (1..=ports).fold("server_id,interface\n".to_owned(), |text, port| text + &format!("em-{port},tap{port}\n"))
+}
 
 #[test]
 fn a_flooder_is_muted_after_ten_seconds_and_its_neighbours_are_not() {
@@ -305,7 +321,7 @@ fn random_macs_do_not_cost_their_neighbours_the_port_unless_it_is_one_machine_s(
 
 #[test]
 fn it_ends_when_it_is_quiet_and_lasts_longer_the_next_time() {
-    let mut lab = Lab::new(4, "[quarantine]\nfirst_s = 30\nquiet_s = 10\n", NOBODY);
+    let mut lab = Lab::new(4, "[quarantine]\nfirst_s = 30\nquiet_s = 10\n", &owned(4));
     let others = [calm(1), calm(3)];
     let floods = [calm(1), flood(2), calm(3)];
     lab.run(10, &floods);
@@ -335,7 +351,7 @@ fn it_ends_when_it_is_quiet_and_lasts_longer_the_next_time() {
 
 #[test]
 fn of_thirty_floods_the_cap_is_muted_and_the_rest_is_held_back_and_told_once() {
-    let mut lab = Lab::new(70, "", NOBODY);
+    let mut lab = Lab::new(70, "", &owned(70));
     let sends: Vec<Sends> = (1..=70).map(|port| if port <= 30 { flood(port) } else { calm(port) }).collect();
     let picture = lab.run(40, &sends);
     assert_eq!(lab.covered().len(), 3);
@@ -354,7 +370,7 @@ fn of_thirty_floods_the_cap_is_muted_and_the_rest_is_held_back_and_told_once() {
 
 #[test]
 fn when_most_ports_are_over_their_limits_nobody_is_muted() {
-    let mut lab = Lab::new(10, "", NOBODY);
+    let mut lab = Lab::new(10, "", &owned(10));
     let sends: Vec<Sends> = (1..=10).map(|port| if port <= 6 { flood(port) } else { calm(port) }).collect();
     let picture = lab.run(60, &sends);
     assert_eq!((lab.covered().len(), lab.count(EventKind::Systemic)), (0, 1));
@@ -390,7 +406,7 @@ fn classes_and_modes_decide_whether_there_is_any() {
                 [[port]]\ninterface = 'tap5'\nclass = 'hard'\n\
                 [class.off]\nrate_pps = 50\nburst = 250\nquarantine = 'off'\n\
                 [class.hard]\nrate_pps = 50\nburst = 250\nquarantine = 'isolate'\n";
-    let mut lab = Lab::new(20, toml, NOBODY);
+    let mut lab = Lab::new(20, toml, &owned(20));
     let sends: Vec<Sends> = (1..=20).map(|port| if port <= 5 { flood(port) } else { calm(port) }).collect();
     let picture = lab.run(30, &sends);
     assert_eq!(lab.covered(), ["port tap5"]);
@@ -431,14 +447,7 @@ fn people_add_release_hold_allow_and_undo() {
         request_id: None,
     };
     assert_eq!(lab.ask(&Change::Allow(allow("tap4"))), done(&["port tap4 is allowed for 2 h"]));
-    let release = ReleaseRequest {
-        id: None,
-        target: Some(named("tap1")),
-        reason: "test".into(),
-        dry_run: false,
-        request_id: None,
-    };
-    assert_eq!(lab.ask(&Change::Release(release)), done(&["port tap1 is no longer muted"]));
+    assert_eq!(lab.ask(&release("tap1")), done(&["port tap1 is no longer muted"]));
     assert_eq!(lab.orders().len(), 5);
     assert_eq!(lab.covered(), ["port tap2", "port tap3"]);
     let undo =
@@ -474,7 +483,7 @@ fn what_makes_no_sense_changes_nothing() {
 
 #[test]
 fn on_hold_nobody_new_is_muted_and_then_they_are() {
-    let mut lab = Lab::new(10, "", NOBODY);
+    let mut lab = Lab::new(10, "", &owned(10));
     let sends: Vec<Sends> = (1..=10).map(|port| if port == 2 { flood(port) } else { calm(port) }).collect();
     lab.ask(&hold(true)).unwrap();
     let picture = lab.run(20, &sends);
@@ -483,4 +492,52 @@ fn on_hold_nobody_new_is_muted_and_then_they_are() {
     lab.ask(&hold(false)).unwrap();
     lab.tick(&sends);
     assert_eq!(lab.covered(), ["port tap2"]);
+}
+
+#[test]
+fn whom_a_person_lets_out_is_left_alone_for_a_while() {
+    let mut lab = Lab::new(10, "[quarantine]\nfirst_s = 30\n", &owned(10));
+    let sends: Vec<Sends> = (1..=10).map(|port| if port == 2 { flood(port) } else { calm(port) }).collect();
+    lab.run(12, &sends);
+    assert_eq!(lab.covered(), ["port tap2"]);
+    lab.ask(&release("tap2")).unwrap();
+    let picture = lab.run(29, &sends);
+    assert_eq!((lab.covered().len(), picture.sanctioned.states[&Subject::Port(2)]), (0, State::HeldBack));
+    assert!(lab.explain("tap2", None).held_back.unwrap().contains("was let out by a person"));
+    lab.run(3, &sends);
+    assert_eq!(lab.covered(), ["port tap2"]);
+}
+
+#[test]
+fn who_comes_under_protection_is_let_out() {
+    let mut lab = Lab::new(10, "", &owned(10));
+    let sends: Vec<Sends> = (1..=10).map(|port| if port == 2 { flood(port) } else { calm(port) }).collect();
+    lab.run(12, &sends);
+    assert_eq!(lab.covered(), ["port tap2"]);
+    let (inventory, _) = Inventory::from_csv(b"server_id,interface,protected\nbastion,tap2,true\n").unwrap();
+    lab.sanctioner.context.set_inventory(Known { inventory: Arc::new(inventory), warnings: Vec::new() });
+    lab.tick(&sends);
+    assert_eq!(lab.covered().len(), 0);
+}
+
+#[test]
+fn a_machine_s_ports_get_no_more_than_their_own_classes_say() {
+    let toml = "[[port]]\ninterface = 'tap2'\nclass = 'hard'\n[[port]]\ninterface = 'tap4'\nclass = 'off'\n\
+                [class.off]\nrate_pps = 50\nburst = 250\nquarantine = 'off'\n\
+                [class.hard]\nrate_pps = 50\nburst = 250\nquarantine = 'isolate'\n";
+    let mut lab = Lab::new(10, toml, "server_id,interface\nem-1,tap2\nem-1,tap3\nem-1,tap4\n");
+    let sends: Vec<Sends> = (1..=10).map(|port| if port == 2 { flood(port) } else { calm(port) }).collect();
+    let picture = lab.run(12, &sends);
+    assert_eq!(lab.covered(), ["port tap2", "port tap3"]);
+    assert_eq!(picture.sanctioned.quarantines[0].action, crate::governor::Sanction::Mute);
+}
+
+#[test]
+fn while_the_host_is_not_known_nobody_is_muted() {
+    let mut lab = Lab::new(10, "", &owned(10));
+    lab.facts.send_replace(Arc::default());
+    let sends: Vec<Sends> = (1..=10).map(|port| if port == 2 { flood(port) } else { calm(port) }).collect();
+    let picture = lab.run(20, &sends);
+    assert_eq!(lab.covered().len(), 0);
+    assert!(picture.sanctioned.warnings[0].contains("are not known"), "{:?}", picture.sanctioned.warnings);
 }

@@ -129,6 +129,11 @@ impl Sanctioner {
             warnings
                 .push(format!("systemic trouble: {sign}; no automatic quarantine begins, limits hold all the same"));
         }
+        if !self.facts.borrow().known {
+            let sentence = "the host's own addresses and gateways, which are to be protected, are not known: no automatic \
+                            quarantine begins";
+            warnings.push(sentence.to_owned());
+        }
         if let Some(hold) = &self.governor.state().hold {
             warnings.push(format!(
                 "automatic quarantine is on hold (by {}: {}): `dhcp-guard hold off` ends that",
@@ -138,6 +143,10 @@ impl Sanctioner {
         if let Some(spared) = self.spared.values().next() {
             let who = counted(self.spared.len() as u64, "offender");
             warnings.push(format!("{who} held back from quarantine, and still held to the limit: {}", spared.why));
+        }
+        if let Some((id, outcome)) = self.cases.failures().into_iter().next() {
+            let (actuator, why) = (&outcome.actuator, outcome.error.as_deref().unwrap_or_default());
+            warnings.push(format!("{actuator} has not done its part of quarantine {id}: {why}"));
         }
         warnings.extend(self.hands.audit.health().problems);
         warnings

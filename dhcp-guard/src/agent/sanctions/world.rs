@@ -1,6 +1,6 @@
 //! The host as the governor sees it: who is there, and who must never be sanctioned.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use dhcp_guard_common::layout::ClientKey;
 
@@ -28,6 +28,7 @@ pub(super) struct Host<'a> {
     pub(super) picture: &'a Picture,
     /// MACs that servers' messages came from, while nobody has said where the servers are.
     pub(super) servers: &'a HashSet<ClientKey>,
+    pub(super) taps: &'a HashSet<String>,
     pub(super) systemic: bool,
 }
 
@@ -48,9 +49,11 @@ impl Host<'_> {
 
     /// Those on a port who would suffer for somebody else. Whoever is behind one machine's port is that machine.
     fn bystanders(&self, port: &Port) -> usize {
-        let is_one_machines =
-            self.inventory.owns(&port.port_name()) || (port.vlans.is_empty() && is_tap(&port.interface));
-        if is_one_machines { 0 } else { self.activity.bystanders(port.slot) }
+        if self.is_own(port) { 0 } else { self.activity.bystanders(port.slot) }
+    }
+
+    fn is_own(&self, port: &Port) -> bool {
+        is_own(port, &self.inventory, self.taps)
     }
 
     /// Why somebody must not be sanctioned, as half a sentence.
@@ -77,6 +80,10 @@ impl Host<'_> {
 
     /// A port goes down with everybody on it.
     fn protection_of_all_on(&self, port: &Port) -> Option<String> {
+        // Neither servers nor the way out are behind one machine's port: whoever floods there could pretend both.
+        if self.is_own(port) {
+            return self.inventory.protected_with(&port.port_name(), []);
+        }
         if self.activity.has_server(port.slot) && self.nobody_is_trusted() {
             return Some("a DHCP server answers from there, and no port is trusted".to_owned());
         }
@@ -121,8 +128,13 @@ pub(super) fn guarded(plan: &Plan) -> Vec<PortName> {
     plan.ports.iter().map(Port::port_name).collect()
 }
 
-/// A tap is one guest's alone.
-pub(super) fn is_tap(interface: &str) -> bool {
-    // Names of interfaces have no slashes, and sysfs does not block.
-    std::path::Path::new("/sys/class/net").join(interface).join("tun_flags").exists()
+/// Whether whoever is behind a port is one machine: the inventory says so, or it is a guest's tap.
+pub(super) fn is_own(port: &Port, inventory: &Inventory, taps: &HashSet<String>) -> bool {
+    inventory.owns(&port.interface, &port.vlans) || taps.contains(&port.interface)
+}
+
+/// The interfaces of a plan that are taps: one guest's alone. Names of interfaces have no slashes, and sysfs does not block.
+pub(super) fn taps(plan: &Plan) -> HashSet<String> {
+    let is_tap = |name: &&String| Path::new("/sys/class/net").join(name).join("tun_flags").exists();
+    plan.interfaces.iter().map(|interface| &interface.name).filter(is_tap).cloned().collect()
 }
