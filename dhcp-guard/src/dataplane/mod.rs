@@ -94,7 +94,8 @@ pub enum Error {
     },
     /// The kernel refused to attach the second program.
     #[error(
-        "cannot see which servers' replies leave through interface {name} ({reason}; it takes TCX, kernel 6.6): it is          guarded all the same"
+        "cannot see which servers' replies leave through interface {name} ({reason}; it takes TCX, kernel 6.6): it is \
+         guarded all the same"
     )]
     Replies {
         /// Interface name.

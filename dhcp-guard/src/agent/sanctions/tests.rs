@@ -109,8 +109,7 @@ impl Lab {
         let first = picture(0, &counters, &[], &[], Vec::new());
         let sanctioner = Sanctioner::new(context, hands, Clock::start(), receiver, Governor::new(rules), &first);
         let replies = vec![0; ports as usize + 1];
-        let mut lab =
-            Self { sanctioner, second: 0, counters, replies, distinct: Some(0), orders, journal, facts };
+        let mut lab = Self { sanctioner, second: 0, counters, replies, distinct: Some(0), orders, journal, facts };
         lab.tick(&[]);
         lab
     }
