@@ -16,16 +16,28 @@ impl Governor {
         }
         if target.has_port() {
             no_bystanders(world, target)?;
-            return self.room_for_a_port(world);
+            return self.room_for_another_port(world);
         }
-        let ports: BTreeSet<&PortName> = target.subjects.iter().map(|subject| &subject.port).collect();
+        let ports = ports_of(target);
+        // A second client of a port is no second port.
+        if !ports.iter().all(|port| self.ports_with_clients().contains(port)) {
+            self.room_for_another_port(world)?;
+        }
         ports.into_iter().try_for_each(|port| self.room_for_a_client(world, port))
     }
 
-    fn room_for_a_port(&self, world: &World<'_>) -> Result<(), Refusal> {
-        let active = self.automatic().filter(|quarantine| quarantine.target.has_port()).count();
+    /// A machine with its ports counts as one, and so do all clients of a port.
+    fn room_for_another_port(&self, world: &World<'_>) -> Result<(), Refusal> {
+        let whole = self.automatic().filter(|quarantine| quarantine.target.has_port()).count();
+        let active = whole + self.ports_with_clients().len();
         let most = self.rules.at_once(world.active_ports);
         if active < most { Ok(()) } else { Err(Refusal::AtOnce { active, most, what: "ports".to_owned() }) }
+    }
+
+    /// Ports of which clients are in automatic quarantine, and not more.
+    fn ports_with_clients(&self) -> BTreeSet<&PortName> {
+        let clients = self.automatic().filter(|quarantine| !quarantine.target.has_port());
+        clients.flat_map(|quarantine| ports_of(&quarantine.target)).collect()
     }
 
     fn room_for_a_client(&self, world: &World<'_>, port: &PortName) -> Result<(), Refusal> {
@@ -46,6 +58,10 @@ impl Governor {
     pub fn automatic(&self) -> impl Iterator<Item = &Quarantine> {
         self.state.quarantines.values().filter(|quarantine| quarantine.author.is_engine())
     }
+}
+
+fn ports_of(target: &Target) -> BTreeSet<&PortName> {
+    target.subjects.iter().map(|subject| &subject.port).collect()
 }
 
 /// Limits alone cost those who keep to them nothing; a port's quarantine would. That is for a person to decide.

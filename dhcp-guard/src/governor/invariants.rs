@@ -230,6 +230,9 @@ impl Run {
     fn check_caps(&self, rules: &Rules) {
         let automatic: Vec<_> = self.in_force.iter().filter(|one| one.author.is_engine()).collect();
         let ports = automatic.iter().filter(|one| one.target.has_port()).count();
+        let single = automatic.iter().filter(|one| !one.target.has_port() && one.target.subjects.len() == 1);
+        let with_clients: BTreeSet<_> = single.map(|one| &one.target.subjects[0].port).collect();
+        assert!(ports + with_clients.len() <= (usize::from(PORTS) / 10).max(1), "{with_clients:?} and {ports} ports");
         assert!(ports <= (usize::from(PORTS) / 10).max(1), "{ports} ports in automatic quarantine");
         for number in 0..PORTS {
             let of_port = |one: &&&Quarantine| {

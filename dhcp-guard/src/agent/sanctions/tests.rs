@@ -540,3 +540,12 @@ fn while_the_host_is_not_known_nobody_is_muted() {
     assert_eq!(lab.covered().len(), 0);
     assert!(picture.sanctioned.warnings[0].contains("are not known"), "{:?}", picture.sanctioned.warnings);
 }
+
+#[test]
+fn clients_of_many_ports_are_as_many_ports_for_the_cap() {
+    let mut lab = Lab::new(70, "[quarantine]\nnew_per_window = 100\n", NOBODY);
+    let sends: Vec<Sends> = (1..=70).map(|port| if port <= 30 { flood(port) } else { calm(port) }).collect();
+    lab.run(12, &sends);
+    assert_eq!(lab.covered().len(), 7);
+    assert!(lab.covered().iter().all(|who| who.starts_with("client ")));
+}
