@@ -22,7 +22,7 @@ use tests::{
     wait,
 };
 
-use super::{BEGIN_DEADLINE, SEEN_DEADLINE, explain, is_on, time_to_quarantine, warnings};
+use super::{BEGIN_DEADLINE, SEEN_DEADLINE, explain, inventory, is_on, time_to_quarantine, warnings};
 
 /// Of each machine.
 const RATE: u64 = 300;
@@ -115,7 +115,8 @@ impl Watched {
                 format!("{class}[actuator.command]\nargv = [\"/bin/sleep\", \"1000\"]\ntimeout_s = {TIMEOUT_S}\n")
             }
         };
-        let launch = launch.config(&format!("{CAPS}{more}"))?;
+        let machines = inventory(&launch, &[&ports[0], &ports[1]])?;
+        let launch = launch.config(&format!("{machines}{CAPS}{more}"))?;
         let state_dir = launch.state_dir().display().to_string();
         let launch = match wrong {
             Wrong::Disk => launch.through(&["unshare", "--mount", "sh", "-c", DISK, &state_dir]),

@@ -14,7 +14,8 @@ use tests::{
 };
 
 use super::{
-    BEGIN_DEADLINE, LEASE_DEADLINE, SEEN_DEADLINE, SERVER_PORT, explain, list, mac, stop, warnings, with_server_port,
+    BEGIN_DEADLINE, LEASE_DEADLINE, SEEN_DEADLINE, SERVER_PORT, explain, inventory, list, mac, stop, warnings,
+    with_server_port,
 };
 
 /// A machine on each port.
@@ -28,8 +29,9 @@ pub(super) fn held_back() -> Result<()> {
     let lab = Lab::new(Layout::PerMachine, PORTS)?;
     // No more than three begin in ten minutes. Where more may, no more than a tenth of the ports.
     for (keys, most) in [("", 3), ("[quarantine]\nnew_per_window = 100\n", PORTS / 10)] {
-        let mut agent =
-            Launch::new(&lab.host, &with_server_port(&lab))?.config(&format!("{keys}{SERVER_PORT}"))?.start()?;
+        let launch = Launch::new(&lab.host, &with_server_port(&lab))?;
+        let machines = inventory(&launch, &lab.guarded())?;
+        let mut agent = launch.config(&format!("{machines}{keys}{SERVER_PORT}"))?.start()?;
         let quiet: Vec<_> = (FLOODERS.end..PORTS).map(|index| lab.injection(index)).collect();
         let herd = Herd::start(&quiet, &herd::members(quiet.len(), quiet.len(), Duration::ZERO, Boot::Disk, mac))?;
         herd.wait("leases of the others", LEASE_DEADLINE, |one| one.leases == 1)?;

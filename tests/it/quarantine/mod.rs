@@ -17,7 +17,7 @@ use dhcp_guard::model::{Covered, Explained, Explanation, QuarantineReport, Times
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
-    agent::Agent,
+    agent::{Agent, Launch},
     harness::{Need, trial},
     mac::Mac,
     topology::{Lab, TO_SERVER},
@@ -82,6 +82,14 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// The guarded interfaces, and the one towards the server.
 fn with_server_port(lab: &Lab) -> Vec<&str> {
     lab.guarded().into_iter().chain([TO_SERVER]).collect()
+}
+
+/// The key of the configuration that says whose each guarded interface is: one machine's own, em-0042 and so on.
+fn inventory(launch: &Launch, interfaces: &[&str]) -> Result<String> {
+    let row = |(number, interface): (usize, &&str)| format!("em-{:04},{interface}\n", 42 + number);
+    let rows: String = interfaces.iter().enumerate().map(row).collect();
+    let file = launch.folder().write("inventory.csv", format!("server_id,interface\n{rows}"))?;
+    Ok(format!("inventory = {:?}\n", file.display().to_string()))
 }
 
 /// The entries of a list in a document.

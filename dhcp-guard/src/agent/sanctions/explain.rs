@@ -13,7 +13,7 @@ use crate::{
     agent::{decide::Picture, names, requests::About},
     engine::{Standing, Subject, sanction::Record},
     governor::{self, Quarantine, Refusal},
-    human::duration,
+    human::{counted, duration},
     mac::Mac,
     model::{Covered, Evidence, Explained, Explanation, Kind, State},
 };
@@ -122,6 +122,11 @@ impl Sanctioner {
             let next = "nothing: whoever it may send to decides what is too much".to_owned();
             return Said { because: why, next, next_in_s: None, since: None };
         }
+        if let (Subject::Port(slot), State::Normal) = (subject, state)
+            && let Some(said) = self.say_of_clients(slot)
+        {
+            return said;
+        }
         if let Some(spared) = self.spared.get(&subject) {
             return Said { next: when_free(&spared.why), next_in_s: None, ..self.say_spared(spared, since) };
         }
@@ -158,6 +163,19 @@ impl Sanctioner {
                 since: None,
             },
         }
+    }
+
+    /// Of a port whose clients' limits stop what its own would have to.
+    fn say_of_clients(&self, port: u32) -> Option<Said> {
+        let is_there = |subject: &Subject| matches!(subject, Subject::Client(key) if key.slot() == port);
+        let loud = self.engine.records().filter(|(subject, record)| is_there(subject) && record.loud_since.is_some());
+        let clients = loud.count() as u64;
+        (clients > 0).then(|| Said {
+            because: format!("its clients' own limits stop the excess: {} over theirs", is_or_are(clients)),
+            next: "see `dhcp-guard offenders` for who they are".to_owned(),
+            next_in_s: None,
+            since: None,
+        })
     }
 
     fn say_quarantined(&self, picture: &Picture, quarantine: &Quarantine) -> Said {
@@ -267,6 +285,10 @@ impl Sanctioner {
             ..numbers
         }
     }
+}
+
+fn is_or_are(clients: u64) -> String {
+    format!("{} {}", counted(clients, "client"), if clients == 1 { "is" } else { "are" })
 }
 
 /// What the limits alone say.
