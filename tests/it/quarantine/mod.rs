@@ -88,7 +88,7 @@ fn with_server_port(lab: &Lab) -> Vec<&str> {
 fn inventory(launch: &Launch, interfaces: &[&str]) -> Result<String> {
     let row = |(number, interface): (usize, &&str)| format!("em-{:04},{interface}\n", 42 + number);
     let rows: String = interfaces.iter().enumerate().map(row).collect();
-    let file = launch.folder().write("inventory.csv", format!("server_id,interface\n{rows}"))?;
+    let file = launch.folder().write("inventory.csv", &format!("server_id,interface\n{rows}"))?;
     Ok(format!("inventory = {:?}\n", file.display().to_string()))
 }
 
