@@ -8,10 +8,12 @@
 //! * `queries`: what can be asked. `changes`: what can be changed, and by whom.
 //! * `document`: from the bytes of a request to what is wanted, or to what is wrong with it.
 //! * `replays`: what was carried out is not carried out again.
+//! * `gate`: how many may be connected at once.
 //! * `refusals`: what is refused here is on record.
 
 mod changes;
 mod document;
+mod gate;
 mod queries;
 mod refusals;
 mod replays;
@@ -34,7 +36,7 @@ use axum::{
 use tokio::sync::watch;
 
 pub use self::socket::{Listener, bind};
-use self::{changes::Endpoint, document::Document, refusals::Refusals, replays::Replays};
+use self::{changes::Endpoint, document::Document, gate::Gate, refusals::Refusals, replays::Replays};
 use super::{
     Context,
     decide::Picture,
@@ -87,7 +89,7 @@ pub async fn serve(listener: Listener, shared: Shared, mut stopped: watch::Recei
     let Listener { listener, file: _removed_at_the_end } = listener;
     let service = router(shared).into_make_service_with_connect_info::<Peer>();
     tokio::select! {
-        result = axum::serve(listener, service).into_future() => result.context("the control API's socket broke"),
+        result = axum::serve(Gate::new(listener), service).into_future() => result.context("the control API's socket broke"),
         _ = stopped.changed() => Ok(()),
     }
 }

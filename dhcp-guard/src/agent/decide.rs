@@ -27,7 +27,7 @@ use super::{
 use crate::{
     actuators,
     dataplane::{Snapshot, clock::Moment, interface::Interface},
-    engine::{Engine, Observation, Report, Rules, Standing, Subject, Totals, Window},
+    engine::{Change, Engine, Observation, Report, Rules, Standing, Subject, Totals, Window},
     model::EventKind,
     who::{Relayed, Who},
 };
@@ -295,6 +295,10 @@ impl Decider {
             Subject::Port(slot) => (slot, None),
         };
         let Some(port) = self.context.plan.port(slot) else { return };
+        // In quarantine it has no excess, however much it sends.
+        if report.change == Change::Recovers && self.sanctioner.is_loud(report.subject) {
+            return;
+        }
         let (kind, message) = describe::change(report.change, port, who, &self.context.config.detection);
         let (mac, source) = (who.and_then(|who| who.mac()), who.and_then(|who| who.source()));
         let draft = Draft { kind, at: self.moment.wall, port: Some(port), mac, source, vlans: None, message };

@@ -149,6 +149,7 @@ impl Context {
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     // First, so that whoever lacks the rights for everything hears of the rights, not of the first thing they are for.
     dataplane::check_kernel()?;
+    raise_file_limit();
     let mut signals = Signals::listen()?;
     let listener = api::bind(&config.socket, &config.access).await?;
     let mut running = Running::start(config, options, listener).await?;
@@ -158,6 +159,14 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     };
     info!("{signal}: taking the guard off and stopping");
     running.stop().await
+}
+
+/// As many descriptors as the system lets us have: what a connection takes must not be missing for the guard.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // It stays as it is where it must.
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
 }
 
 /// What ends the agent, and what does not.

@@ -11,10 +11,9 @@ use std::{
     time::Duration,
 };
 
-use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use nix::unistd::{Group, Uid, User, geteuid};
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     sync::{Semaphore, oneshot},
     time::timeout,
 };
@@ -43,7 +42,7 @@ pub struct Peer {
 
 impl Peer {
     /// Whom the kernel names. If it names nobody: a user without any right.
-    fn of(stream: &UnixStream) -> Self {
+    pub(super) fn of(stream: &UnixStream) -> Self {
         let Ok(credentials) = stream.peer_cred() else {
             return Self { uid: NO_UID, groups: Arc::new([]), pid: None };
         };
@@ -51,12 +50,6 @@ impl Peer {
         let others = supplementary_groups(stream.as_fd()).unwrap_or_default();
         let groups = [credentials.gid()].into_iter().chain(others).collect();
         Self { uid: credentials.uid(), groups, pid: credentials.pid().filter(|pid| *pid > 0) }
-    }
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self::of(stream.io())
     }
 }
 

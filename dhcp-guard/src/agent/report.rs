@@ -196,8 +196,8 @@ fn port_offender(inventory: &Inventory, picture: &Picture, port: &Port) -> Optio
         rate_pps: seen.window.rate_pps(),
         limit_pps: limit.0.into(),
         limit_v6_pps: None,
-        first_seen: picture.moment.wall_of(seen.excess_ticks.0),
-        last_seen: picture.moment.wall_of(seen.excess_ticks.1),
+        first_seen: time_of_excess(picture, seen.excess_ticks.0, offender_since),
+        last_seen: time_of_excess(picture, seen.excess_ticks.1, picture.moment.wall),
         offender_since,
         state,
         reason: reason.to_owned(),
@@ -208,6 +208,11 @@ fn port_offender(inventory: &Inventory, picture: &Picture, port: &Port) -> Optio
         switch_port: found.and_then(|found| found.switch_port).map(str::to_owned),
         zone: machine.and_then(|m| m.zone.clone()),
     })
+}
+
+/// A tick with excess of the port's own; where there was none, because its clients' limits stop it, another time.
+fn time_of_excess(picture: &Picture, tick: u64, otherwise: Timestamp) -> Timestamp {
+    if tick == 0 { otherwise } else { picture.moment.wall_of(tick) }
 }
 
 /// Which of a port's limits most packets were over, and what it is.

@@ -151,7 +151,7 @@ pub struct QuarantineReport {
     pub reason: String,
     /// Since when.
     pub since: Timestamp,
-    /// Until when, at the latest.
+    /// Until when. An automatic one goes on while it is not quiet, within the configured longest time.
     pub expires_at: Timestamp,
     /// Seconds until then.
     pub expires_in_s: u64,

@@ -139,6 +139,12 @@ impl Sanctioner {
         Arc::clone(&self.picture)
     }
 
+    /// Whether somebody sends more than they may, as far as is known; in quarantine, what they would send counts.
+    #[must_use]
+    pub fn is_loud(&self, subject: Subject) -> bool {
+        self.engine.record(subject).is_some_and(|record| record.loud_since.is_some())
+    }
+
     /// The kernel has dropped somebody's first packet, then.
     pub fn note_first_drop(&mut self, subject: Subject, at: Timestamp) {
         self.first_drops.insert(subject, at);

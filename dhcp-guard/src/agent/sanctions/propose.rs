@@ -138,9 +138,13 @@ impl Sanctioner {
 
     /// How long all of a target have kept to their limits. Whoever is not seen is quiet.
     pub(super) fn quiet_for(&self, target: &Target, now: Duration) -> Duration {
-        let keys = target.subjects.iter().filter_map(|subject| names::key(&self.context.plan, subject));
-        let quiet = keys.filter_map(|key| self.engine.record(key)).map(|record| record.quiet_for(now));
-        quiet.min().unwrap_or(Duration::MAX)
+        let keys: HashSet<engine::Subject> =
+            target.subjects.iter().filter_map(|subject| names::key(&self.context.plan, subject)).collect();
+        // A port is as quiet as the loudest on it: it may be blamed for what one client sends.
+        let covers =
+            |subject: &engine::Subject| keys.contains(subject) || keys.contains(&engine::Subject::Port(slot(*subject)));
+        let records = self.engine.records().filter(|(subject, _)| covers(subject));
+        records.map(|(_, record)| record.quiet_for(now)).min().unwrap_or(Duration::MAX)
     }
 
     /// Whoever is protected by now, because the inventory or the host's routes have changed, is let out.

@@ -549,3 +549,14 @@ fn clients_of_many_ports_are_as_many_ports_for_the_cap() {
     assert_eq!(lab.covered().len(), 7);
     assert!(lab.covered().iter().all(|who| who.starts_with("client ")));
 }
+
+#[test]
+fn a_port_that_is_blamed_for_one_client_is_as_quiet_as_that() {
+    let mut lab = Lab::new(10, "[quarantine]\nfirst_s = 30\nquiet_s = 10\n", &owned(10));
+    // Twenty times a client's limit, and less than the port's.
+    let slow = Sends { pps: 40, ..flood(2) };
+    let sends: Vec<Sends> = (1..=10).map(|port| if port == 2 { slow } else { calm(port) }).collect();
+    lab.run(100, &sends);
+    assert_eq!((lab.covered(), lab.count(EventKind::QuarantineBegan)), (vec!["port tap2".to_owned()], 1));
+    assert_eq!(lab.count(EventKind::QuarantineEnded), 0);
+}

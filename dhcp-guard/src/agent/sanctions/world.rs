@@ -91,8 +91,8 @@ impl Host<'_> {
         if self.facts.default_route.iter().any(|way| plan.port_of(way).is_some_and(|it| it.slot == port.slot)) {
             return Some("the host's default route goes through it".to_owned());
         }
-        // Only the inventory's MACs count here: whoever floods could send one packet in the gateway's name, and be safe.
-        let seen = self.picture.clients.iter().filter(|client| client.key.slot() == port.slot && client.known);
+        // Whose MACs the inventory protects: whoever floods could send one packet in the gateway's name, and be safe.
+        let seen = self.picture.clients.iter().filter(|client| client.key.slot() == port.slot);
         let names = seen.filter_map(|client| client.who.source()).map(ClientName::Mac);
         self.inventory.protected_with(&port.port_name(), names)
     }

@@ -101,7 +101,7 @@ fn quarantine(quarantine: &QuarantineReport, now: Timestamp) -> Vec<Line> {
     let (id, by) = (quarantine.id, &quarantine.by);
     let (since, end) = (ago(now, quarantine.since), until(now, quarantine.expires_at));
     let mut lines = vec![
-        ("quarantine", format!("{id}: {action}, by {by}, since {since}, ends in {end} at the latest")),
+        ("quarantine", format!("{id}: {action}, by {by}, since {since}, ends in {end}")),
         ("reason", quarantine.reason.clone()),
     ];
     if quarantine.covers.len() > 1 {
@@ -176,7 +176,7 @@ client 02:00:5e:10:00:01 on port eth0.100, machine em-17: quarantined for 3 min
   next        released after 1 min of quiet (in 2 min)
   limit       2 pps; over it in 190 windows running, far enough for quarantine in 190
   repeat      1 automatic quarantine remembered: each one lasts longer
-  quarantine  7: mute, by engine, since 3 min ago, ends in 2 min at the latest
+  quarantine  7: mute, by engine, since 3 min ago, ends in 2 min
   reason      4.1 M/s for 10 s, its limit is 2 pps
   times       first excess and drop 3 min ago → detected +3.1 s → quarantined +10.2 s → notified +10.6 s
   outcome     data plane done in 2 ms
