@@ -150,9 +150,10 @@ impl Sanctioner {
         self.first_drops.insert(subject, at);
     }
 
-    /// A server's message came from there.
+    /// A server's message came from there. That is no way out for whoever floods already, or is in quarantine for it.
     pub fn note_server(&mut self, client: ClientKey) {
-        if self.servers.len() < SERVERS {
+        let is_suspect = self.engine.record(Subject::Client(client)).is_some();
+        if !is_suspect && self.servers.len() < SERVERS {
             self.servers.insert(client);
         }
     }

@@ -147,12 +147,12 @@ impl Sanctioner {
         records.map(|(_, record)| record.quiet_for(now)).min().unwrap_or(Duration::MAX)
     }
 
-    /// Whoever is protected by now, because the inventory or the host's routes have changed, is let out.
+    /// Whom the inventory protects by now is let out. What somebody in quarantine sends protects nobody.
     fn release_the_protected(&mut self, now: Timestamp, picture: &Picture) {
         let automatic: Vec<Target> = self.governor.automatic().map(|one| one.target.clone()).collect();
         for target in automatic {
-            let (_, host) = self.governor_and_host(picture);
-            let Some(why) = target.subjects.iter().find_map(|subject| host.protection(subject)) else { continue };
+            let inventory = self.context.inventory();
+            let Some(why) = target.subjects.iter().find_map(|subject| inventory.protected(subject)) else { continue };
             if let Ok(granted) = self.ask(now, picture, &Request::ReleaseTarget(target), &why) {
                 self.enact(&granted, None, None);
             }

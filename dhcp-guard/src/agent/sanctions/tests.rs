@@ -560,3 +560,18 @@ fn a_port_that_is_blamed_for_one_client_is_as_quiet_as_that() {
     assert_eq!((lab.covered(), lab.count(EventKind::QuarantineBegan)), (vec!["port tap2".to_owned()], 1));
     assert_eq!(lab.count(EventKind::QuarantineEnded), 0);
 }
+
+#[test]
+fn whoever_floods_does_not_get_out_by_calling_itself_a_server() {
+    let mut lab = Lab::new(10, "", NOBODY);
+    let sends: Vec<Sends> = (1..=10).map(|port| if port == 2 { flood(port) } else { calm(port) }).collect();
+    lab.run(5, &sends);
+    lab.sanctioner.note_server(flood(2).key());
+    lab.sanctioner.note_server(calm(3).key());
+    lab.run(20, &sends);
+    assert_eq!(lab.covered(), ["client 02:00:00:00:00:09 on port tap2"]);
+    let Change::Quarantine(mut request) = add(&["tap3"], None) else { unreachable!() };
+    request.targets[0].mac = Some(calm(3).mac());
+    let refused = lab.ask(&Change::Quarantine(request)).unwrap_err();
+    assert!(refused.to_string().contains("answers as a DHCP server"), "{refused}");
+}
