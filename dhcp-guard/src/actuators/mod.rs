@@ -14,22 +14,9 @@
 //! * [`dispatcher`]: queues, timeouts, order; `queue`: the bounded queue.
 //! * [`link_down`], [`command`], [`webhook`]: the actuators. [`endpoint`], `signature`: parts of the last.
 //!
-//! # How to wire it
-//!
-//! ```ignore
-//! let actuators = actuators::configured(&config.actuators)?;
-//! let (handle, mut outcomes, dispatcher) = Dispatcher::start(actuators);
-//! // At the start, once the saved quarantines are known: interfaces that an earlier agent set down for others.
-//! LinkDown.release_forgotten(&config.interfaces, &in_force).await?;
-//! // For each order of the governor, after the data plane has it:
-//! handle.dispatch(Job { what: What::Impose, number, report, interfaces });
-//! // In a task, or a branch of the loop's select:
-//! while let Some(outcome) = outcomes.recv().await { report.outcomes.push(outcome.report()) }
-//! // At the end; what is not done by then is stopped.
-//! dispatcher.finish(Duration::from_secs(5)).await;
-//! ```
-//!
-//! A new configuration: start a new dispatcher, put its handle in the place of the old one, `finish` the old one.
+//! The agent starts the dispatcher, gives it a job for each order about a quarantine, reads the outcomes in its decision
+//! loop, and lets it finish at its end. A new configuration: start a new dispatcher, put its handle in the place of the old
+//! one, `finish` the old one.
 
 pub mod command;
 pub mod dispatcher;
