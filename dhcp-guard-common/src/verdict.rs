@@ -244,13 +244,6 @@ impl MessageType {
         let v4 = matches!(self, Self::Offer | Self::Ack | Self::Nak);
         v4 || matches!(self, Self::V6Advertise | Self::V6Reply | Self::V6Reconfigure | Self::V6RelayReply)
     }
-
-    /// The client looks for a server and has no lease: DISCOVER or Solicit.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_discover(self) -> bool {
-        matches!(self, Self::Discover | Self::V6Solicit)
-    }
 }
 
 closed_list! {

@@ -5,7 +5,7 @@
 //! * [`server`], [`client`]: dnsmasq and dhclient. [`herd`]: hundreds of clients, with the timing of real ones.
 //! * [`packets`], [`flood`], [`trickle`], [`control`]: frames, a generator for millions of them, its companion, and the
 //!   programs that every figure is a ratio against. [`stampede`]: many machines that flood at once.
-//! * [`packet_socket`], [`random`]: what several of them need.
+//! * [`packet_socket`], `paced`, [`random`]: what several of them need.
 //! * [`agent`], [`follower`], [`http`]: the guard itself, as a process on the lab's host; its events; requests that its
 //!   own command line would not send.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
@@ -34,6 +34,7 @@ pub mod link;
 pub mod mac;
 pub mod netns;
 pub mod orders;
+mod paced;
 pub mod packet_socket;
 pub mod packets;
 pub mod process;

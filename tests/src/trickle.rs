@@ -7,19 +7,13 @@
 //!
 //! Alone it is also the smoother flood, up to 100,000 frames a second: the generator sends so many in bursts.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     mac::Mac,
+    paced::{Pace, Paced},
     packet_socket::PacketSocket,
     packets::{CHADDR_IN_MESSAGE, discover},
     random::mix,
@@ -46,10 +40,7 @@ const SOURCE_IN_FRAME: usize = 6;
 
 /// A running companion; stopped on drop.
 #[derive(Debug)]
-pub struct Trickle {
-    stop: Arc<AtomicBool>,
-    sender: Option<JoinHandle<u64>>,
-}
+pub struct Trickle(Paced);
 
 impl Trickle {
     /// Starts to send DISCOVERs of `source`, each with another client hardware address, for `max_time` at most.
@@ -60,47 +51,21 @@ impl Trickle {
     /// Starts to send DISCOVERs, so many a second, for `max_time` at most.
     pub fn start_at(from: &Injection, source: Source, rate_pps: u64, max_time: Duration) -> Result<Self> {
         let socket = PacketSocket::open(&from.netns, &from.interface)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let body = move || send(&socket, (source, rate_pps), max_time, &stopped);
-        let sender = thread::Builder::new().name("trickle".into()).spawn(body).context("cannot start a thread")?;
-        Ok(Self { stop, sender: Some(sender) })
+        let pace = Pace { rate_pps, tick: TICK, most: rate_pps / 100, max_time };
+        let mut bytes = template(source);
+        let send = move |number| {
+            vary(&mut bytes, source, number);
+            // A full queue loses the frame, as a wire would.
+            let _ = socket.send(&bytes);
+        };
+        Paced::start("trickle", pace, send).map(Self)
     }
 
     /// Stops, and answers how many frames it sent.
     #[must_use]
-    pub fn stop(mut self) -> u64 {
-        self.join()
+    pub fn stop(self) -> u64 {
+        self.0.stop()
     }
-
-    fn join(&mut self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.sender.take().and_then(|sender| sender.join().ok()).unwrap_or(0)
-    }
-}
-
-impl Drop for Trickle {
-    fn drop(&mut self) {
-        self.join();
-    }
-}
-
-fn send(socket: &PacketSocket, (source, rate_pps): (Source, u64), max_time: Duration, stop: &AtomicBool) -> u64 {
-    let mut bytes = template(source);
-    let (start, mut sent) = (Instant::now(), 0u64);
-    while !stop.load(Ordering::Relaxed) && start.elapsed() < max_time {
-        let due = (start.elapsed().as_secs_f64() * rate_pps as f64) as u64;
-        // Whoever was kept waiting for long does not catch up in one burst.
-        for _ in 0..due.saturating_sub(sent).min(rate_pps / 100) {
-            sent += 1;
-            vary(&mut bytes, source, sent);
-            // A full queue loses the frame, as a wire would.
-            let _ = socket.send(&bytes);
-        }
-        // why: the pace of the frames.
-        thread::sleep(TICK);
-    }
-    sent
 }
 
 /// The frame before it is anybody's.

@@ -293,7 +293,7 @@ impl Running {
     }
 }
 
-fn started(context: &Context) -> Draft<'_> {
+fn started(context: &Context) -> Draft<'static> {
     let interfaces: Vec<String> = context
         .plan
         .interfaces
@@ -307,13 +307,5 @@ fn started(context: &Context) -> Draft<'_> {
     let mode = if context.config.mode == Mode::Enforce { "enforce" } else { "monitor" };
     let message = format!("guarding {} in {mode} mode", interfaces.join(", "));
     info!("{message}; control API on {}", context.config.socket.display());
-    Draft {
-        kind: EventKind::AgentStarted,
-        at: context.started,
-        port: None,
-        mac: None,
-        source: None,
-        vlans: None,
-        message,
-    }
+    Draft::of_nobody(EventKind::AgentStarted, context.started, message)
 }

@@ -19,16 +19,10 @@ impl Port {
 }
 
 impl Plan {
-    /// The port with this name.
-    #[must_use]
-    pub fn named(&self, name: &PortName) -> Option<&Port> {
-        self.ports.iter().find(|port| port.interface == name.interface && port.vlans == name.vlans)
-    }
-
     /// The port that frames with these names' VLANs fall to: their own, or their interface's untagged one.
     #[must_use]
     pub fn port_of(&self, name: &PortName) -> Option<&Port> {
-        let untagged = || self.ports.iter().find(|port| port.interface == name.interface && port.vlans.is_empty());
+        let untagged = || self.named(&PortName { vlans: Vec::new(), ..name.clone() });
         self.named(name).or_else(untagged)
     }
 

@@ -10,6 +10,7 @@ use dhcp_guard_common::{
 use crate::{
     config::{Config, Host, RogueServers, Rules, port_name, share},
     dataplane::{HostSpec, Policy, PortSpec, Spec, interface::Interface, load::slot_of},
+    governor::PortName,
     model::Mode,
 };
 
@@ -43,6 +44,8 @@ pub struct Plan {
     pub configured: HashSet<ClientKey>,
     /// What the data plane needs to know of it.
     pub spec: Spec,
+    /// The places of the ports. There may be thousands of them, and of clients on them.
+    by_name: HashMap<PortName, usize>,
 }
 
 impl Plan {
@@ -58,10 +61,11 @@ impl Plan {
                 add_port(&mut ports, config, interface, &port.vlans);
             }
         }
-        // There may be thousands of clients on thousands of ports.
-        let by_name: HashMap<(&str, &[u16]), &Port> =
-            ports.iter().map(|port| ((port.interface.as_str(), port.vlans.as_slice()), port)).collect();
-        let find = |interface: &str, vlans: &[u16]| by_name.get(&(interface, vlans)).copied();
+        let by_name: HashMap<PortName, usize> = ports.iter().map(Port::port_name).zip(0..).collect();
+        let find = |interface: &str, vlans: &[u16]| {
+            let name = PortName { interface: interface.to_owned(), vlans: vlans.to_vec() };
+            by_name.get(&name).and_then(|place| ports.get(*place))
+        };
         let known: Vec<(&Port, [u8; 6])> = config
             .known_clients
             .iter()
@@ -80,7 +84,7 @@ impl Plan {
             debug_kernel,
         };
         let configured = known.iter().map(|(port, mac)| ClientKey::from_mac(port.slot, *mac)).collect();
-        Self { interfaces, ports, configured, spec }
+        Self { interfaces, ports, configured, spec, by_name }
     }
 
     /// Lets rogue servers pass, if they were to be dropped, while servers may be taken for rogues: when a trusted port is on
@@ -97,6 +101,12 @@ impl Plan {
              sees them, so its servers cannot be told from rogues; switch that off with `ethtool -K {} rxvlan off`",
             hidden.name, hidden.interface, hidden.interface
         ))
+    }
+
+    /// The port with this name.
+    #[must_use]
+    pub fn named(&self, name: &PortName) -> Option<&Port> {
+        self.ports.get(*self.by_name.get(name)?)
     }
 
     /// The port in a slot.

@@ -138,17 +138,7 @@ impl Writer {
         let lines = counted(lost, "record");
         let reason =
             format!("{lines} of this log, from before the next one, could not be written in time and were lost");
-        self.write(&AuditRecord {
-            at: Timestamp::now(),
-            author: None,
-            action: "audit_lost".into(),
-            subjects: Vec::new(),
-            reason,
-            refused: None,
-            evidence: None,
-            before: None,
-            after: None,
-        })?;
+        self.write(&AuditRecord::new(Timestamp::now(), "audit_lost", reason))?;
         self.told_at = Some(Instant::now());
         self.queue.told(lost);
         if !self.losing {

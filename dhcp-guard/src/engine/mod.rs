@@ -30,6 +30,17 @@ pub enum Subject {
     Port(u32),
 }
 
+impl Subject {
+    /// The slot of the port that it is, or is on.
+    #[must_use]
+    pub fn slot(self) -> u32 {
+        match self {
+            Self::Client(key) => key.slot(),
+            Self::Port(slot) => slot,
+        }
+    }
+}
+
 /// All counters at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Observation {

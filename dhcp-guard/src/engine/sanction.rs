@@ -181,7 +181,7 @@ impl Sanctions {
     }
 
     fn blame_all(&self) -> Vec<Proposal> {
-        let ports: BTreeSet<u32> = self.records.keys().map(|subject| slot(*subject)).collect();
+        let ports: BTreeSet<u32> = self.records.keys().map(|subject| subject.slot()).collect();
         let mut clients: HashMap<u32, Vec<(ClientKey, &Record)>> = HashMap::new();
         for (subject, record) in &self.records {
             if let Subject::Client(key) = subject
@@ -300,13 +300,6 @@ impl Record {
 /// Evidence of more than this is as good.
 fn count(packets: u64) -> u32 {
     u32::try_from(packets).unwrap_or(u32::MAX)
-}
-
-fn slot(subject: Subject) -> u32 {
-    match subject {
-        Subject::Client(key) => key.slot(),
-        Subject::Port(slot) => slot,
-    }
 }
 
 #[cfg(test)]

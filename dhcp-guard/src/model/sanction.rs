@@ -295,7 +295,7 @@ pub struct Evidence {
     pub repeat: u32,
 }
 
-/// One line of the audit log: every change, and every request that was refused.
+/// One line of the audit log: every change, every request that was refused, and what became of each actuator's part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditRecord {
     /// When.
@@ -316,4 +316,22 @@ pub struct AuditRecord {
     pub before: Option<serde_json::Value>,
     /// What is there now.
     pub after: Option<serde_json::Value>,
+}
+
+impl AuditRecord {
+    /// What happened, when and why; all else is for whoever knows it.
+    #[must_use]
+    pub fn new(at: Timestamp, action: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            at,
+            author: None,
+            action: action.into(),
+            subjects: Vec::new(),
+            reason: reason.into(),
+            refused: None,
+            evidence: None,
+            before: None,
+            after: None,
+        }
+    }
 }

@@ -86,15 +86,9 @@ impl Api {
             _ => format!("{sentence} ({} before this one not recorded)", counted(missed, "refused request")),
         };
         let mut record = AuditRecord {
-            at: Timestamp::now(),
-            author: None,
-            action: action.to_owned(),
             subjects: document.targets.iter().filter_map(|target| self.subject(target)).collect(),
-            reason: document.reason,
             refused: Some(refused),
-            evidence: None,
-            before: None,
-            after: None,
+            ..AuditRecord::new(Timestamp::now(), action, document.reason)
         };
         let (api, peer) = (self.clone(), peer.clone());
         // Whoever goes away before the system has said how they are called is on record, too.

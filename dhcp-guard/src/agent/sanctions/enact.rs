@@ -39,9 +39,7 @@ impl Sanctioner {
             if let (None, Some(Entry::Quarantine(quarantine))) = (&change.before, &change.after) {
                 self.cases.open(quarantine.id, case.cloned().unwrap_or_default());
             }
-            let mut record = record(change, action);
-            record.evidence.clone_from(&evidence);
-            self.hands.audit.record(record);
+            self.hands.audit.record(record(change, action, evidence.clone()));
             self.tell(change);
         }
         granted.orders.iter().for_each(|order| self.dispatch(order));
@@ -121,16 +119,13 @@ impl Sanctioner {
     /// What was done outside is on record, as far as those who did it say.
     fn audit_outcome(&self, outcome: &actuators::Outcome, error: Option<String>) {
         let quarantine = self.governor.state().by_id(outcome.quarantine);
+        let (action, reason) =
+            (format!("{}_{}", outcome.actuator, outcome.what), format!("quarantine {}", outcome.quarantine));
         self.hands.audit.record(AuditRecord {
-            at: outcome.at,
             author: Some(Author::Engine),
-            action: format!("{}_{}", outcome.actuator, outcome.what),
             subjects: quarantine.map_or_else(Vec::new, |quarantine| quarantine.target.subjects.clone()),
-            reason: format!("quarantine {}", outcome.quarantine),
             refused: error,
-            evidence: None,
-            before: None,
-            after: None,
+            ..AuditRecord::new(outcome.at, action, reason)
         });
     }
 
@@ -164,33 +159,27 @@ impl Sanctioner {
 
     pub(super) fn audit_refusal(&self, author: &Author, of: Refused<'_>, why: &str) {
         self.hands.audit.record(AuditRecord {
-            at: self.now(),
             author: Some(author.clone()),
-            action: of.action.to_owned(),
             subjects: of.subjects,
-            reason: of.reason.to_owned(),
             refused: Some(why.to_owned()),
             evidence: of.evidence,
-            before: None,
-            after: None,
+            ..AuditRecord::new(self.now(), of.action, of.reason)
         });
     }
 }
 
 /// The audit log's line for a change.
-fn record(change: &Change, action: Option<&str>) -> AuditRecord {
+fn record(change: &Change, action: Option<&str>, evidence: Option<Evidence>) -> AuditRecord {
     // Entries are plain data: they can always be written.
     let json = |entry: &Option<Entry>| entry.as_ref().and_then(|entry| serde_json::to_value(entry).ok());
+    let action = action.unwrap_or_else(|| sentences::action(change));
     AuditRecord {
-        at: change.at,
         author: change.author.clone(),
-        action: action.unwrap_or_else(|| sentences::action(change)).to_owned(),
         subjects: about(&change.key),
-        reason: change.reason.clone(),
-        refused: None,
-        evidence: None,
+        evidence,
         before: json(&change.before),
         after: json(&change.after),
+        ..AuditRecord::new(change.at, action, change.reason.as_str())
     }
 }
 

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::{
     Sanctioner,
-    propose::{Spared, slot, standing},
-    seconds, sentences,
+    propose::{Spared, standing},
+    sentences,
 };
 use crate::{
     agent::{decide::Picture, names, requests::About},
@@ -57,7 +57,7 @@ impl Sanctioner {
         let state = self.governor.state();
         let covered = state.quarantines.values().flat_map(|quarantine| &quarantine.target.subjects);
         let named = covered.chain(state.allowed.keys()).filter(|subject| is_client(subject, *mac));
-        meant.extend(named.filter_map(|subject| names::key(plan, subject)).filter(|key| here(slot(*key))));
+        meant.extend(named.filter_map(|subject| names::key(plan, subject)).filter(|key| here(key.slot())));
         meant.sort_unstable();
         meant.dedup();
         meant
@@ -70,7 +70,7 @@ impl Sanctioner {
         subject: Subject,
     ) -> Option<Explanation> {
         let plan = &self.context.plan;
-        let port = plan.port(slot(subject))?;
+        let port = plan.port(subject.slot())?;
         let client = picture.clients.iter().find(|client| Subject::Client(client.key) == subject);
         let name = names::subject(plan, subject);
         let who = Covered {
@@ -148,7 +148,7 @@ impl Sanctioner {
                 because: "it was in quarantine lately, and keeps to its limit".to_owned(),
                 next: format!(
                     "normal when {} have passed since its quarantine; one before that lasts longer",
-                    duration(seconds(self.governor.rules().remember))
+                    duration(self.governor.rules().remember.as_secs())
                 ),
                 next_in_s: None,
                 since,
@@ -179,13 +179,12 @@ impl Sanctioner {
     }
 
     fn say_quarantined(&self, picture: &Picture, quarantine: &Quarantine) -> Said {
-        let quiet = seconds(
-            self.quiet_for(&quarantine.target, picture.moment.monotonic).min(std::time::Duration::from_secs(86_400)),
-        );
+        let quiet = self.quiet_for(&quarantine.target, picture.moment.monotonic);
+        let quiet = quiet.min(std::time::Duration::from_secs(86_400)).as_secs();
         let left = u64::try_from(quarantine.until.duration_since(self.now()).as_secs()).unwrap_or(0);
         Said {
             because: quarantine.reason.clone(),
-            next: sentences::next(quarantine, quiet, seconds(self.governor.rules().quiet)),
+            next: sentences::next(quarantine, quiet, self.governor.rules().quiet.as_secs()),
             next_in_s: Some(left),
             since: Some(quarantine.since),
         }
@@ -203,13 +202,13 @@ impl Sanctioner {
         let because = match state {
             State::Candidate => format!(
                 "it has been over its limit of {limit} pps for {} or more, with pauses of some seconds at most",
-                duration(seconds(rules.candidate_after))
+                duration(rules.candidate_after.as_secs())
             ),
             _ if over > 0 => format!("it is over its limit of {limit} pps, in {over} windows of a second running"),
             _ => format!("it was over its limit of {limit} pps, and has not kept to it for long enough yet"),
         };
         let hot = record.map_or(0, |record| record.hot.max(record.many_macs));
-        let port = self.context.plan.port(slot(subject));
+        let port = self.context.plan.port(subject.slot());
         let next = match port {
             Some(port) if port.rules.quarantine == crate::config::AutoQuarantine::Off => {
                 format!("it is not put into quarantine: class {} has that switched off", port.rules.class)
@@ -255,7 +254,7 @@ impl Sanctioner {
 
     /// Packets a second it may send; a client: the larger of its two limits.
     fn limit(&self, subject: Subject) -> u64 {
-        let Some(port) = self.context.plan.port(slot(subject)) else { return 0 };
+        let Some(port) = self.context.plan.port(subject.slot()) else { return 0 };
         match subject {
             Subject::Port(_) => port.rules.total.0.into(),
             Subject::Client(_) => port.rules.client_v4.0.max(port.rules.client_v6.0).into(),

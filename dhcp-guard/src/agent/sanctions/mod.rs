@@ -23,7 +23,6 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use dhcp_guard_common::layout::ClientKey;
@@ -183,9 +182,4 @@ impl Sanctioner {
 fn anchor(clock: &Clock, picture: &Picture) -> Anchor {
     let moment = &picture.moment;
     Anchor { time: clock.at(moment.monotonic), ticks: moment.ticks, ticks_per_s: moment.ticks_per_s }
-}
-
-/// Whole seconds.
-fn seconds(duration: Duration) -> u64 {
-    duration.as_secs()
 }

@@ -45,13 +45,13 @@ struct Counts {
 struct Company {
     /// Clients that sent something within [`ACTIVE`].
     active: usize,
-    /// Of these, those that keep to their limits, and do so for long enough.
+    /// Clients that keep to their limits, the known ones however long they have been silent.
     bystanders: usize,
     /// Of the active ones, known.
     known: u64,
-    /// Of these, over their own limit in the last window.
+    /// Of the known ones, over their own limit in the last window.
     known_over: u64,
-    /// Of these, those that sent something within the time in which they should be answered.
+    /// Of the known ones, those that sent something within the time in which they should be answered.
     known_asking: u64,
 }
 

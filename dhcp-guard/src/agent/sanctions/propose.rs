@@ -88,12 +88,10 @@ impl Sanctioner {
             .flat_map(|quarantine| &quarantine.target.subjects)
             .filter_map(|subject| names::key(plan, subject))
             .collect();
-        let is_allowed = |port: &Port| {
-            let by_order = |subject: &Subject| {
-                subject.client.is_none() && subject.port.interface == port.interface && subject.port.vlans == port.vlans
-            };
-            port.allowed || state.allowed.keys().any(by_order)
-        };
+        // Clients among them allow no port.
+        let allowed: HashSet<engine::Subject> =
+            state.allowed.keys().filter_map(|subject| names::key(plan, subject)).collect();
+        let is_allowed = |port: &Port| port.allowed || allowed.contains(&engine::Subject::Port(port.slot));
         let inventory = self.context.inventory();
         let is_own = |port: &Port| world::is_own(port, &inventory, &self.taps);
         let samples = self.activity.samples(plan, picture, &is_allowed, &is_own);
@@ -101,7 +99,7 @@ impl Sanctioner {
     }
 
     fn tell_candidates(&mut self, picture: &Picture, deserved: &Deserved) {
-        let after = duration(super::seconds(self.engine.rules().candidate_after));
+        let after = duration(self.engine.rules().candidate_after.as_secs());
         for subject in &deserved.candidates {
             let Some(name) = names::subject(&self.context.plan, *subject) else { continue };
             let message = format!(
@@ -125,7 +123,7 @@ impl Sanctioner {
             if quiet >= needed {
                 continue;
             }
-            let loud = target.subjects.iter().filter_map(|subject| names::key(&self.context.plan, subject)).next();
+            let loud = target.subjects.iter().find_map(|subject| names::key(&self.context.plan, subject));
             let request = Request::Extend(target, needed - quiet + AHEAD);
             let reason = "it still sends more than it may";
             // On hold, or while the trouble is systemic, it ends at its time.
@@ -142,7 +140,7 @@ impl Sanctioner {
             target.subjects.iter().filter_map(|subject| names::key(&self.context.plan, subject)).collect();
         // A port is as quiet as the loudest on it: it may be blamed for what one client sends.
         let covers =
-            |subject: &engine::Subject| keys.contains(subject) || keys.contains(&engine::Subject::Port(slot(*subject)));
+            |subject: &engine::Subject| keys.contains(subject) || keys.contains(&engine::Subject::Port(subject.slot()));
         let records = self.engine.records().filter(|(subject, _)| covers(subject));
         records.map(|(_, record)| record.quiet_for(now)).min().unwrap_or(Duration::MAX)
     }
@@ -202,7 +200,7 @@ impl Sanctioner {
     /// What to ask the governor for; none: nothing, as the configuration or a person wants it, or because it is so already.
     fn wanted(&self, guarded: &[PortName], subject: engine::Subject, cause: Cause) -> Option<Wanted> {
         let plan = &self.context.plan;
-        let port = plan.port(slot(subject))?;
+        let port = plan.port(subject.slot())?;
         if !self.governor.rules().automatic || !self.facts.borrow().known || port.rules.mode == Mode::Monitor {
             return None;
         }
@@ -283,13 +281,6 @@ impl Sanctioner {
 
     fn is_covered(&self, subject: engine::Subject) -> bool {
         names::subject(&self.context.plan, subject).is_some_and(|name| self.governor.state().covering(&name).is_some())
-    }
-}
-
-pub(super) fn slot(subject: engine::Subject) -> u32 {
-    match subject {
-        engine::Subject::Client(key) => key.slot(),
-        engine::Subject::Port(slot) => slot,
     }
 }
 

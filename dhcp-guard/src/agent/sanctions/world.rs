@@ -82,7 +82,7 @@ impl Host<'_> {
     fn protection_of_all_on(&self, port: &Port) -> Option<String> {
         // Neither servers nor the way out are behind one machine's port: whoever floods there could pretend both.
         if self.is_own(port) {
-            return self.inventory.protected_with(&port.port_name(), []);
+            return None;
         }
         if self.activity.has_server(port.slot) && self.nobody_is_trusted() {
             return Some("a DHCP server answers from there, and no port is trusted".to_owned());
