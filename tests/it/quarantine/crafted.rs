@@ -167,7 +167,9 @@ fn audit(agent: &Agent) -> Result<Vec<AuditRecord>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         text => text.with_context(|| format!("cannot read {}", path.display()))?,
     };
-    text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not a record: {line}"))).collect()
+    // The latest record may be half there while it is being written.
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.map(|line| serde_json::from_str(line).with_context(|| format!("not a record: {line}"))).collect()
 }
 
 /// Empty, everything, wrong.
