@@ -46,6 +46,7 @@ pub struct Plan {
     pub spec: Spec,
     /// The places of the ports. There may be thousands of them, and of clients on them.
     by_name: HashMap<PortName, usize>,
+    by_slot: HashMap<u32, usize>,
 }
 
 impl Plan {
@@ -84,7 +85,8 @@ impl Plan {
             debug_kernel,
         };
         let configured = known.iter().map(|(port, mac)| ClientKey::from_mac(port.slot, *mac)).collect();
-        Self { interfaces, ports, configured, spec, by_name }
+        let by_slot = ports.iter().map(|port| port.slot).zip(0..).collect();
+        Self { interfaces, ports, configured, spec, by_name, by_slot }
     }
 
     /// Lets rogue servers pass, if they were to be dropped, while servers may be taken for rogues: when a trusted port is on
@@ -112,8 +114,23 @@ impl Plan {
     /// The port in a slot.
     #[must_use]
     pub fn port(&self, slot: u32) -> Option<&Port> {
-        let first = self.ports.first()?.slot;
-        self.ports.get(usize::try_from(slot.checked_sub(first)?).ok()?)
+        self.ports.get(*self.by_slot.get(&slot)?)
+    }
+
+    /// Gives the ports the slots that the data plane has for them.
+    pub fn take_slots(&mut self, slot_of: impl Fn(PortKey) -> Option<u32>) {
+        let before: HashMap<u32, u32> = self
+            .ports
+            .iter_mut()
+            .filter_map(|port| {
+                let before = port.slot;
+                port.slot = slot_of(port.key())?;
+                Some((before, port.slot))
+            })
+            .collect();
+        self.by_slot = self.ports.iter().map(|port| port.slot).zip(0..).collect();
+        let moved = |client: &ClientKey| Some(ClientKey::from_mac(*before.get(&client.slot())?, client.mac()));
+        self.configured = self.configured.iter().filter_map(moved).collect();
     }
 }
 
@@ -173,7 +190,7 @@ mod tests {
     use crate::config;
 
     fn interface(name: &str, ifindex: u32) -> Interface {
-        Interface { name: name.into(), ifindex, up: true, xdp_program: None }
+        Interface::bare(name, ifindex)
     }
 
     #[test]

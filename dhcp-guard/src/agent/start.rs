@@ -1,12 +1,21 @@
 //! The start: from a configuration to a guarded host, or to one that nothing was done to.
 
+use std::collections::HashSet;
+
 use log::{info, warn};
 
 use super::{kept::Kept, orders::Clock, plan::Plan};
 use crate::{
     actuators::LinkDown,
     config::Config,
-    dataplane::{self, DataPlane, attach::Attachment, interface, replies::ReplyWatch},
+    dataplane::{
+        self, DataPlane,
+        attach::Attachment,
+        interface::{self, Interface},
+        pins::{LinkPin, PinError, PinFolder},
+        replies::ReplyWatch,
+    },
+    governor::Governor,
 };
 
 /// The data plane, and all that holds it on the interfaces.
@@ -36,20 +45,88 @@ pub async fn plan(config: &Config, debug_kernel: bool) -> anyhow::Result<(Plan, 
     Ok((plan, warning))
 }
 
-/// Loads the programs, puts what was kept into them, and attaches them to all interfaces, or to none.
+/// Loads the programs, puts what was kept into them, and puts them on all interfaces, into the place of those that an agent
+/// before this one has left there. The plan learns which slots its ports have.
 ///
 /// # Errors
-/// See [`DataPlane::load`] and [`DataPlane::attach`].
-pub async fn guard(plan: &Plan, kept: &mut Kept, clock: &Clock) -> anyhow::Result<Guarded> {
-    let mut plane = DataPlane::load(&plan.spec)?;
-    kept.put_into(&mut plane, plan, clock)?;
+/// See [`DataPlane::load_pinned`] and [`DataPlane::attach`]. Whatever was guarded before still is.
+pub async fn guard(
+    config: &Config,
+    plan: &mut Plan,
+    kept: &mut Kept,
+    clock: &Clock,
+) -> anyhow::Result<(Guarded, Governor)> {
+    let (mut plane, mut warnings) = load(config, plan)?;
+    plan.take_slots(|port| plane.slot(port));
+    let governor = kept.put_into(&mut plane, plan, clock)?;
     set_up_again(plan).await;
-    let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
+    let attachments = attach(&mut plane, plan)?;
     let watches: Vec<_> = plan.interfaces.iter().map(|interface| plane.watch_replies(interface)).collect();
-    let mut warnings: Vec<String> = attachments.iter().filter_map(generic_warning).collect();
+    plane.stays()?;
+    let_go(&plane, plan, &mut warnings);
+    warnings.append(&mut plane.take_warnings());
+    warnings.extend(attachments.iter().filter_map(generic_warning));
     warnings.extend(attachments.iter().filter_map(vlan_warning));
     warnings.extend(watches.iter().filter_map(|watch| watch.as_ref().err()).map(dataplane::Error::to_string));
-    Ok(Guarded { plane, attachments, _replies: watches.into_iter().filter_map(Result::ok).collect(), warnings })
+    let replies = watches.into_iter().filter_map(Result::ok).collect();
+    Ok((Guarded { plane, attachments, _replies: replies, warnings }, governor))
+}
+
+/// With maps that outlive the agent, or, where there is no place for them, without.
+fn load(config: &Config, plan: &Plan) -> Result<(DataPlane, Vec<String>), dataplane::Error> {
+    match PinFolder::open(&config.pin_dir) {
+        Ok(pins) => Ok((DataPlane::load_pinned(&plan.spec, pins)?, Vec::new())),
+        Err(error @ PinError::InUse(_)) => Err(error.into()),
+        // A guard that ends with its agent is better than none.
+        Err(error) => Ok((DataPlane::load(&plan.spec)?, vec![error.to_string()])),
+    }
+}
+
+/// On all interfaces, or on none that was not guarded before. Those first, because they are what can fail.
+fn attach(plane: &mut DataPlane, plan: &Plan) -> Result<Vec<Attachment>, dataplane::Error> {
+    let pinned: HashSet<u32> = plane.pinned_links().iter().map(|link| link.ifindex).collect();
+    let mut order: Vec<&Interface> = plan.interfaces.iter().collect();
+    order.sort_by_key(|interface| pinned.contains(&interface.ifindex));
+    let mut attachments = Vec::new();
+    for interface in order {
+        match plane.attach(interface.clone()) {
+            Ok(attachment) => attachments.push(attachment),
+            Err(error) => {
+                let (replaced, new): (Vec<_>, Vec<_>) = attachments.into_iter().partition(|one| one.replaced);
+                new.into_iter().for_each(Attachment::take_off);
+                // Somewhere these maps are in use by now.
+                if !replaced.is_empty() {
+                    plane.stays()?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    let place = |one: &Attachment| plan.interfaces.iter().position(|interface| *interface == one.interface);
+    attachments.sort_by_key(place);
+    Ok(attachments)
+}
+
+/// Takes the guard off interfaces that an agent before this one guarded and this one is not to.
+fn let_go(plane: &DataPlane, plan: &Plan, warnings: &mut Vec<String>) {
+    let is_guarded = |link: &LinkPin| plan.interfaces.iter().any(|interface| interface.ifindex == link.ifindex);
+    for link in plane.pinned_links().iter().filter(|link| !is_guarded(link) || link.is_dead()) {
+        let path = link.path.display();
+        match (interface::name_of(link.ifindex), link.is_dead()) {
+            (None, false) => warnings.push(format!(
+                "the pinned link {path} holds a program in another network namespace, which goes on: remove the pin if \
+                 nobody needs it, and let every agent have a pin folder of its own"
+            )),
+            (name, dead) => {
+                if let (Some(name), false) = (name, dead) {
+                    info!("interface {name} is not to be guarded any more: its guard is taken off");
+                }
+                if let Err(error) = link.take_off() {
+                    warnings.push(format!("cannot take off what the pinned link {path} holds: {error}"));
+                }
+            }
+        }
+    }
 }
 
 /// Interfaces that an agent before this one has set down for quarantines. They are guarded again, and those whose quarantine

@@ -44,6 +44,9 @@ pub struct Global {
     /// Configuration file [default: /etc/dhcp-guard/dhcp-guard.toml if it exists]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Common options")]
     pub config: Option<PathBuf>,
+    /// Folder on a BPF file system where the guard outlives its agent [default: the configuration's, /sys/fs/bpf/dhcp-guard]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Common options")]
+    pub pin_dir: Option<PathBuf>,
 }
 
 /// The commands.
@@ -52,6 +55,9 @@ pub enum Command {
     /// Guard interfaces: the agent
     #[command(after_help = "Examples:\n  dhcp-guard run -i eth0\n  dhcp-guard run -i eth0 -i tap7 --mode monitor")]
     Run(RunArgs),
+    /// Take the guard off all interfaces; it stays on them when the agent is stopped
+    #[command(after_help = "Example:\n  systemctl stop dhcp-guard && dhcp-guard detach")]
+    Detach,
     /// What is guarded, what is wrong, what was dropped
     #[command(after_help = "Example:\n  dhcp-guard status --json | jq .warnings")]
     Status(StatusArgs),
@@ -113,9 +119,6 @@ pub struct RunArgs {
     /// Folder for what survives a restart and for the audit log [default: the configuration's, /var/lib/dhcp-guard]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Folder on a bpffs for pinned maps and links; this version pins nothing
-    #[arg(long, value_name = "DIR")]
-    pub pin_dir: Option<PathBuf>,
     /// Also log from inside the kernel's program: each state change it sees
     #[arg(long)]
     pub debug_kernel: bool,

@@ -3,6 +3,7 @@
 pub mod args;
 mod change;
 mod config;
+mod detach;
 mod events;
 mod explain;
 #[cfg(test)]
@@ -76,6 +77,7 @@ fn dispatch(args: Args) -> anyhow::Result<Outcome> {
     let (socket, out) = (|| settings::socket(&global), &mut Output::stdout());
     match command {
         Command::Run(args) => run::run(&global, args),
+        Command::Detach => detach::detach(&settings::pin_dir(&global)?, out),
         Command::Config { command } => config::config(&global, &command, out),
         Command::Status(args) => asking(query::status(&socket()?, &args, out)),
         Command::Offenders(args) => asking(query::offenders(&socket()?, &args, out)),

@@ -14,9 +14,6 @@ use crate::{
 
 pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     let (config, config_path) = settings::config(global)?;
-    if let Some(folder) = &args.pin_dir {
-        log::warn!("--pin-dir {}: this version keeps nothing there", folder.display());
-    }
     let options = Options { config_path, debug_kernel: args.debug_kernel };
     let config = with_args(config, args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

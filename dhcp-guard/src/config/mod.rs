@@ -44,6 +44,8 @@ pub const DEFAULT_FILE: &str = "/etc/dhcp-guard/dhcp-guard.toml";
 pub const DEFAULT_SOCKET: &str = "/run/dhcp-guard/agent.sock";
 /// The folder for what survives a restart, unless configured otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/dhcp-guard";
+/// The folder for pinned links and maps, unless configured otherwise.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/dhcp-guard";
 
 /// Everything that can be configured. Every key has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +61,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Folder for what survives a restart, and for the audit log.
     pub state_dir: PathBuf,
+    /// Folder on a BPF file system for the programs' links and maps, by which they outlive the agent.
+    pub pin_dir: PathBuf,
     /// CSV file that gives ports and MACs the name of a machine.
     pub inventory: Option<PathBuf>,
     /// What happens to servers' messages from ports that are not trusted.
@@ -239,6 +243,7 @@ impl Default for Config {
             default_class: "metal".to_owned(),
             socket: PathBuf::from(DEFAULT_SOCKET),
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
+            pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             inventory: None,
             rogue_servers: RogueServers::default(),
             limits: Limits::default(),

@@ -3,9 +3,10 @@
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 
 use super::Error;
+use crate::model::AttachMode;
 
 /// An interface of this network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,16 @@ pub struct Interface {
     pub up: bool,
     /// Kernel id of the XDP program on it.
     pub xdp_program: Option<u32>,
+    /// How it is there; native if none is.
+    pub xdp_mode: AttachMode,
+}
+
+impl Interface {
+    /// One that is up with nothing on it, as whoever made it knows without asking.
+    #[must_use]
+    pub fn bare(name: &str, ifindex: u32) -> Self {
+        Self { name: name.to_owned(), ifindex, up: true, xdp_program: None, xdp_mode: AttachMode::Native }
+    }
 }
 
 /// Looks an interface up by name.
@@ -44,18 +55,22 @@ pub async fn find(name: &str) -> Result<Interface, Error> {
 }
 
 fn describe(name: &str, link: &LinkMessage) -> Interface {
-    let xdp_program = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Xdp(xdp) => xdp.iter().find_map(|x| match x {
-            LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
-            _ => None,
-        }),
+    let xdp = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => Some(xdp.as_slice()),
         _ => None,
     });
+    let xdp = xdp.unwrap_or_default();
+    let xdp_program = xdp.iter().find_map(|x| match x {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    });
+    let is_generic = xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
     Interface {
         name: name.to_owned(),
         ifindex: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
         xdp_program,
+        xdp_mode: if is_generic { AttachMode::Generic } else { AttachMode::Native },
     }
 }
 
@@ -68,6 +83,16 @@ pub fn index_of(name: &str) -> Option<u32> {
         0 => None,
         index => Some(index),
     }
+}
+
+/// The name of the interface with this index in this network namespace.
+#[must_use]
+pub fn name_of(index: u32) -> Option<String> {
+    let mut name = [0u8; libc::IFNAMSIZ];
+    // SAFETY: room for the longest name with its end.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?;
+    (!found.is_null()).then(|| name.to_string_lossy().into_owned())
 }
 
 /// Whether the interface takes VLAN tags out of the frame before XDP sees it (`rx-vlan-offload`). Unknown counts as no.

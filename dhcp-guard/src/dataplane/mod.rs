@@ -2,9 +2,12 @@
 //!
 //! * [`spec`]: what is to be enforced, in the units of people.
 //! * [`load`]: check what the kernel offers, load the object.
+//! * [`pins`]: where everything is that outlives the agent. `state_maps`: the maps among it; `heritage`: what is brought over
+//!   from maps that do not fit.
 //! * [`policy`]: put a policy into force, as a whole.
 //! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two.
-//! * [`attach`]: put the program on an interface, natively if the driver can; never displace another one.
+//! * [`attach`]: put the program on an interface, natively if the driver can; never displace another one. `links`: what holds
+//!   it there.
 //! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
 //!   [`received`]: all frames of the interfaces; [`replies`]: whether servers still answer.
 //! * [`interface`]: what netlink knows of an interface.
@@ -17,15 +20,20 @@ mod carried;
 pub mod clock;
 pub mod distinct;
 mod grace;
+mod heritage;
 pub mod interface;
+mod links;
 pub mod load;
 pub mod mapped;
 pub mod orders;
+pub mod pins;
 pub mod policy;
 pub mod received;
 pub mod replies;
 pub mod snapshot;
 pub mod spec;
+mod state_maps;
+mod sys;
 pub mod tables;
 
 pub use load::{DataPlane, check_kernel, decode_event};
@@ -41,6 +49,9 @@ pub enum Error {
     /// The crate was built where the BPF toolchain is missing.
     #[error("this build of dhcp-guard has no BPF program in it: build it with `cargo xtask build`")]
     NoProgram,
+    /// What is to outlive the agent cannot be kept.
+    #[error(transparent)]
+    Pins(#[from] pins::PinError),
     /// Missing capabilities.
     #[error(
         "cannot load the BPF program without {missing}: run dhcp-guard as root with all its rights, or give it what is \
@@ -81,6 +92,31 @@ pub enum Error {
         program: String,
         /// Its kernel id.
         id: u32,
+    },
+    /// In the place of a pinned link is something else.
+    #[error(
+        "cannot guard interface {name}: the pin {} is not its ({reason}); remove it if nobody needs it, or name another folder \
+         with --pin-dir",
+        path.display()
+    )]
+    ForeignPin {
+        /// The pin.
+        path: std::path::PathBuf,
+        /// Interface name.
+        name: String,
+        /// What it is.
+        reason: String,
+    },
+    /// The kernel refused to put the program into the place of another.
+    #[error(
+        "cannot put the program of this version into the place of the one on interface {name} ({reason}), which goes on as it \
+         was; `dhcp-guard detach` takes that one off"
+    )]
+    Replace {
+        /// Interface name.
+        name: String,
+        /// Why.
+        reason: String,
     },
     /// The kernel refused to attach the program in either mode.
     #[error("cannot attach to interface {name}, neither natively ({native}) nor in generic mode ({generic})")]
@@ -139,11 +175,13 @@ pub enum Error {
     },
 }
 
-/// A program of our own comes off with its agent. For any other, only whoever attached it knows how: what holds it by a
+/// A program of our own is some other agent's. For any other, only whoever attached it knows how: what holds it by a
 /// BPF link cannot be taken off with `ip`.
 fn how_to_free(program: &str, id: u32) -> String {
     if program == load::PROGRAM {
-        return "stop the agent that runs it".to_owned();
+        return "stop the agent that runs it and take its guard off with `dhcp-guard detach` (with --pin-dir, if that agent had \
+                one)"
+            .to_owned();
     }
     format!("take it off with the tool that put it there (`bpftool prog show id {id}` may name it)")
 }

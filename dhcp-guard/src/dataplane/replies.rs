@@ -1,39 +1,58 @@
 //! Seeing servers' replies leave through the guarded interfaces: a second program, on the way out, that only counts.
 //!
 //! It is attached by TCX (kernel 6.6), where programs stand in a row and each says who decides next, and through a BPF link,
-//! so that the agent's end takes it off, however it comes. Where the kernel has no TCX, nobody is told "no replies": nobody
+//! like the one that judges. Where the kernel has no TCX, nobody is told "no replies": nobody
 //! is told anything. What another program sends by XDP_REDIRECT, or what a driver sends without the kernel, is not seen.
 
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::{
+    path::Path,
+    sync::{Arc, Weak, atomic::Ordering},
+};
 
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType,
+    links::FdLink,
+    tc::{SchedClassifierLink, TcAttachOptions},
+};
 use dhcp_guard_common::{layout::PortCounters, verdict::MessageType};
 
 use super::{
     DataPlane, Error,
-    attach::reason,
     interface::{self, Interface},
+    links::{self, Link, innermost},
+    pins::LinkKind,
 };
 
 /// Name of the program, in the object and in the kernel.
 pub const PROGRAM: &str = "dhcp_replies";
 
-/// The program on an interface's way out; it comes off when this is dropped.
+/// The program on an interface's way out. When this is dropped it comes off, unless its link is pinned.
 #[derive(Debug)]
 pub struct ReplyWatch {
-    _link: Arc<FdLink>,
+    /// Kernel index of the interface.
+    pub ifindex: u32,
+    link: Arc<Link>,
+}
+
+impl ReplyWatch {
+    /// Takes the program off, also where its link is pinned.
+    pub fn take_off(self) {
+        if let Some(link) = Arc::into_inner(self.link) {
+            link.take_off();
+        }
+    }
 }
 
 /// Interfaces that are watched, by index, for as long as somebody keeps the [`ReplyWatch`].
 #[derive(Debug, Default)]
-pub(super) struct Watched(Vec<(u32, Weak<FdLink>)>);
+pub(super) struct Watched(Vec<(u32, Weak<Link>)>);
 
 impl Watched {
     fn is_seen(&self, ifindex: u32) -> bool {
         self.0.iter().any(|(index, link)| *index == ifindex && link.strong_count() > 0)
     }
 
-    fn add(&mut self, ifindex: u32, link: &Arc<FdLink>) {
+    fn add(&mut self, ifindex: u32, link: &Arc<Link>) {
         self.0.retain(|(_, link)| link.strong_count() > 0);
         self.0.push((ifindex, Arc::downgrade(link)));
     }
@@ -51,17 +70,20 @@ impl DataPlane {
         if interface::index_of(&interface.name) != Some(interface.ifindex) {
             return Err(refused("it is not there any more".to_owned()));
         }
+        let pin = self.maps.pin(LinkKind::Replies, interface);
         let program = self.ebpf.program_mut(PROGRAM).ok_or(Error::NoProgram)?;
-        let link = attach(program, &interface.name).map_err(|error| refused(reason(&error)))?;
-        let link = FdLink::try_from(link).map_err(|_| refused("the kernel offers no BPF link".to_owned()))?;
-        let link = Arc::new(link);
+        let program: &mut SchedClassifier = program.try_into().map_err(|error| refused(innermost(&error)))?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| refused(innermost(&error)))?;
+        }
+        let link = Arc::new(attach(program, interface, pin.as_deref()).map_err(refused)?);
         self.watched.add(interface.ifindex, &link);
-        Ok(ReplyWatch { _link: link })
+        Ok(ReplyWatch { ifindex: interface.ifindex, link })
     }
 
     /// Servers' messages that left, by slot.
     pub(super) fn read_replies(&self) -> Vec<Option<u64>> {
-        let mut replies = vec![None; self.slots.len() as usize + 1];
+        let mut replies = vec![None; self.slots.highest() as usize + 1];
         for (_, slot) in self.slots.iter().filter(|(port, _)| self.watched.is_seen(port.ifindex)) {
             let word = self.replies.words(slot as usize).first();
             replies[slot as usize] = word.map(|word| word.load(Ordering::Relaxed));
@@ -79,18 +101,30 @@ impl DataPlane {
     }
 }
 
-/// Attaches the program in front of all others: one that decides about a frame ends the row.
+/// Takes the place of the program that is pinned there; else attaches in front of all others: one that decides about a frame
+/// ends the row.
 ///
-/// Not with aya's `attach`, which takes a netlink filter on kernels without TCX, and that outlives the agent.
-fn attach(
-    program: &mut aya::programs::Program,
-    interface: &str,
-) -> Result<aya::programs::tc::SchedClassifierLink, ProgramError> {
-    let program: &mut SchedClassifier = program.try_into()?;
-    if program.fd().is_err() {
-        program.load()?;
+/// Not with aya's `attach`, which takes a netlink filter on kernels without TCX, and anybody may take that off.
+fn attach(program: &mut SchedClassifier, interface: &Interface, pin: Option<&Path>) -> Result<Link, String> {
+    const EGRESS: TcAttachType = TcAttachType::Egress;
+    if let Some(path) = pin {
+        let on_it = SchedClassifier::query_tcx(&interface.name, EGRESS).map_err(|error| innermost(&error))?.1;
+        let on_it: Vec<u32> = on_it.iter().map(|program| program.id()).collect();
+        if let Some(link) = links::pinned(path, interface, &on_it).map_err(|error| error.to_string())? {
+            return replace(program, link, path);
+        }
     }
     let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(interface, TcAttachType::Egress, first)?;
-    program.take_link(id)
+    let id = program.attach_with_options(&interface.name, EGRESS, first).map_err(|error| innermost(&error))?;
+    let link = program.take_link(id).map_err(|error| innermost(&error))?;
+    let link = FdLink::try_from(link).map_err(|_| "the kernel offers no BPF link".to_owned())?;
+    Link::new(link, pin)
+}
+
+fn replace(program: &mut SchedClassifier, link: FdLink, pin: &Path) -> Result<Link, String> {
+    let link = SchedClassifierLink::try_from(link).map_err(|error| innermost(&error))?;
+    let id = program.attach_to_link(link).map_err(|error| innermost(&error))?;
+    let link = program.take_link(id).map_err(|error| innermost(&error))?;
+    let link = FdLink::try_from(link).map_err(|error| innermost(&error))?;
+    Ok(Link::adopted(link, pin))
 }

@@ -90,7 +90,7 @@ impl<'a> Guarded<'a> {
     }
 
     fn end(mut self) -> Result<()> {
-        super::stop(self.lab, &mut self.agent, libc::SIGTERM)
+        super::stop(&mut self.agent)
     }
 
     /// What was right once, and was taken back, is not done again when it comes again.
