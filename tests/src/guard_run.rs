@@ -183,7 +183,7 @@ impl GuardRun {
     /// # Errors
     /// The kernel's.
     pub fn watch_replies(&mut self) -> Result<ReplyWatch> {
-        let interface = Interface { name: "lo".to_owned(), ifindex: IFINDEX, up: true, xdp_program: None };
+        let interface = Interface { name: "lo".to_owned(), ifindex: IFINDEX, up: true, ..Interface::default() };
         let plane = &mut self.plane;
         Ok(self.netns.run(move || plane.watch_replies(&interface))??)
     }

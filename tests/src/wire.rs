@@ -53,7 +53,7 @@ impl GuardedWire {
         link::keep_vlan_tags(&receiver, GUARDED)?;
         let ifindex = receiver.ifindex(GUARDED)?;
         let mut plane = DataPlane::load(&spec(ifindex)).context("cannot load the guard's program")?;
-        let interface = Interface { name: GUARDED.to_owned(), ifindex, up: true, xdp_program: None };
+        let interface = Interface { name: GUARDED.to_owned(), ifindex, up: true, ..Interface::default() };
         let attachment = receiver.run(|| plane.attach(interface))??;
         ensure!(attachment.mode == AttachMode::Native, "the guard is not attached natively");
         Ok(Self { _attachment: attachment, plane, epoch: Instant::now(), ifindex, sender, receiver })

@@ -6,7 +6,14 @@ use super::{kept::Kept, orders::Clock, plan::Plan};
 use crate::{
     actuators::LinkDown,
     config::Config,
-    dataplane::{self, DataPlane, attach::Attachment, interface, replies::ReplyWatch},
+    dataplane::{
+        self, DataPlane,
+        attach::Attachment,
+        hook::Hook,
+        interface::{self, Interface},
+        replies::ReplyWatch,
+    },
+    model::AttachMode,
 };
 
 /// The data plane, and all that holds it on the interfaces.
@@ -32,7 +39,7 @@ pub async fn plan(config: &Config, debug_kernel: bool) -> anyhow::Result<(Plan, 
         interfaces.push(interface::find(name).await?);
     }
     let mut plan = Plan::new(config, interfaces, debug_kernel);
-    let warning = plan.spare_hidden_servers(interface::strips_vlan_tags);
+    let warning = plan.spare_hidden_servers();
     Ok((plan, warning))
 }
 
@@ -44,10 +51,12 @@ pub async fn guard(plan: &Plan, kept: &mut Kept, clock: &Clock) -> anyhow::Resul
     let mut plane = DataPlane::load(&plan.spec)?;
     kept.put_into(&mut plane, plan, clock)?;
     set_up_again(plan).await;
-    let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
+    let attachments =
+        plan.interfaces.iter().map(|i| plane.attach(i.clone(), plan.hook)).collect::<Result<Vec<_>, _>>()?;
     let watches: Vec<_> = plan.interfaces.iter().map(|interface| plane.watch_replies(interface)).collect();
-    let mut warnings: Vec<String> = attachments.iter().filter_map(generic_warning).collect();
-    warnings.extend(attachments.iter().filter_map(vlan_warning));
+    attachments.iter().for_each(tell_of_lost_speed);
+    let mut warnings: Vec<String> = attachments.iter().filter_map(slow_warning).collect();
+    warnings.extend(attachments.iter().filter_map(|attachment| vlan_warning(attachment, plan.hook)));
     warnings.extend(watches.iter().filter_map(|watch| watch.as_ref().err()).map(dataplane::Error::to_string));
     Ok(Guarded { plane, attachments, _replies: watches.into_iter().filter_map(Result::ok).collect(), warnings })
 }
@@ -66,21 +75,35 @@ async fn set_up_again(plan: &Plan) {
     }
 }
 
-fn generic_warning(attachment: &Attachment) -> Option<String> {
+/// Of an interface whose driver is not to have the guard in it, or not as it is.
+fn slow_warning(attachment: &Attachment) -> Option<String> {
     let reason = attachment.native_refused.as_ref()?;
+    let hook = if attachment.mode == AttachMode::Tcx { "by TCX" } else { "in generic mode" };
     Some(format!(
-        "interface {} is guarded in generic mode only, its driver refused the native one ({reason}): a flood costs \
-         several times as much CPU there",
+        "interface {} is guarded {hook} only, its driver refused native XDP ({reason}): a flood costs several times as much \
+         CPU there",
         attachment.interface.name
     ))
 }
 
-fn vlan_warning(attachment: &Attachment) -> Option<String> {
-    let name = &attachment.interface.name;
-    interface::strips_vlan_tags(name).then(|| {
+/// Nothing is wrong with such an interface, but with one command it could be guarded at less cost.
+fn tell_of_lost_speed(attachment: &Attachment) {
+    let Interface { name, facts, .. } = &attachment.interface;
+    if attachment.mode == AttachMode::Tcx && facts.strips_vlan_tags {
+        info!(
+            "interface {name} is guarded by TCX, since XDP would not see its VLAN tags (rx-vlan-offload): a flood costs less \
+             CPU with XDP, after `ethtool -K {name} rxvlan off` and a new start"
+        );
+    }
+}
+
+fn vlan_warning(attachment: &Attachment, hook: Hook) -> Option<String> {
+    let Interface { name, facts, .. } = &attachment.interface;
+    facts.hides_vlan_tags(hook).then(|| {
         format!(
             "interface {name} takes VLAN tags off before the guard sees them (rx-vlan-offload): all its VLANs count as \
-             its untagged port; switch that off with `ethtool -K {name} rxvlan off`"
+             its untagged port; switch that off with `ethtool -K {name} rxvlan off`, or guard it with `hook = \"tcx\"` \
+             (kernel 6.6)"
         )
     })
 }

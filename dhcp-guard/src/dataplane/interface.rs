@@ -3,12 +3,19 @@
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
+use rtnetlink::{
+    packet_core::Nla as _,
+    packet_route::link::{InfoData, InfoKind, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp},
+};
 
-use super::Error;
+use super::{
+    Error,
+    hook::{Facts, Kind},
+    tcx,
+};
 
 /// An interface of this network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -18,6 +25,8 @@ pub struct Interface {
     pub up: bool,
     /// Kernel id of the XDP program on it.
     pub xdp_program: Option<u32>,
+    /// What decides which hook is right for it.
+    pub facts: Facts,
 }
 
 /// Looks an interface up by name.
@@ -56,7 +65,36 @@ fn describe(name: &str, link: &LinkMessage) -> Interface {
         ifindex: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
         xdp_program,
+        facts: Facts { kind: kind(link), strips_vlan_tags: strips_vlan_tags(name), has_tcx: tcx::is_offered(name) },
     }
+}
+
+fn kind(link: &LinkMessage) -> Kind {
+    let infos = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos.as_slice()),
+        _ => None,
+    });
+    let infos = infos.unwrap_or_default();
+    infos
+        .iter()
+        .find_map(|info| match info {
+            LinkInfo::Kind(InfoKind::Vlan) => Some(Kind::Vlan),
+            LinkInfo::Kind(InfoKind::Bridge) => Some(Kind::Bridge),
+            LinkInfo::Data(InfoData::Tun(data)) => data.iter().any(has_offloads).then_some(Kind::TapWithOffloads),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+/// Whether this says that frames come with a header that describes offloads.
+fn has_offloads(data: &InfoTun) -> bool {
+    // include/uapi/linux/if_link.h
+    const IFLA_TUN_VNET_HDR: u16 = 5;
+    let mut value = [0];
+    if data.kind() == IFLA_TUN_VNET_HDR && data.value_len() == value.len() {
+        data.emit_value(&mut value);
+    }
+    value != [0]
 }
 
 /// The index of the interface with this name in this network namespace.

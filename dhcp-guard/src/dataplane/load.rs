@@ -21,6 +21,7 @@ use super::{
     attach::{self, Attachment},
     carried::{Carried, Place},
     clock,
+    hook::Hook,
     interface::Interface,
     mapped::Mapped,
     policy::Slots,
@@ -167,8 +168,8 @@ impl DataPlane {
     ///
     /// # Errors
     /// See [`attach::attach`].
-    pub fn attach(&mut self, interface: Interface) -> Result<Attachment, Error> {
-        attach::attach(program_mut(&mut self.ebpf, PROGRAM)?, interface)
+    pub fn attach(&mut self, interface: Interface, hook: Hook) -> Result<Attachment, Error> {
+        attach::attach(&mut self.ebpf, interface, hook)
     }
 
     /// The program, for running it on test packets.

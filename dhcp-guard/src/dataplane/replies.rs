@@ -6,14 +6,10 @@
 
 use std::sync::{Arc, Weak, atomic::Ordering};
 
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
+use aya::programs::{TcAttachType, links::FdLink};
 use dhcp_guard_common::{layout::PortCounters, verdict::MessageType};
 
-use super::{
-    DataPlane, Error,
-    attach::reason,
-    interface::{self, Interface},
-};
+use super::{DataPlane, Error, interface::Interface, tcx};
 
 /// Name of the program, in the object and in the kernel.
 pub const PROGRAM: &str = "dhcp_replies";
@@ -47,14 +43,8 @@ impl DataPlane {
     /// [`Error::Replies`]: they cannot be seen, and the guard does without.
     pub fn watch_replies(&mut self, interface: &Interface) -> Result<ReplyWatch, Error> {
         let refused = |reason| Error::Replies { name: interface.name.clone(), reason };
-        // aya wants the name, which may be another interface's by now.
-        if interface::index_of(&interface.name) != Some(interface.ifindex) {
-            return Err(refused("it is not there any more".to_owned()));
-        }
         let program = self.ebpf.program_mut(PROGRAM).ok_or(Error::NoProgram)?;
-        let link = attach(program, &interface.name).map_err(|error| refused(reason(&error)))?;
-        let link = FdLink::try_from(link).map_err(|_| refused("the kernel offers no BPF link".to_owned()))?;
-        let link = Arc::new(link);
+        let link = Arc::new(tcx::attach_first(program, interface, TcAttachType::Egress).map_err(refused)?);
         self.watched.add(interface.ifindex, &link);
         Ok(ReplyWatch { _link: link })
     }
@@ -77,20 +67,4 @@ impl DataPlane {
         };
         self.trusted.iter().filter_map(|slot| ports.get(*slot as usize)).map(of_server).sum()
     }
-}
-
-/// Attaches the program in front of all others: one that decides about a frame ends the row.
-///
-/// Not with aya's `attach`, which takes a netlink filter on kernels without TCX, and that outlives the agent.
-fn attach(
-    program: &mut aya::programs::Program,
-    interface: &str,
-) -> Result<aya::programs::tc::SchedClassifierLink, ProgramError> {
-    let program: &mut SchedClassifier = program.try_into()?;
-    if program.fd().is_err() {
-        program.load()?;
-    }
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(interface, TcAttachType::Egress, first)?;
-    program.take_link(id)
 }

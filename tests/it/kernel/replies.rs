@@ -219,7 +219,7 @@ impl Host {
         link::wait_for_ports(&netns, 2)?;
         let ifindex = netns.ifindex(GUARDED)?;
         let plane = DataPlane::load(&spec(tagged_ports(ifindex)))?;
-        let interface = Interface { name: GUARDED.to_owned(), ifindex, up: true, xdp_program: None };
+        let interface = Interface { name: GUARDED.to_owned(), ifindex, up: true, ..Interface::default() };
         Ok(Self { plane, interface, netns, machine, server })
     }
 
@@ -314,7 +314,7 @@ pub(crate) fn victim() -> ExitCode {
         let netns = Netns::current()?;
         let ifindex = netns.ifindex(GUARDED)?;
         let mut plane = DataPlane::load(&spec(tagged_ports(ifindex)))?;
-        let interface = Interface { name: GUARDED.to_owned(), ifindex, up: true, xdp_program: None };
+        let interface = Interface { name: GUARDED.to_owned(), ifindex, up: true, ..Interface::default() };
         let _watch = plane.watch_replies(&interface)?;
         println!("ready");
         loop {

@@ -112,7 +112,7 @@ fn guard(netns: &Netns, name: String) -> Result<Kind> {
         ..guard_run::port(0, 0)
     };
     let mut plane = Box::new(DataPlane::load(&guard_run::spec(vec![port]))?);
-    let interface = Interface { name, ifindex, up: true, xdp_program: None };
+    let interface = Interface { name, ifindex, up: true, ..Interface::default() };
     let attachment = Box::new(netns.run(|| plane.attach(interface))??);
     ensure!(attachment.mode == AttachMode::Native, "the guard is not attached natively");
     Ok(Kind::Guard { _attachment: attachment, plane })
