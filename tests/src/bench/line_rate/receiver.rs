@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::XdpMode;
 use dhcp_guard::{
-    dataplane::{DataPlane, PortSpec, attach::Attachment, interface::Interface},
+    dataplane::{DataPlane, PortSpec, attach::Attachment, hook::Hook, interface::Interface},
     model::AttachMode,
 };
 use dhcp_guard_common::{layout::PortKey, parse::Vlans, verdict::Reason};
@@ -113,7 +113,7 @@ fn guard(netns: &Netns, name: String) -> Result<Kind> {
     };
     let mut plane = Box::new(DataPlane::load(&guard_run::spec(vec![port]))?);
     let interface = Interface { name, ifindex, up: true, ..Interface::default() };
-    let attachment = Box::new(netns.run(|| plane.attach(interface))??);
+    let attachment = Box::new(netns.run(|| plane.attach(interface, Hook::Xdp))??);
     ensure!(attachment.mode == AttachMode::Native, "the guard is not attached natively");
     Ok(Kind::Guard { _attachment: attachment, plane })
 }
