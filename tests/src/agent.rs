@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use dhcp_guard::model::{Changed, QuarantineReport, Quarantines};
+use dhcp_guard::{
+    dataplane::hook::Hook,
+    model::{Changed, QuarantineReport, Quarantines},
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -18,6 +21,7 @@ use crate::{
     cleanup::Folder,
     netns::Netns,
     process::{self, Process},
+    program::current_hook,
     wait,
 };
 
@@ -52,12 +56,18 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// On these interfaces of `host`.
+    /// On these interfaces of `host`, by the hook that the test is about.
     pub fn new(host: &Netns, interfaces: &[&str]) -> Result<Self> {
         let folder = Folder::new()?;
         let config = folder.write("dhcp-guard.toml", "")?;
         let (socket, state_dir, pin_dir) = (folder.path("socket"), folder.path("state"), folder.bpffs()?.join("guard"));
-        let arguments = interfaces.iter().flat_map(|interface| ["-i", interface]).map(str::to_owned).collect();
+        let hook = match current_hook() {
+            Some(Hook::Xdp) => &["--hook", "xdp"][..],
+            Some(Hook::Tcx) => &["--hook", "tcx"],
+            Some(Hook::Auto) | None => &[],
+        };
+        let interfaces = interfaces.iter().flat_map(|interface| ["-i", interface]);
+        let arguments = interfaces.chain(hook.iter().copied()).map(str::to_owned).collect();
         let (host, folder) = (host.clone(), Arc::new(folder));
         let (binary, wrapper) = (binary()?, Vec::new());
         Ok(Self { host, folder, binary, socket, config, state_dir, pin_dir, wrapper, arguments })

@@ -307,10 +307,7 @@ fn started(context: &Context) -> Draft<'static> {
         .interfaces
         .iter()
         .zip(&context.modes)
-        .map(|(interface, mode)| {
-            let mode = if *mode == AttachMode::Native { "native" } else { "generic" };
-            format!("{} ({mode})", interface.name)
-        })
+        .map(|(interface, mode)| format!("{} ({})", interface.name, mode.word()))
         .collect();
     let mode = if context.config.mode == Mode::Enforce { "enforce" } else { "monitor" };
     let message = format!("guarding {} in {mode} mode", interfaces.join(", "));

@@ -14,7 +14,7 @@ pub use self::{
     },
     values::{About, Which},
 };
-use crate::{mac::Mac, model::Mode};
+use crate::{dataplane::hook::Hook, mac::Mac, model::Mode};
 
 /// Finds and stops DHCP floods on the host, at the interface, and says who it was.
 #[derive(Debug, Parser)]
@@ -113,6 +113,9 @@ pub struct RunArgs {
     /// Interface to guard, instead of those of the configuration; repeat it for several
     #[arg(short, long = "interface", value_name = "IF")]
     pub interfaces: Vec<String>,
+    /// Where frames are judged, whatever the configuration says
+    #[arg(long, value_enum)]
+    pub hook: Option<HookArg>,
     /// What happens to packets over a limit on every port, whatever the configuration says
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
@@ -122,6 +125,27 @@ pub struct RunArgs {
     /// Also log from inside the kernel's program: each state change it sees
     #[arg(long)]
     pub debug_kernel: bool,
+}
+
+/// [`Hook`] on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HookArg {
+    /// In the driver, or in XDP's generic mode
+    Xdp,
+    /// Where the network stack begins
+    Tcx,
+    /// For each interface what is right there
+    Auto,
+}
+
+impl From<HookArg> for Hook {
+    fn from(hook: HookArg) -> Self {
+        match hook {
+            HookArg::Xdp => Self::Xdp,
+            HookArg::Tcx => Self::Tcx,
+            HookArg::Auto => Self::Auto,
+        }
+    }
 }
 
 /// [`Mode`] on the command line.
@@ -253,10 +277,11 @@ mod tests {
 
     #[test]
     fn run_takes_several_interfaces() {
-        let args = parse("dhcp-guard run -i eth0 --interface tap7 --mode monitor --state-dir s --debug-kernel");
+        let args =
+            parse("dhcp-guard run -i eth0 --interface tap7 --mode monitor --hook tcx --state-dir s --debug-kernel");
         let Command::Run(run) = args.command else { panic!("{args:?}") };
         assert_eq!(run.interfaces, ["eth0", "tap7"]);
-        assert_eq!(run.mode.map(Mode::from), Some(Mode::Monitor));
+        assert_eq!((run.mode.map(Mode::from), run.hook.map(Hook::from)), (Some(Mode::Monitor), Some(Hook::Tcx)));
         assert_eq!(run.state_dir, Some("s".into()));
         assert!(run.debug_kernel);
     }

@@ -26,6 +26,9 @@ fn with_args(mut config: Config, args: RunArgs) -> anyhow::Result<Config> {
     if !args.interfaces.is_empty() {
         config.interfaces = args.interfaces;
     }
+    if let Some(hook) = args.hook {
+        config.hook = hook.into();
+    }
     if let Some(mode) = args.mode {
         config.mode = mode.into();
         // Whoever starts it to watch only must not find that some class or port drops after all.

@@ -36,7 +36,7 @@ pub use self::{
     quarantine::Quarantine,
     rules::{Rules, share},
 };
-use crate::{mac::Mac, model::Mode};
+use crate::{dataplane::hook::Hook, mac::Mac, model::Mode};
 
 /// The configuration file that is used if it exists and no other is named.
 pub const DEFAULT_FILE: &str = "/etc/dhcp-guard/dhcp-guard.toml";
@@ -53,6 +53,8 @@ pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/dhcp-guard";
 pub struct Config {
     /// Interfaces to guard, by name.
     pub interfaces: Vec<String>,
+    /// Where frames are judged.
+    pub hook: Hook,
     /// What happens to packets over a limit.
     pub mode: Mode,
     /// The class of a port that nothing else assigns one to.
@@ -239,6 +241,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
+            hook: Hook::default(),
             mode: Mode::default(),
             default_class: "metal".to_owned(),
             socket: PathBuf::from(DEFAULT_SOCKET),
@@ -341,7 +344,7 @@ mod tests {
         assert_eq!(defaults.state_dir, PathBuf::from("/var/lib/dhcp-guard"));
         let capacity = &defaults.capacity;
         assert_eq!((capacity.ports, capacity.known_clients, capacity.strangers), (1024, 16_384, 65_536));
-        assert_eq!(defaults.mode, Mode::Enforce);
+        assert_eq!((defaults.hook, defaults.mode), (Hook::Auto, Mode::Enforce));
         assert_eq!(defaults.default_class, "metal");
     }
 

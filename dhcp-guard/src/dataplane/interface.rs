@@ -3,13 +3,21 @@
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::{
+    packet_core::Nla as _,
+    packet_route::link::{
+        InfoData, InfoKind, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+    },
+};
 
-use super::Error;
-use crate::model::AttachMode;
+use super::{
+    Error,
+    hook::{Facts, Kind},
+    tcx,
+};
 
 /// An interface of this network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -19,15 +27,17 @@ pub struct Interface {
     pub up: bool,
     /// Kernel id of the XDP program on it.
     pub xdp_program: Option<u32>,
-    /// How it is there; native if none is.
-    pub xdp_mode: AttachMode,
+    /// It is there in generic mode.
+    pub xdp_is_generic: bool,
+    /// What decides which hook is right for it.
+    pub facts: Facts,
 }
 
 impl Interface {
     /// One that is up with nothing on it, as whoever made it knows without asking.
     #[must_use]
     pub fn bare(name: &str, ifindex: u32) -> Self {
-        Self { name: name.to_owned(), ifindex, up: true, xdp_program: None, xdp_mode: AttachMode::Native }
+        Self { name: name.to_owned(), ifindex, up: true, ..Self::default() }
     }
 }
 
@@ -64,14 +74,42 @@ fn describe(name: &str, link: &LinkMessage) -> Interface {
         LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
         _ => None,
     });
-    let is_generic = xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
     Interface {
         name: name.to_owned(),
         ifindex: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
         xdp_program,
-        xdp_mode: if is_generic { AttachMode::Generic } else { AttachMode::Native },
+        xdp_is_generic: xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer)),
+        facts: Facts { kind: kind(link), strips_vlan_tags: strips_vlan_tags(name), has_tcx: tcx::is_offered(name) },
     }
+}
+
+fn kind(link: &LinkMessage) -> Kind {
+    let infos = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos.as_slice()),
+        _ => None,
+    });
+    let infos = infos.unwrap_or_default();
+    infos
+        .iter()
+        .find_map(|info| match info {
+            LinkInfo::Kind(InfoKind::Vlan) => Some(Kind::Vlan),
+            LinkInfo::Kind(InfoKind::Bridge) => Some(Kind::Bridge),
+            LinkInfo::Data(InfoData::Tun(data)) => data.iter().any(has_offloads).then_some(Kind::TapWithOffloads),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+/// Whether this says that frames come with a header that describes offloads.
+fn has_offloads(data: &InfoTun) -> bool {
+    // include/uapi/linux/if_link.h
+    const IFLA_TUN_VNET_HDR: u16 = 5;
+    let mut value = [0];
+    if data.kind() == IFLA_TUN_VNET_HDR && data.value_len() == value.len() {
+        data.emit_value(&mut value);
+    }
+    value != [0]
 }
 
 /// The index of the interface with this name in this network namespace.

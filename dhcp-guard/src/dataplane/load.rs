@@ -28,9 +28,10 @@ use super::{
     carried::{Carried, Place},
     clock,
     heritage::Copied,
+    hook::Hook,
     interface::Interface,
     mapped::Mapped,
-    pins::{LinkKind, LinkPin, PinFolder},
+    pins::{LinkPin, PinFolder},
     policy::Slots,
     replies::Watched,
     spec::Spec,
@@ -284,9 +285,8 @@ impl DataPlane {
     ///
     /// # Errors
     /// See [`attach::attach`].
-    pub fn attach(&mut self, interface: Interface) -> Result<Attachment, Error> {
-        let pin = self.maps.pin(LinkKind::Xdp, &interface);
-        attach::attach(program_mut(&mut self.ebpf, PROGRAM)?, interface, pin.as_deref())
+    pub fn attach(&mut self, interface: Interface, hook: Hook) -> Result<Attachment, Error> {
+        attach::attach(&mut self.ebpf, interface, hook, self.maps.pins.as_ref())
     }
 
     /// The program, for running it on test packets.

@@ -6,8 +6,8 @@
 //!   from maps that do not fit.
 //! * [`policy`]: put a policy into force, as a whole.
 //! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two.
-//! * [`attach`]: put the program on an interface, natively if the driver can; never displace another one. `links`: what holds
-//!   it there.
+//! * [`hook`]: whether XDP or TCX guards an interface; [`attach`]: put the program there, never displace another one;
+//!   [`tcx`]: the same guard at the other hook; `links`: what holds them there.
 //! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
 //!   [`received`]: all frames of the interfaces; [`replies`]: whether servers still answer.
 //! * [`interface`]: what netlink knows of an interface.
@@ -21,6 +21,7 @@ pub mod clock;
 pub mod distinct;
 mod grace;
 mod heritage;
+pub mod hook;
 pub mod interface;
 mod links;
 pub mod load;
@@ -35,6 +36,7 @@ pub mod spec;
 mod state_maps;
 mod sys;
 pub mod tables;
+pub mod tcx;
 
 pub use load::{DataPlane, check_kernel, decode_event};
 pub use snapshot::Snapshot;
@@ -79,15 +81,17 @@ pub enum Error {
         /// Interface name.
         name: String,
     },
-    /// Another XDP program is there.
+    /// Another program is there.
     #[error(
-        "interface {name} already runs the XDP program {program} (id {id}), which dhcp-guard will not displace: {}, or \
+        "interface {name} already runs the {hook} program {program} (id {id}), which dhcp-guard will not displace: {}, or \
          guard another interface",
         how_to_free(program, *id)
     )]
     Occupied {
         /// Interface name.
         name: String,
+        /// XDP or TCX.
+        hook: &'static str,
         /// Name of the program that is there.
         program: String,
         /// Its kernel id.
@@ -118,15 +122,22 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// The kernel refused to attach the program in either mode.
-    #[error("cannot attach to interface {name}, neither natively ({native}) nor in generic mode ({generic})")]
+    /// TCX was asked for, and there is none.
+    #[error(
+        "cannot guard interface {name} by TCX, which this kernel does not have: run kernel 6.6 or later, or choose \
+         `hook = \"auto\"`"
+    )]
+    NoTcx {
+        /// Interface name.
+        name: String,
+    },
+    /// The kernel refused to attach the program by every way that was tried.
+    #[error("cannot attach to interface {name} {reasons}: `dhcp-guard run --hook` chooses another hook")]
     Attach {
         /// Interface name.
         name: String,
-        /// Why not natively.
-        native: String,
-        /// Why not in generic mode.
-        generic: String,
+        /// The ways, with why not.
+        reasons: String,
     },
     /// The kernel refused to attach the second program.
     #[error(
@@ -178,12 +189,15 @@ pub enum Error {
 /// A program of our own is some other agent's. For any other, only whoever attached it knows how: what holds it by a
 /// BPF link cannot be taken off with `ip`.
 fn how_to_free(program: &str, id: u32) -> String {
-    if program == load::PROGRAM {
+    if [load::PROGRAM, tcx::PROGRAM].contains(&program) {
         return "stop the agent that runs it and take its guard off with `dhcp-guard detach` (with --pin-dir, if that agent had \
                 one)"
             .to_owned();
     }
-    format!("take it off with the tool that put it there (`bpftool prog show id {id}` may name it)")
+    format!(
+        "take it off with the tool that put it there (`bpftool prog show id {id}` may name it), guard what it passes with \
+         `hook = \"tcx\"`"
+    )
 }
 
 impl Error {

@@ -1,7 +1,8 @@
 //! The folder on a BPF file system by which the data plane outlives its agent.
 //!
 //! ```text
-//! links/xdp-<ifindex>         what holds a program on an interface
+//! links/xdp-<ifindex>         what holds the program on an interface
+//! links/tcx-<ifindex>         the same at the other hook
 //! links/replies-<ifindex>     the same for the one that sees replies leave
 //! v<layout>-<number>/<MAP>    a set of maps; a new one is made when the old one does not fit any more
 //! ```
@@ -56,21 +57,24 @@ pub enum PinError {
 pub enum LinkKind {
     /// The program that judges, by XDP.
     Xdp,
+    /// The same by TCX.
+    Tcx,
     /// The one that sees replies leave.
     Replies,
 }
 
 impl LinkKind {
-    const ALL: [Self; 2] = [Self::Xdp, Self::Replies];
+    const ALL: [Self; 3] = [Self::Xdp, Self::Tcx, Self::Replies];
 
     /// Whether it can drop anything.
     fn judges(self) -> bool {
-        matches!(self, Self::Xdp)
+        self != Self::Replies
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
             Self::Replies => "replies",
         }
     }

@@ -9,18 +9,15 @@ use std::{
     sync::{Arc, Weak, atomic::Ordering},
 };
 
-use aya::programs::{
-    LinkOrder, SchedClassifier, TcAttachType,
-    links::FdLink,
-    tc::{SchedClassifierLink, TcAttachOptions},
-};
+use aya::programs::{Program, TcAttachType};
 use dhcp_guard_common::{layout::PortCounters, verdict::MessageType};
 
 use super::{
-    DataPlane, Error,
-    interface::{self, Interface},
-    links::{self, Link, innermost},
+    DataPlane, Error, attach,
+    interface::Interface,
+    links::{self, Link},
     pins::LinkKind,
+    tcx,
 };
 
 /// Name of the program, in the object and in the kernel.
@@ -66,17 +63,9 @@ impl DataPlane {
     /// [`Error::Replies`]: they cannot be seen, and the guard does without.
     pub fn watch_replies(&mut self, interface: &Interface) -> Result<ReplyWatch, Error> {
         let refused = |reason| Error::Replies { name: interface.name.clone(), reason };
-        // aya wants the name, which may be another interface's by now.
-        if interface::index_of(&interface.name) != Some(interface.ifindex) {
-            return Err(refused("it is not there any more".to_owned()));
-        }
         let pin = self.maps.pin(LinkKind::Replies, interface);
         let program = self.ebpf.program_mut(PROGRAM).ok_or(Error::NoProgram)?;
-        let program: &mut SchedClassifier = program.try_into().map_err(|error| refused(innermost(&error)))?;
-        if program.fd().is_err() {
-            program.load().map_err(|error| refused(innermost(&error)))?;
-        }
-        let link = Arc::new(attach(program, interface, pin.as_deref()).map_err(refused)?);
+        let link = Arc::new(watch(program, interface, pin.as_deref()).map_err(refused)?);
         self.watched.add(interface.ifindex, &link);
         Ok(ReplyWatch { ifindex: interface.ifindex, link })
     }
@@ -101,30 +90,14 @@ impl DataPlane {
     }
 }
 
-/// Takes the place of the program that is pinned there; else attaches in front of all others: one that decides about a frame
-/// ends the row.
-///
-/// Not with aya's `attach`, which takes a netlink filter on kernels without TCX, and anybody may take that off.
-fn attach(program: &mut SchedClassifier, interface: &Interface, pin: Option<&Path>) -> Result<Link, String> {
-    const EGRESS: TcAttachType = TcAttachType::Egress;
+/// Takes the place of the program that is pinned there, or attaches anew.
+fn watch(program: &mut Program, interface: &Interface, pin: Option<&Path>) -> Result<Link, String> {
+    const OUT: TcAttachType = TcAttachType::Egress;
     if let Some(path) = pin {
-        let on_it = SchedClassifier::query_tcx(&interface.name, EGRESS).map_err(|error| innermost(&error))?.1;
-        let on_it: Vec<u32> = on_it.iter().map(|program| program.id()).collect();
-        if let Some(link) = links::pinned(path, interface, &on_it).map_err(|error| error.to_string())? {
-            return replace(program, link, path);
+        let left = links::pinned(path, interface, &tcx::programs_on(interface, OUT));
+        if let Some(link) = left.map_err(|error| error.to_string())? {
+            return attach::replace_tcx(program, link).map(|link| Link::adopted(link, path));
         }
     }
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(&interface.name, EGRESS, first).map_err(|error| innermost(&error))?;
-    let link = program.take_link(id).map_err(|error| innermost(&error))?;
-    let link = FdLink::try_from(link).map_err(|_| "the kernel offers no BPF link".to_owned())?;
-    Link::new(link, pin)
-}
-
-fn replace(program: &mut SchedClassifier, link: FdLink, pin: &Path) -> Result<Link, String> {
-    let link = SchedClassifierLink::try_from(link).map_err(|error| innermost(&error))?;
-    let id = program.attach_to_link(link).map_err(|error| innermost(&error))?;
-    let link = program.take_link(id).map_err(|error| innermost(&error))?;
-    let link = FdLink::try_from(link).map_err(|error| innermost(&error))?;
-    Ok(Link::adopted(link, pin))
+    Link::new(tcx::attach_first(program, interface, OUT)?, pin)
 }

@@ -58,13 +58,12 @@ pub(super) fn changes_nothing() -> Result<()> {
 }
 
 /// An agent with something already there that could be taken away.
-struct Guarded<'a> {
+struct Guarded {
     agent: Agent,
-    lab: &'a Lab,
 }
 
-impl<'a> Guarded<'a> {
-    fn new(lab: &'a Lab) -> Result<Self> {
+impl Guarded {
+    fn new(lab: &Lab) -> Result<Self> {
         let agent = Launch::new(&lab.host, &with_server_port(lab))?.config(SERVER_PORT)?.start()?;
         for words in [
             &["quarantine", "add", "em0", "--ttl", "1h", "--reason", "was here before"][..],
@@ -72,7 +71,7 @@ impl<'a> Guarded<'a> {
         ] {
             ensure!(!agent.change(words)?.is_empty(), "{words:?} changed nothing");
         }
-        let guarded = Self { agent, lab };
+        let guarded = Self { agent };
         let count = |now: &Value| {
             super::list(&now["quarantines"], "quarantines").count() + super::list(&now["allowed"], "allowed").count()
         };

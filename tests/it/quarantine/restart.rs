@@ -13,7 +13,7 @@ use tests::{
     wait,
 };
 
-use super::{BEGIN_DEADLINE, SEEN_DEADLINE, SERVER_PORT, stop, with_server_port};
+use super::{BEGIN_DEADLINE, SEEN_DEADLINE, SERVER_PORT, with_server_port};
 
 const RATE: u64 = 1000;
 /// More than any limit lets through at once.
