@@ -7,6 +7,7 @@ mod flooded;
 mod guard;
 mod kernel;
 mod lab;
+mod lifecycle;
 mod quarantine;
 mod reference;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         on_both_hooks(guard::trials),
         on_both_hooks(quarantine::trials),
         errors::trials(),
+        lifecycle::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())
 }
