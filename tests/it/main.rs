@@ -5,6 +5,7 @@ mod errors;
 mod fixtures;
 mod flooded;
 mod guard;
+mod hook;
 mod kernel;
 mod lab;
 mod quarantine;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         lab::trials(),
         on_both_hooks(guard::trials),
         on_both_hooks(quarantine::trials),
+        hook::trials(),
         errors::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())
