@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use aya::programs::XdpMode;
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, XdpMode, tc::TcAttachOptions};
+use dhcp_guard::dataplane::{DataPlane, Spec, replies};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
@@ -22,6 +23,7 @@ use tests::{
 };
 
 const NEEDS: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("ethtool")];
+const RIGHTS: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("setpriv")];
 /// The agent reads its maps once a second.
 const SEEN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -32,6 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial_once("hook: VLANs are policed apart where the interface takes their tags off", NEEDS, stripped_tags),
         trial_once("hook: TCX guards what another XDP program passes", NEEDS, behind_another),
         trial_once("hook: what one hook guards, the other refuses", NEEDS, not_twice),
+        trial_once("hook: whoever may not name the programs there chooses the same", RIGHTS, with_few_rights),
     ]
 }
 
@@ -132,5 +135,31 @@ fn not_twice() -> Result<()> {
             ensure!(output.status.code() == Some(2) && right, "{interface} with {hook}: {sentence}");
         }
     }
+    Ok(())
+}
+
+/// With the capabilities that the agent asks for, and no others, the kernel says that a program is there, but not which.
+fn with_few_rights() -> Result<()> {
+    const USER: [&str; 7] = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--inh-caps=+bpf,+net_admin,+perfmon",
+        "--ambient-caps=+bpf,+net_admin,+perfmon",
+        "--pdeathsig=KILL",
+    ];
+    let host = host()?;
+    host.exec(&["ethtool", "-K", "up0", "rxvlan", "on"])?;
+    // Any program will do that passes everything.
+    let mut other = DataPlane::load(&Spec::default())?;
+    let program: &mut SchedClassifier =
+        other.ebpf().program_mut(replies::PROGRAM).context("no program for replies")?.try_into()?;
+    program.load()?;
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    host.run(|| program.attach_with_options("up0", TcAttachType::Ingress, first))??;
+    let agent = Launch::new(&host, &["up0"])?.for_everyone()?.through(&USER).start()?;
+    let (modes, warnings) = modes(&agent)?;
+    ensure!(modes == ["tcx"] && warnings.is_empty(), "{modes:?}, {warnings:?}");
     Ok(())
 }
