@@ -429,7 +429,7 @@ fn generic_mode() -> Result<()> {
     let passed = behind.counts()?.of(FLOODER);
     ensure!(passed == FRAMES, "without the guard {passed} of {FRAMES} frames reach the bridge itself");
 
-    let agent = Agent::start(&lab.host, &["br0"], "")?;
+    let agent = Agent::start_with(&lab.host, &["br0"], "", &["--hook", "xdp"])?;
     let modes: Vec<_> = attached(&lab.host)?.into_iter().map(|(name, mode, _)| (name, mode)).collect();
     ensure!(modes == [("br0".to_owned(), 2)], "attached: {modes:?}");
     let status = agent.json(&["status"])?;

@@ -5,6 +5,7 @@ mod errors;
 mod fixtures;
 mod flooded;
 mod guard;
+mod hook;
 mod kernel;
 mod lab;
 mod lifecycle;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         lab::trials(),
         on_both_hooks(guard::trials),
         on_both_hooks(quarantine::trials),
+        hook::trials(),
         errors::trials(),
         lifecycle::trials(),
     ];

@@ -35,6 +35,7 @@ pub mod mac;
 pub mod netns;
 pub mod orders;
 mod paced;
+pub mod packet_ring;
 pub mod packet_socket;
 pub mod packets;
 pub mod process;
