@@ -38,7 +38,6 @@ use tokio::sync::watch;
 pub use self::socket::{Listener, bind};
 use self::{changes::Endpoint, document::Document, gate::Gate, refusals::Refusals, replays::Replays};
 use super::{
-    Context,
     decide::Picture,
     journal::Journal,
     peers::{Names, Peer, Right, Rights},
@@ -49,8 +48,6 @@ use crate::{audit, model::ApiError};
 /// What the handlers answer from.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// What does not change.
-    pub context: Arc<Context>,
     /// Events.
     pub journal: Arc<Journal>,
     /// The latest picture.

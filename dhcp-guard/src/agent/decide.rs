@@ -69,14 +69,16 @@ pub struct PortPicture {
 /// Everything that queries are answered from: one consistent moment.
 #[derive(Clone, Debug)]
 pub struct Picture {
+    /// What its slots mean, and what was in force.
+    pub context: Arc<Context>,
     /// When the counters were read.
     pub moment: Moment,
     /// By slot, beginning with the one that no port has.
     pub ports: Vec<PortPicture>,
     /// Everyone with an entry, and offenders that lost theirs.
     pub clients: Vec<ClientPicture>,
-    /// Frames that were not DHCP, for each interface of the plan.
-    pub non_dhcp: Vec<u64>,
+    /// Frames that were not DHCP, by interface index.
+    pub non_dhcp: HashMap<u32, u64>,
     /// What the program could not do.
     pub troubles: dhcp_guard_common::layout::Troubles,
     /// Messages of servers that came in on trusted ports; none: no port is trusted.
@@ -122,12 +124,13 @@ pub struct Inputs {
 impl Picture {
     /// Of the moment of a reading, and of nothing yet.
     #[must_use]
-    pub fn before(first: &Snapshot) -> Self {
+    pub fn before(context: &Arc<Context>, first: &Snapshot) -> Self {
         Self {
+            context: Arc::clone(context),
             moment: first.moment,
             ports: Vec::new(),
             clients: Vec::new(),
-            non_dhcp: Vec::new(),
+            non_dhcp: HashMap::new(),
             troubles: first.troubles,
             server_messages: None,
             sanctioned: Arc::default(),
@@ -150,7 +153,7 @@ impl Decider {
             recover_after: std::time::Duration::from_secs(detection.recover_after_s.into()),
             remember: std::time::Duration::from_secs(detection.remember_s.into()),
         });
-        let (pictures, receiver) = watch::channel(Arc::new(Picture::before(first)));
+        let (pictures, receiver) = watch::channel(Arc::new(Picture::before(&context, first)));
         let excess_ticks = vec![(0, 0); first.ports.len()];
         let received_before = received_before(&context.plan, first);
         let mut decider = Self {
@@ -269,9 +272,10 @@ impl Decider {
                 }
             }
         }
-        let non_dhcp = self.context.plan.interfaces.iter().map(|i| self.non_dhcp(snapshot, i)).collect();
+        let non_dhcp = self.context.plan.interfaces.iter().map(|i| (i.ifindex, self.non_dhcp(snapshot, i))).collect();
         let is_trusted = self.context.plan.ports.iter().any(|port| port.rules.trusted);
         Picture {
+            context: Arc::clone(&self.context),
             moment: snapshot.moment,
             ports,
             clients,

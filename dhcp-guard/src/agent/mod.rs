@@ -43,11 +43,7 @@ pub mod requests;
 pub mod sanctions;
 pub mod start;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
@@ -63,15 +59,13 @@ use crate::{
     audit,
     config::Config,
     dataplane::{self, interface},
-    inventory::{
-        Inventory,
-        watch::{Known, Watcher},
-    },
+    inventory::{Inventory, watch::Watcher},
     model::{AttachMode, EventKind, Mode},
 };
 
 use self::{
     decide::{Decider, Inputs, Picture},
+    inventory::Machines,
     journal::{Draft, Journal},
     orders::Clock,
     peers::Rights,
@@ -92,7 +86,8 @@ pub struct Options {
     pub debug_kernel: bool,
 }
 
-/// What does not change while the agent runs, but for the inventory.
+/// What is guarded, how, and by which configuration. It never changes: a change of the configuration or of the interfaces
+/// puts another one in its place, as a whole, and each [`Picture`] has the one that it is to be read with.
 #[derive(Debug)]
 pub struct Context {
     /// The configuration in force.
@@ -103,11 +98,11 @@ pub struct Context {
     pub plan: Plan,
     /// How each interface of the plan is attached, in its order.
     pub modes: Vec<AttachMode>,
-    /// Whose machine is where, see [`Context::inventory`].
-    pub known: RwLock<Known>,
+    /// Whose machine is where.
+    pub machines: Arc<Machines>,
     /// When the agent started.
     pub started: Timestamp,
-    /// What makes the guard blind or weak from the start.
+    /// What makes the guard blind or weak.
     pub warnings: Vec<String>,
 }
 
@@ -115,20 +110,7 @@ impl Context {
     /// Whose machine is where. The file may change at any time: whoever asks more than once for one answer keeps this.
     #[must_use]
     pub fn inventory(&self) -> Arc<Inventory> {
-        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner).inventory)
-    }
-
-    /// What is wrong with the inventory's file, in sentences.
-    #[must_use]
-    pub fn inventory_warnings(&self) -> Vec<String> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).warnings.clone()
-    }
-
-    /// Puts another inventory into the place of this one. Nobody waits for more than that: it was read before, and the old
-    /// one is freed after.
-    pub fn set_inventory(&self, known: Known) {
-        let before = std::mem::replace(&mut *self.known.write().unwrap_or_else(PoisonError::into_inner), known);
-        drop(before);
+        self.machines.inventory()
     }
 
     /// Guarded interfaces that the kernel has no more under their name and index. Two cheap system calls each.
@@ -217,9 +199,9 @@ impl Running {
         let (rights, without_group) = Rights::new(&config.access);
         let actuators = actuators::configured(&config.actuators)?;
         let facts = host_facts::watch().await;
-        let (plan, hidden_servers) = start::plan(&config, options.debug_kernel).await?;
+        let (mut plan, hidden_servers) = start::plan(&config, options.debug_kernel).await?;
         let mut kept = kept::load(&config, &clock);
-        let mut guarded = start::guard(&plan, &mut kept, &clock).await?;
+        let mut guarded = start::guard(&mut plan, &mut kept, &clock).await?;
         let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(guarded.plane.ebpf())).transpose()?;
         let events = kernel_events::open(&mut guarded.plane)?;
 
@@ -234,13 +216,13 @@ impl Running {
             config,
             config_path: options.config_path,
             plan,
-            known: RwLock::new(known),
+            machines: Arc::new(Machines::new(known)),
             started: Timestamp::now(),
             warnings,
         });
         let journal = Arc::new(Journal::default());
         journal.add(started(&context));
-        watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context, watcher))?;
+        watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context.machines, watcher))?;
 
         let first = reader::read(&mut guarded.plane, clock.epoch()).context("cannot read the counters")?;
         let (learner, learned) = learn::channel(&context.config, &context.plan);
@@ -254,14 +236,15 @@ impl Running {
             audit: audit.clone(),
             actuators: handle,
         };
-        let sanctioner = Sanctioner::new(Arc::clone(&context), hands, clock, facts, governor, &Picture::before(&first));
+        let sanctioner =
+            Sanctioner::new(Arc::clone(&context), hands, clock, facts, governor, &Picture::before(&context, &first));
         let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, sanctioner, &first);
         let (stop, stopped) = watch::channel(false);
         let (requests, asked) = requests::channel();
         let inputs = Inputs { snapshots, events, requests: asked, orders, actuators: outcomes };
         let decisions = tokio::spawn(decider.run(inputs, stopped.clone()));
         let rights = Arc::new(rights);
-        let shared = api::Shared { context, journal, pictures, requests, audit: audit.clone(), rights };
+        let shared = api::Shared { journal, pictures, requests, audit: audit.clone(), rights };
         let server = tokio::spawn(api::serve(listener, shared, stopped));
         let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
         Ok(Self { stop, reader, decisions, server, dispatcher, audit, kernel_log })

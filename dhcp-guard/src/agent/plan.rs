@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use dhcp_guard_common::{
-    layout::{ClientKey, PortKey},
+    layout::{ClientKey, NO_PORT_SLOT, PortKey},
     parse::Vlans,
 };
 
 use crate::{
     config::{Config, Host, RogueServers, Rules, port_name, share},
-    dataplane::{HostSpec, Policy, PortSpec, Spec, interface::Interface, load::slot_of},
+    dataplane::{DataPlane, HostSpec, Policy, PortSpec, Spec, interface::Interface, load::slot_of},
     governor::PortName,
     model::Mode,
 };
@@ -17,7 +17,7 @@ use crate::{
 /// A port as the agent knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// Its slot in the maps.
+    /// Its slot in the maps, see [`Plan::take_slots`].
     pub slot: u32,
     /// Kernel index of the interface.
     pub ifindex: u32,
@@ -38,7 +38,7 @@ pub struct Port {
 pub struct Plan {
     /// The interfaces, in the configuration's order.
     pub interfaces: Vec<Interface>,
-    /// The ports, in the order of their slots.
+    /// The ports: each interface's untagged one first. Their slots can be any, and have gaps.
     pub ports: Vec<Port>,
     /// The clients that the configuration makes known.
     pub configured: HashSet<ClientKey>,
@@ -46,10 +46,13 @@ pub struct Plan {
     pub spec: Spec,
     /// The places of the ports. There may be thousands of them, and of clients on them.
     by_name: HashMap<PortName, usize>,
+    /// The same by slot.
+    by_slot: HashMap<u32, usize>,
 }
 
 impl Plan {
-    /// Each interface's default port first, then the configured ones on VLANs.
+    /// Each interface's default port first, then the configured ones on VLANs. Their slots are those that an empty data
+    /// plane will give them; for any other one, see [`Plan::take_slots`].
     #[must_use]
     pub fn new(config: &Config, interfaces: Vec<Interface>, debug_kernel: bool) -> Self {
         let mut ports = Vec::new();
@@ -83,8 +86,32 @@ impl Plan {
             stranger_capacity: config.capacity.strangers,
             debug_kernel,
         };
-        let configured = known.iter().map(|(port, mac)| ClientKey::from_mac(port.slot, *mac)).collect();
-        Self { interfaces, ports, configured, spec, by_name }
+        let mut plan = Self { interfaces, ports, spec, by_name, ..Self::default() };
+        plan.slots_changed();
+        plan
+    }
+
+    /// Takes the slots that the data plane has given to the ports of this plan's policy. A port keeps its slot for as long
+    /// as it is one, and slots are used again, so only the data plane knows.
+    pub fn take_slots(&mut self, plane: &DataPlane) {
+        self.take_slots_from(|key| plane.slot(key));
+    }
+
+    /// One without a slot is in the slot that nobody has.
+    fn take_slots_from(&mut self, slot_of: impl Fn(PortKey) -> Option<u32>) {
+        for port in &mut self.ports {
+            port.slot = slot_of(port.key()).unwrap_or(NO_PORT_SLOT);
+        }
+        self.slots_changed();
+    }
+
+    /// What follows from the slots.
+    fn slots_changed(&mut self) {
+        self.by_slot = self.ports.iter().map(|port| port.slot).zip(0..).collect();
+        self.by_slot.remove(&NO_PORT_SLOT);
+        let slots: HashMap<PortKey, u32> = self.ports.iter().map(|port| (port.key(), port.slot)).collect();
+        let client = |(port, mac): &(PortKey, [u8; 6])| Some(ClientKey::from_mac(*slots.get(port)?, *mac));
+        self.configured = self.spec.known_clients.iter().filter_map(client).collect();
     }
 
     /// Lets rogue servers pass, if they were to be dropped, while servers may be taken for rogues: when a trusted port is on
@@ -112,8 +139,7 @@ impl Plan {
     /// The port in a slot.
     #[must_use]
     pub fn port(&self, slot: u32) -> Option<&Port> {
-        let first = self.ports.first()?.slot;
-        self.ports.get(usize::try_from(slot.checked_sub(first)?).ok()?)
+        self.ports.get(*self.by_slot.get(&slot)?)
     }
 }
 
@@ -198,6 +224,22 @@ mod tests {
         assert_eq!((vm.total, vm.strangers, vm.discover), ((10, 50), (5, 25), None));
         assert_eq!((vm.client_v4, vm.client_v6, vm.new_clients), ((2, 20), (1, 20), (128, 128)));
         assert_eq!((vm.monitor, plan.spec.policy.ports[0].monitor), (true, false));
+    }
+
+    #[test]
+    fn slots_are_the_data_planes_and_may_have_gaps() {
+        let mut config = Config::default();
+        let mac = crate::mac::Mac([2; 6]);
+        config.known_clients = vec![config::KnownClient { interface: "tap1".into(), vlans: vec![], mac }];
+        let mut plan =
+            Plan::new(&config, vec![interface("tap0", 3), interface("tap1", 7), interface("tap2", 9)], false);
+        let given = HashMap::from([(3, 40), (7, 2)]);
+        plan.take_slots_from(|key| given.get(&key.ifindex).copied());
+        let name = |slot| plan.port(slot).map(|port| port.name.as_str());
+        assert_eq!([40, 2, 1, 3, NO_PORT_SLOT].map(name), [Some("tap0"), Some("tap1"), None, None, None]);
+        assert_eq!(plan.configured, HashSet::from([ClientKey::from_mac(2, mac.0)]));
+        let tap1 = PortName { interface: "tap1".into(), vlans: vec![] };
+        assert_eq!(plan.named(&tap1).map(|port| port.slot), Some(2));
     }
 
     #[test]

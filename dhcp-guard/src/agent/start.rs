@@ -40,8 +40,9 @@ pub async fn plan(config: &Config, debug_kernel: bool) -> anyhow::Result<(Plan, 
 ///
 /// # Errors
 /// See [`DataPlane::load`] and [`DataPlane::attach`].
-pub async fn guard(plan: &Plan, kept: &mut Kept, clock: &Clock) -> anyhow::Result<Guarded> {
+pub async fn guard(plan: &mut Plan, kept: &mut Kept, clock: &Clock) -> anyhow::Result<Guarded> {
     let mut plane = DataPlane::load(&plan.spec)?;
+    plan.take_slots(&plane);
     kept.put_into(&mut plane, plan, clock)?;
     set_up_again(plan).await;
     let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
