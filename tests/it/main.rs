@@ -9,6 +9,7 @@ mod kernel;
 mod lab;
 mod quarantine;
 mod reference;
+mod reload;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         guard::trials(),
         quarantine::trials(),
         errors::trials(),
+        reload::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

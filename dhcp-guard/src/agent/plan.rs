@@ -8,9 +8,10 @@ use dhcp_guard_common::{
 };
 
 use crate::{
-    config::{Config, Host, RogueServers, Rules, port_name, share},
+    config::{Config, Host, RogueServers, Rules, is_pattern, names, port_name, share},
     dataplane::{DataPlane, HostSpec, Policy, PortSpec, Spec, interface::Interface, load::slot_of},
     governor::PortName,
+    mac::Mac,
     model::Mode,
 };
 
@@ -59,28 +60,32 @@ impl Plan {
         for interface in &interfaces {
             add_port(&mut ports, config, interface, &[]);
         }
+        // By pattern several interfaces may be meant, and by several patterns one.
+        let mut tagged = HashSet::new();
         for port in config.ports.iter().filter(|port| !port.vlans.is_empty()) {
-            if let Some(interface) = interfaces.iter().find(|i| i.name == port.interface) {
-                add_port(&mut ports, config, interface, &port.vlans);
+            for interface in interfaces.iter().filter(|interface| names(&port.interface, &interface.name)) {
+                if tagged.insert((interface.ifindex, &port.vlans)) {
+                    add_port(&mut ports, config, interface, &port.vlans);
+                }
             }
         }
         let by_name: HashMap<PortName, usize> = ports.iter().map(Port::port_name).zip(0..).collect();
-        let find = |interface: &str, vlans: &[u16]| {
-            let name = PortName { interface: interface.to_owned(), vlans: vlans.to_vec() };
-            by_name.get(&name).and_then(|place| ports.get(*place))
+        let keys = |word: &str, vlans: &[u16]| -> Vec<PortKey> {
+            if is_pattern(word) {
+                let here = ports.iter().filter(|port| port.vlans == vlans && names(word, &port.interface));
+                return here.map(Port::key).collect();
+            }
+            // There may be thousands of clients on thousands of ports.
+            let name = PortName { interface: word.to_owned(), vlans: vlans.to_vec() };
+            by_name.get(&name).and_then(|place| ports.get(*place)).map(Port::key).into_iter().collect()
         };
-        let known: Vec<(&Port, [u8; 6])> = config
-            .known_clients
-            .iter()
-            .filter_map(|client| Some((find(&client.interface, &client.vlans)?, client.mac.0)))
-            .collect();
-        let allowed = config.allowed.iter();
-        let allowed_clients =
-            allowed.filter_map(|allow| Some((find(&allow.interface, &allow.vlans)?.key(), allow.mac?.0))).collect();
+        let on = |word: &str, vlans: &[u16], mac: Mac| keys(word, vlans).into_iter().map(move |key| (key, mac.0));
+        let known = config.known_clients.iter();
+        let allowed = config.allowed.iter().filter_map(|allow| Some((allow, allow.mac?)));
         let spec = Spec {
             policy: Policy { ports: ports.iter().map(port_spec).collect(), host: host_spec(config, &ports) },
-            known_clients: known.iter().map(|(port, mac)| (port.key(), *mac)).collect(),
-            allowed_clients,
+            known_clients: known.flat_map(|client| on(&client.interface, &client.vlans, client.mac)).collect(),
+            allowed_clients: allowed.flat_map(|(allow, mac)| on(&allow.interface, &allow.vlans, mac)).collect(),
             port_capacity: config.capacity.ports,
             known_capacity: config.capacity.known_clients,
             stranger_capacity: config.capacity.strangers,
@@ -144,8 +149,7 @@ impl Plan {
 }
 
 fn add_port(ports: &mut Vec<Port>, config: &Config, interface: &Interface, vlans: &[u16]) {
-    let allows =
-        |allow: &crate::config::Allow| allow.mac.is_none() && allow.interface == interface.name && allow.vlans == vlans;
+    let allows = |allow: &crate::config::Allow| allow.mac.is_none() && allow.is_on(&interface.name, vlans);
     ports.push(Port {
         slot: slot_of(ports.len()),
         ifindex: interface.ifindex,
@@ -229,7 +233,7 @@ mod tests {
     #[test]
     fn slots_are_the_data_planes_and_may_have_gaps() {
         let mut config = Config::default();
-        let mac = crate::mac::Mac([2; 6]);
+        let mac = Mac([2; 6]);
         config.known_clients = vec![config::KnownClient { interface: "tap1".into(), vlans: vec![], mac }];
         let mut plan =
             Plan::new(&config, vec![interface("tap0", 3), interface("tap1", 7), interface("tap2", 9)], false);
@@ -254,7 +258,7 @@ mod tests {
         let client = |interface: &str, vlans: &[u16], last| config::KnownClient {
             interface: interface.into(),
             vlans: vlans.to_vec(),
-            mac: crate::mac::Mac([2, 0, 0, 0, 0, last]),
+            mac: Mac([2, 0, 0, 0, 0, last]),
         };
         config.known_clients = vec![client("eth0", &[100], 1), client("elsewhere", &[], 2), client("eth1", &[], 3)];
         let plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
@@ -278,7 +282,7 @@ mod tests {
     }
 
     fn allow(interface: &str, mac: Option<[u8; 6]>) -> config::Allow {
-        config::Allow { interface: interface.into(), vlans: vec![], mac: mac.map(crate::mac::Mac) }
+        config::Allow { interface: interface.into(), vlans: vec![], mac: mac.map(Mac) }
     }
 
     #[test]
@@ -290,6 +294,46 @@ mod tests {
         assert_eq!(allowed, [(3, false), (7, true)]);
         assert_eq!(plan.spec.allowed_clients, [(PortKey::default_of(3), [2; 6])]);
         assert!(plan.configured.is_empty(), "to be allowed is not to be known");
+    }
+
+    #[test]
+    fn a_pattern_means_every_interface_that_matches_and_a_name_comes_before_it() {
+        let text = "interfaces = ['tap*']
+            [[port]]
+            interface = 'tap*'
+            class = 'vm'
+            [[port]]
+            interface = 'tap1'
+            class = 'strict'
+            [[port]]
+            interface = 'tap?'
+            vlans = [100]
+            [[port]]
+            interface = 'tap*'
+            vlans = [100]
+            [[known_client]]
+            interface = 'tap*'
+            mac = '02:00:00:00:00:01'
+            [[known_client]]
+            interface = 'tap0'
+            vlans = [100]
+            mac = '02:00:00:00:00:01'
+            [[allow]]
+            interface = '*'
+            vlans = [100]";
+        let config = Config::from_toml(text).unwrap();
+        let plan = Plan::new(&config, vec![interface("tap0", 3), interface("tap1", 7)], false);
+        let ports: Vec<_> = plan.ports.iter().map(|p| (p.name.as_str(), p.rules.class.as_str(), p.allowed)).collect();
+        // A port of its own without a class has the default one.
+        let expected = [
+            ("tap0", "vm", false),
+            ("tap1", "strict", false),
+            ("tap0.100", "metal", true),
+            ("tap1.100", "metal", true),
+        ];
+        assert_eq!(ports, expected);
+        let known: Vec<_> = plan.spec.known_clients.iter().map(|(key, _)| (key.ifindex, key.outer_vlan)).collect();
+        assert_eq!(known, [(3, 0), (7, 0), (3, 100)]);
     }
 
     #[test]

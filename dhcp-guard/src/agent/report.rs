@@ -67,12 +67,6 @@ fn warnings(context: &Context, picture: &Picture) -> Vec<String> {
     let mut warnings = context.warnings.clone();
     warnings.extend(context.machines.warnings());
     warnings.extend(picture.sanctioned.warnings.iter().cloned());
-    warnings.extend(context.gone_interfaces().map(|name| {
-        format!(
-            "interface {name} is gone, deleted or renamed: whatever has that name now is not guarded until the agent is \
-             started again"
-        )
-    }));
     if picture.ports.first().is_some_and(|none| count_where(&none.counters, |_| true) > 0) {
         warnings.push("DHCP packets arrived on an interface without any port: they passed unlimited".to_owned());
     }

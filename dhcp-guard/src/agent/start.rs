@@ -1,8 +1,14 @@
 //! The start: from a configuration to a guarded host, or to one that nothing was done to.
 
-use log::{info, warn};
+use anyhow::bail;
+use log::{debug, info, warn};
 
-use super::{kept::Kept, orders::Clock, plan::Plan};
+use super::{
+    kept::Kept,
+    links::{self, Links},
+    orders::Clock,
+    plan::Plan,
+};
 use crate::{
     actuators::LinkDown,
     config::Config,
@@ -16,41 +22,56 @@ pub struct Guarded {
     pub plane: DataPlane,
     /// The program on its interfaces.
     pub attachments: Vec<Attachment>,
-    /// The one that sees servers' replies leave, where there is one.
-    _replies: Vec<ReplyWatch>,
-    /// What makes the guard blind or weak, one sentence each.
-    pub warnings: Vec<String>,
+    /// By interface index the one that sees servers' replies leave, or why there is none.
+    pub replies: Vec<(u32, Result<ReplyWatch, String>)>,
 }
 
-/// What is to be guarded.
+/// What is to be guarded, of the interfaces that there are: those that are named, which must be there and up, and those that
+/// match a pattern, as they are.
 ///
 /// # Errors
-/// An interface is not there.
-pub async fn plan(config: &Config, debug_kernel: bool) -> anyhow::Result<(Plan, Option<String>)> {
+/// An interface that is named is not there, or down.
+pub async fn plan(config: &Config, links: &Links, debug_kernel: bool) -> anyhow::Result<(Plan, Option<String>)> {
+    for name in config.named_interfaces() {
+        let interface = interface::find(name).await?;
+        if !interface.up {
+            bail!(dataplane::Error::InterfaceDown { name: interface.name });
+        }
+    }
     let mut interfaces = Vec::new();
-    for name in &config.interfaces {
-        interfaces.push(interface::find(name).await?);
+    for (_, name) in links::meant(&config.interfaces, links).interfaces {
+        match interface::find(&name).await {
+            Ok(interface) => interfaces.push(interface),
+            Err(error) if config.interfaces.contains(&name) => return Err(error.into()),
+            Err(_) => debug!("interface {name} has gone before it could be guarded"),
+        }
     }
     let mut plan = Plan::new(config, interfaces, debug_kernel);
     let warning = plan.spare_hidden_servers(interface::strips_vlan_tags);
     Ok((plan, warning))
 }
 
-/// Loads the programs, puts what was kept into them, and attaches them to all interfaces, or to none.
+/// Loads the programs, puts what was kept into them, and attaches them to all interfaces that are named, or to none; and to
+/// those that match a pattern, if that is possible.
 ///
 /// # Errors
 /// See [`DataPlane::load`] and [`DataPlane::attach`].
-pub async fn guard(plan: &mut Plan, kept: &mut Kept, clock: &Clock) -> anyhow::Result<Guarded> {
+pub async fn guard(plan: &mut Plan, config: &Config, kept: &mut Kept, clock: &Clock) -> anyhow::Result<Guarded> {
     let mut plane = DataPlane::load(&plan.spec)?;
     plan.take_slots(&plane);
     kept.put_into(&mut plane, plan, clock)?;
     set_up_again(plan).await;
-    let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
-    let watches: Vec<_> = plan.interfaces.iter().map(|interface| plane.watch_replies(interface)).collect();
-    let mut warnings: Vec<String> = attachments.iter().filter_map(generic_warning).collect();
-    warnings.extend(attachments.iter().filter_map(vlan_warning));
-    warnings.extend(watches.iter().filter_map(|watch| watch.as_ref().err()).map(dataplane::Error::to_string));
-    Ok(Guarded { plane, attachments, _replies: watches.into_iter().filter_map(Result::ok).collect(), warnings })
+    let mut guarded = Guarded { plane, attachments: Vec::new(), replies: Vec::new() };
+    for interface in &plan.interfaces {
+        match guarded.plane.attach(interface.clone()) {
+            Ok(attachment) => guarded.attachments.push(attachment),
+            Err(error) if config.interfaces.contains(&interface.name) => return Err(error.into()),
+            // It is tried again, and told then.
+            Err(error) => warn!("{error}"),
+        }
+    }
+    guarded.watch_replies(plan);
+    Ok(guarded)
 }
 
 /// Interfaces that an agent before this one has set down for quarantines. They are guarded again, and those whose quarantine
@@ -67,7 +88,7 @@ async fn set_up_again(plan: &Plan) {
     }
 }
 
-fn generic_warning(attachment: &Attachment) -> Option<String> {
+pub(super) fn generic_warning(attachment: &Attachment) -> Option<String> {
     let reason = attachment.native_refused.as_ref()?;
     Some(format!(
         "interface {} is guarded in generic mode only, its driver refused the native one ({reason}): a flood costs \
@@ -76,7 +97,7 @@ fn generic_warning(attachment: &Attachment) -> Option<String> {
     ))
 }
 
-fn vlan_warning(attachment: &Attachment) -> Option<String> {
+pub(super) fn vlan_warning(attachment: &Attachment) -> Option<String> {
     let name = &attachment.interface.name;
     interface::strips_vlan_tags(name).then(|| {
         format!(

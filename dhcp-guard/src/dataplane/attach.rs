@@ -17,28 +17,25 @@ pub struct Attachment {
     pub mode: AttachMode,
     /// Why not natively, if generic.
     pub native_refused: Option<String>,
-    _link: FdLink,
+    pub(super) link: FdLink,
 }
 
-/// Attaches natively, or else in generic mode.
+/// Attaches natively, or else in generic mode. The interface may be down.
 ///
 /// # Errors
-/// [`Error::InterfaceDown`], [`Error::Occupied`], [`Error::Attach`].
+/// [`Error::Occupied`], [`Error::Attach`].
 pub fn attach(program: &mut Xdp, interface: Interface) -> Result<Attachment, Error> {
-    if !interface.up {
-        return Err(Error::InterfaceDown { name: interface.name });
-    }
     if let Some(id) = interface.xdp_program {
         return Err(occupied(interface.name, id));
     }
     let native = match try_mode(program, interface.ifindex, XdpMode::Driver) {
         Ok(link) => {
-            return Ok(Attachment { interface, mode: AttachMode::Native, native_refused: None, _link: link });
+            return Ok(Attachment { interface, mode: AttachMode::Native, native_refused: None, link });
         }
         Err(reason) => reason,
     };
     match try_mode(program, interface.ifindex, XdpMode::Skb) {
-        Ok(link) => Ok(Attachment { interface, mode: AttachMode::Generic, native_refused: Some(native), _link: link }),
+        Ok(link) => Ok(Attachment { interface, mode: AttachMode::Generic, native_refused: Some(native), link }),
         Err(generic) => Err(Error::Attach { name: interface.name, native, generic }),
     }
 }

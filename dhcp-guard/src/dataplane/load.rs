@@ -19,7 +19,7 @@ use dhcp_guard_common::{
 use super::{
     Error, OBJECT,
     attach::{self, Attachment},
-    carried::{Carried, Place},
+    carried::Carried,
     clock,
     interface::Interface,
     mapped::Mapped,
@@ -148,19 +148,6 @@ impl DataPlane {
         plane.apply(&spec.policy)?;
         plane.name_clients(spec)?;
         Ok(plane)
-    }
-
-    /// Writes the clients that the configuration names. Those on a port that is none are nobody.
-    fn name_clients(&mut self, spec: &Spec) -> Result<(), Error> {
-        for (port, mac) in &spec.known_clients {
-            if let Some(client) = self.client(*port, *mac) {
-                self.add_known(client)?;
-            }
-        }
-        let allowed = spec.allowed_clients.iter().filter_map(|(port, mac)| self.client(*port, *mac));
-        let allowed: Vec<Place> = allowed.map(Place::Client).collect();
-        allowed.iter().for_each(|place| self.carried.configure(*place));
-        self.write(&allowed)
     }
 
     /// Attaches the program to an interface.

@@ -2,9 +2,11 @@
 //!
 //! * [`spec`]: what is to be enforced, in the units of people.
 //! * [`load`]: check what the kernel offers, load the object.
-//! * [`policy`]: put a policy into force, as a whole.
-//! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two.
-//! * [`attach`]: put the program on an interface, natively if the driver can; never displace another one.
+//! * [`policy`]: put a policy into force, as a whole. `retire`: give up what only ports that are gone needed.
+//! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two; `standing`:
+//!   the same again, where names have come to lead elsewhere.
+//! * [`attach`]: put the program on an interface, natively if the driver can; never displace another one. `in_place`: is
+//!   it still there?
 //! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
 //!   [`received`]: all frames of the interfaces; [`replies`]: whether servers still answer.
 //! * [`interface`]: what netlink knows of an interface.
@@ -17,6 +19,7 @@ mod carried;
 pub mod clock;
 pub mod distinct;
 mod grace;
+mod in_place;
 pub mod interface;
 pub mod load;
 pub mod mapped;
@@ -24,8 +27,10 @@ pub mod orders;
 pub mod policy;
 pub mod received;
 pub mod replies;
+mod retire;
 pub mod snapshot;
 pub mod spec;
+mod standing;
 pub mod tables;
 
 pub use load::{DataPlane, check_kernel, decode_event};
@@ -124,7 +129,7 @@ pub enum Error {
     /// More ports than the tables were made for.
     #[error("{wanted} ports do not fit into tables made for {capacity}: raise capacity.ports and start again")]
     TooManyPorts {
-        /// Ports that have, or had, a policy since the program was loaded.
+        /// Ports that have a slot, and those that want one.
         wanted: u32,
         /// Room.
         capacity: u32,

@@ -4,7 +4,7 @@
 //! be reading the idle bank when it is written (`grace`), every key must be listed in the filter before it is in its
 //! table, and the version comes last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use aya::maps::{Array, HashMap as BpfHashMap};
 use dhcp_guard_common::layout::{Control, HostPolicy, NO_PORT_SLOT, PortKey, PortPolicy, policy_index};
@@ -14,21 +14,43 @@ use super::{DataPlane, Error, grace, load::map_mut, spec::Policy};
 /// Name of the section, and so of the map, that holds the [`Control`] block.
 const CONTROL: &str = ".bss";
 
-/// Which slot each port has. A port keeps its slot, and with it its limiters and counters, from policy to policy.
+/// Which slot each port has. A port keeps its slot, and with it its limiters and counters, from policy to policy, until it is
+/// [retired](DataPlane::retire).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slots {
     by_key: HashMap<PortKey, u32>,
+    /// Slots of ports that are gone, those that have been free for longest first.
+    free: VecDeque<u32>,
+    /// The highest slot that any port ever had.
+    last: u32,
 }
 
 impl Slots {
-    /// The port's slot: the one it has, or the next.
+    /// The port's slot: the one it has, or one that is free, or the next.
     fn of(&mut self, key: PortKey) -> u32 {
-        let next = NO_PORT_SLOT + 1 + u32::try_from(self.by_key.len()).unwrap_or(u32::MAX);
-        *self.by_key.entry(key).or_insert(next)
+        let Self { by_key, free, last } = self;
+        *by_key.entry(key).or_insert_with(|| {
+            free.pop_front().unwrap_or_else(|| {
+                // From the slot that nobody has.
+                *last += 1;
+                *last
+            })
+        })
     }
 
-    pub(super) fn len(&self) -> u32 {
+    /// Frees the slot of a port that is gone for good.
+    pub(super) fn release(&mut self, key: PortKey) {
+        self.free.extend(self.by_key.remove(&key));
+    }
+
+    /// Ports that have a slot.
+    fn len(&self) -> u32 {
         u32::try_from(self.by_key.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The highest slot that any port ever had: no more of the maps is in use.
+    pub(super) fn last(&self) -> u32 {
+        self.last
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (PortKey, u32)> {
@@ -42,7 +64,8 @@ impl Slots {
 
 impl DataPlane {
     /// Puts a policy into force as a whole: every packet meets either the old one or this one. Ports that it does not
-    /// have are no ports any more; their frames fall to the interface's default port, if there is one.
+    /// have are no ports any more; their frames fall to the interface's default port, if there is one. They keep their slots
+    /// until [`DataPlane::retire`].
     ///
     /// Takes some milliseconds, because it waits for programs that may still be reading the policy before the last.
     ///
@@ -81,7 +104,7 @@ impl DataPlane {
     fn write_bank(&mut self, policy: &Policy, slots: &[(u32, PortKey)], bank: u32) -> Result<(), Error> {
         let ticks_per_s = self.ticks_per_s;
         let nobody = no_port();
-        let mut values = vec![nobody; self.slots.len() as usize + 1];
+        let mut values = vec![nobody; self.slots.last() as usize + 1];
         for ((slot, _), port) in slots.iter().zip(&policy.ports) {
             values[*slot as usize] = port.policy(ticks_per_s);
         }
@@ -133,4 +156,31 @@ fn no_port() -> PortPolicy {
         drop_chaddr_mismatch: false,
     };
     PortPolicy { flags: 0, ..none.policy(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_kept_and_given_again_the_oldest_first() {
+        let mut slots = Slots::default();
+        let of = |slots: &mut Slots, ifindex| slots.of(PortKey::default_of(ifindex));
+        assert_eq!([1, 2, 3, 2].map(|ifindex| of(&mut slots, ifindex)), [1, 2, 3, 2]);
+        [3, 1, 77].into_iter().for_each(|ifindex| slots.release(PortKey::default_of(ifindex)));
+        assert_eq!((slots.len(), slots.last()), (1, 3));
+        assert_eq!([4, 2, 5, 6].map(|ifindex| of(&mut slots, ifindex)), [3, 2, 1, 4]);
+        assert_eq!((slots.len(), slots.last()), (4, 4));
+    }
+
+    #[test]
+    fn three_thousand_ports_that_come_and_go_need_no_more_slots_than_are_there_at_once() {
+        let mut slots = Slots::default();
+        for cycle in 0..1000 {
+            let ports = [0, 1, 2].map(|n| PortKey::default_of(cycle * 3 + n));
+            assert!(ports.map(|port| slots.of(port)).iter().all(|slot| (1..=3).contains(slot)));
+            ports.into_iter().for_each(|port| slots.release(port));
+        }
+        assert_eq!((slots.len(), slots.free.len(), slots.last()), (0, 3, 3));
+    }
 }

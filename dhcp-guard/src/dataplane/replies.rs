@@ -21,7 +21,9 @@ pub const PROGRAM: &str = "dhcp_replies";
 /// The program on an interface's way out; it comes off when this is dropped.
 #[derive(Debug)]
 pub struct ReplyWatch {
-    _link: Arc<FdLink>,
+    /// Kernel index of the interface.
+    pub ifindex: u32,
+    pub(super) link: Arc<FdLink>,
 }
 
 /// Interfaces that are watched, by index, for as long as somebody keeps the [`ReplyWatch`].
@@ -56,12 +58,12 @@ impl DataPlane {
         let link = FdLink::try_from(link).map_err(|_| refused("the kernel offers no BPF link".to_owned()))?;
         let link = Arc::new(link);
         self.watched.add(interface.ifindex, &link);
-        Ok(ReplyWatch { _link: link })
+        Ok(ReplyWatch { ifindex: interface.ifindex, link })
     }
 
     /// Servers' messages that left, by slot.
     pub(super) fn read_replies(&self) -> Vec<Option<u64>> {
-        let mut replies = vec![None; self.slots.len() as usize + 1];
+        let mut replies = vec![None; self.slots.last() as usize + 1];
         for (_, slot) in self.slots.iter().filter(|(port, _)| self.watched.is_seen(port.ifindex)) {
             let word = self.replies.words(slot as usize).first();
             replies[slot as usize] = word.map(|word| word.load(Ordering::Relaxed));

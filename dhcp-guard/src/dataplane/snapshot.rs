@@ -66,7 +66,7 @@ impl DataPlane {
     /// [`Error::Map`] if the kernel refuses to read a map.
     pub fn snapshot(&mut self, epoch: Instant) -> Result<Snapshot, Error> {
         let moment = self.moment(epoch)?;
-        let slots = NO_PORT_SLOT..=self.slots.len();
+        let slots = NO_PORT_SLOT..=self.slots.last();
         let ports = self.read_counters(slots.clone())?;
         let mut troubles = self.read_troubles()?;
         troubles.untracked += ports.iter().map(|port| port.notes[Note::Untracked.index()]).sum::<u64>();
@@ -208,7 +208,7 @@ impl DataPlane {
         T::try_from(self.ebpf.map(name).ok_or(Error::NoProgram)?).map_err(Error::map("open", name))
     }
 
-    fn map_data(&self, name: &'static str) -> Result<&MapData, Error> {
+    pub(super) fn map_data(&self, name: &'static str) -> Result<&MapData, Error> {
         match self.ebpf.map(name) {
             Some(aya::maps::Map::HashMap(data)) => Ok(data),
             _ => Err(Error::NoProgram),

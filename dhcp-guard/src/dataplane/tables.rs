@@ -5,6 +5,7 @@
 //! change of version that ends it.
 
 use std::{
+    collections::HashSet,
     mem::offset_of,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -15,13 +16,47 @@ use dhcp_guard_common::{
     layout::{BEING_FILLED, Bucket, ClientKey, ClientRule, ClientState, Control, Head, PortKey, PortState, WAYS},
 };
 
-use super::{DataPlane, Error, load::map_mut};
+use super::{DataPlane, Error, carried::Place, load::map_mut, spec::Spec};
 
 impl DataPlane {
     /// The slot of a port, if it ever was in a policy.
     #[must_use]
     pub fn slot(&self, port: PortKey) -> Option<u32> {
         self.slots.get(port)
+    }
+
+    /// Writes the clients that the configuration names: who is known, who is allowed. Whoever was named before and is not any
+    /// more is a stranger again, or not allowed. Those on a port that is none are nobody.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if a table is full or the kernel refuses.
+    pub fn name_clients(&mut self, spec: &Spec) -> Result<(), Error> {
+        let known = spec.known_clients.iter().filter_map(|(port, mac)| self.client(*port, *mac));
+        let known: HashSet<ClientKey> = known.collect();
+        let before: Vec<ClientKey> = self.carried.named.difference(&known).copied().collect();
+        for client in before {
+            self.forget(client)?;
+        }
+        for client in &known {
+            // One that is known already keeps its limiter and its counts.
+            if !self.is_known(*client)? && !self.promote(*client)? {
+                self.add_known(*client)?;
+            }
+        }
+        self.carried.named = known;
+        let allowed = spec.allowed_clients.iter().filter_map(|(port, mac)| self.client(*port, *mac));
+        let allowed: Vec<Place> = allowed.map(Place::Client).collect();
+        let touched = self.carried.configure(allowed);
+        self.write(&touched)
+    }
+
+    fn is_known(&mut self, client: ClientKey) -> Result<bool, Error> {
+        let known: BpfHashMap<_, ClientKey, ClientState> = map_mut(&mut self.ebpf, "KNOWN")?;
+        match known.get(&client, 0) {
+            Ok(_) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(Error::map("read", "KNOWN")(error)),
+        }
     }
 
     /// Makes a client known from now on, with a fresh limiter.
@@ -149,7 +184,7 @@ impl DataPlane {
     }
 }
 
-fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

@@ -26,6 +26,7 @@ use crate::{
     agent::{
         Context,
         decide::{ClientPicture, PortPicture},
+        follow::Reload,
         plan::Plan,
         requests::{self, About, Asked, Change, Denied},
         sanctions::Sanctioned,
@@ -98,10 +99,28 @@ async fn serve_at(socket: &Path, access: Access, requests: Requests, audit: audi
     let listener = bind(socket, &access).await.unwrap();
     let rights = Arc::new(Rights::new(&access).0);
     let pictures = watch::channel(Arc::new(picture(access))).1;
-    let shared = Shared { journal: Arc::default(), pictures, requests, audit, rights };
+    let (reloads, asked) = Reloads::channel();
+    tokio::spawn(read_again(asked));
+    let shared = Shared { journal: Arc::default(), pictures, requests, reloads, audit, rights };
     stopped.mark_unchanged();
     tokio::spawn(serve(listener, shared, stopped));
     stop
+}
+
+/// Reads nothing, and says who wanted it and why; who says `no` for a reason gets a no.
+async fn read_again(mut asked: mpsc::Receiver<Reload>) {
+    while let Some(Reload { author, reason, dry_run, answer }) = asked.recv().await {
+        let uid = match author {
+            Some(Author::Person { uid, .. }) => uid,
+            other => panic!("{other:?}"),
+        };
+        answer
+            .send(match reason.as_str() {
+                "no" => Err(Denied::Rules("line 3: nonsense".into())),
+                _ => Ok(Changed { dry_run, changes: vec![format!("{uid}: {reason}")] }),
+            })
+            .unwrap();
+    }
 }
 
 async fn decide(

@@ -1,5 +1,7 @@
 //! Incidents second by second, with made-up pictures and no clock.
 
+mod changes;
+
 use std::{sync::mpsc, time::Duration};
 
 use dhcp_guard_common::{
@@ -156,7 +158,7 @@ impl Lab {
     fn orders(&self) -> Vec<Order> {
         let batches = self.orders.try_iter().map(|message| match message {
             Message::Orders(batch) => batch.orders,
-            Message::Stop => panic!("nobody stops it"),
+            Message::Stop | Message::Change(_) => panic!("nobody stops or changes it"),
         });
         batches.flatten().collect()
     }

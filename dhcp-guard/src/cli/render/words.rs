@@ -18,6 +18,7 @@ pub(super) fn attach_mode(mode: AttachMode) -> &'static str {
     match mode {
         AttachMode::Native => "native",
         AttachMode::Generic => "generic",
+        AttachMode::Detached => "detached",
     }
 }
 
@@ -88,6 +89,12 @@ pub(super) fn event_kind(kind: EventKind) -> (Tone, &'static str) {
         EventKind::UnknownVlan => (Tone::Warn, "unknown VLAN"),
         EventKind::HostOverLimit => (Tone::Warn, "host over limit"),
         EventKind::InterfaceGone => (Tone::Bad, "interface gone"),
+        EventKind::InterfaceGuarded => (Tone::Good, "interface guarded"),
+        EventKind::InterfaceRenamed => (Tone::Plain, "interface renamed"),
+        EventKind::CannotGuard => (Tone::Bad, "cannot guard"),
+        EventKind::Detached => (Tone::Bad, "guard taken off"),
+        EventKind::Reattached => (Tone::Good, "guarded again"),
+        EventKind::Reloaded => (Tone::Plain, "reloaded"),
         EventKind::QuarantineBegan => (Tone::Bad, "quarantine began"),
         EventKind::QuarantineEnded => (Tone::Plain, "quarantine ended"),
         EventKind::QuarantineHeldBack => (Tone::Bad, "held back"),
