@@ -107,16 +107,19 @@ fn refused(agent: &Agent, words: &[&str]) -> Result<(Option<i32>, String)> {
 
 fn limits_under_flood() -> Result<()> {
     const CONFIG: &str = "[quarantine]\nautomatic = false\n[host]\nrate_pps = 5000\nburst = 5000\n\
-                          [class.metal]\nrate_pps = 1000\nburst = 1000\n[limits]\nclient_burst = 5\nclient_rate_pps = ";
+                          [class.metal]\nrate_pps = 1000\nburst = 1000\n[limits]\n";
+    // Each has spent its burst in the same time: with another ratio, whoever was over the old limit would first wait for as
+    // long as that had them wait.
+    let config = |rate: u64| format!("{CONFIG}client_rate_pps = {rate}\nclient_burst = {}\n", rate * 5 / 2);
     let lab = Lab::new(Layout::Uplink, 1)?;
-    let agent = Agent::start(&lab.host, &lab.guarded(), &format!("{CONFIG}2\n"))?;
+    let agent = Agent::start(&lab.host, &lab.guarded(), &config(2))?;
     let mut follower = Follower::start(&agent)?;
     let flood = Flood::start(&lab.injection(0), Mode::One(FLOODER), Limits::time(Duration::from_secs(60)).at(5000))?;
     follower.wait_for_kind(SEEN, EventKind::OffenderFound)?;
     for rate in [2u64, 100, 2, 50] {
-        write(&agent, &format!("{CONFIG}{rate}\n"))?;
+        write(&agent, &config(rate))?;
         agent.change(&["reload"])?;
-        // From here on the new limit, whose burst may be unspent.
+        // From here on the new limit, whose burst is spent.
         let (start, before) = (Instant::now(), lab.server.counts()?.of(FLOODER));
         wait::until("three seconds of flood", SEEN, || Ok(start.elapsed() >= Duration::from_secs(3)))?;
         let passed = lab.server.counts()?.of(FLOODER) - before;

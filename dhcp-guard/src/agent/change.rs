@@ -128,11 +128,19 @@ impl Guarded {
             let hidden = plan.spare_hidden_servers(interface::strips_vlan_tags);
             self.put_into_force(&mut plan)?;
             let refused = self.attach_all(before, &candidates, wanted.reattach)?;
-            failed.extend(refused.iter().map(|(interface, error)| (interface.name.clone(), error.to_string())));
             // One that was guarded before keeps its ports, and what was counted there, until it is gone.
             let is_new = |ifindex: u32| before.interfaces.iter().all(|one| one.ifindex != ifindex);
-            let out: HashSet<u32> =
-                refused.iter().map(|one| one.0.ifindex).filter(|ifindex| is_new(*ifindex)).collect();
+            let mut out = HashSet::new();
+            for (interface, error) in refused {
+                // Whoever goes while we try has not failed: netlink says so in a moment.
+                let is_here = interface::index_of(&interface.name) == Some(interface.ifindex);
+                if !is_here || is_new(interface.ifindex) {
+                    out.insert(interface.ifindex);
+                }
+                if is_here {
+                    failed.push((interface.name, error.to_string()));
+                }
+            }
             if out.is_empty() {
                 return Ok(Attempt { plan, hidden, failed });
             }

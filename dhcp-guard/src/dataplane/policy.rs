@@ -4,7 +4,7 @@
 //! be reading the idle bank when it is written (`grace`), every key must be listed in the filter before it is in its
 //! table, and the version comes last.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use aya::maps::{Array, HashMap as BpfHashMap};
 use dhcp_guard_common::layout::{Control, HostPolicy, NO_PORT_SLOT, PortKey, PortPolicy, policy_index};
@@ -21,16 +21,21 @@ pub(super) struct Slots {
     by_key: HashMap<PortKey, u32>,
     /// Slots of ports that are gone, those that have been free for longest first.
     free: VecDeque<u32>,
+    /// The same, of ports that a CPU still remembers packets of: they would be counted for a client of the next port that has
+    /// the same MAC. So these come last, when there are no others.
+    remembered: VecDeque<u32>,
     /// The highest slot that any port ever had.
     last: u32,
 }
 
 impl Slots {
-    /// The port's slot: the one it has, or one that is free, or the next.
-    fn of(&mut self, key: PortKey) -> u32 {
-        let Self { by_key, free, last } = self;
+    /// The port's slot: the one it has, or one that is free, or the next, as far as there are so many.
+    fn of(&mut self, key: PortKey, capacity: u32) -> u32 {
+        let Self { by_key, free, remembered, last } = self;
         *by_key.entry(key).or_insert_with(|| {
-            free.pop_front().unwrap_or_else(|| {
+            let is_full = *last + 1 >= capacity;
+            let used_before = free.pop_front().or_else(|| if is_full { remembered.pop_front() } else { None });
+            used_before.unwrap_or_else(|| {
                 // From the slot that nobody has.
                 *last += 1;
                 *last
@@ -40,7 +45,14 @@ impl Slots {
 
     /// Frees the slot of a port that is gone for good.
     pub(super) fn release(&mut self, key: PortKey) {
-        self.free.extend(self.by_key.remove(&key));
+        self.remembered.extend(self.by_key.remove(&key));
+    }
+
+    /// Of the free slots only these are remembered by any CPU.
+    pub(super) fn remembered_are(&mut self, slots: &HashSet<u32>) {
+        let (remembered, forgotten) = self.remembered.iter().partition(|slot| slots.contains(slot));
+        self.remembered = remembered;
+        self.free.extend::<VecDeque<u32>>(forgotten);
     }
 
     /// Ports that have a slot.
@@ -87,7 +99,7 @@ impl DataPlane {
     /// The slot of each of the policy's ports. If they do not fit, nobody gets one: a smaller policy still may.
     fn take_slots(&mut self, policy: &Policy) -> Result<Vec<(u32, PortKey)>, Error> {
         let mut slots = self.slots.clone();
-        let taken = policy.ports.iter().map(|port| (slots.of(port.key), port.key)).collect();
+        let taken = policy.ports.iter().map(|port| (slots.of(port.key, self.slot_capacity), port.key)).collect();
         if slots.len() >= self.slot_capacity {
             return Err(Error::TooManyPorts { wanted: slots.len(), capacity: self.slot_capacity - 1 });
         }
@@ -165,12 +177,20 @@ mod tests {
     #[test]
     fn slots_are_kept_and_given_again_the_oldest_first() {
         let mut slots = Slots::default();
-        let of = |slots: &mut Slots, ifindex| slots.of(PortKey::default_of(ifindex));
+        let of = |slots: &mut Slots, ifindex| slots.of(PortKey::default_of(ifindex), 6);
         assert_eq!([1, 2, 3, 2].map(|ifindex| of(&mut slots, ifindex)), [1, 2, 3, 2]);
         [3, 1, 77].into_iter().for_each(|ifindex| slots.release(PortKey::default_of(ifindex)));
+        slots.remembered_are(&HashSet::new());
         assert_eq!((slots.len(), slots.last()), (1, 3));
         assert_eq!([4, 2, 5, 6].map(|ifindex| of(&mut slots, ifindex)), [3, 2, 1, 4]);
         assert_eq!((slots.len(), slots.last()), (4, 4));
+        // Slots that are remembered come last.
+        [4, 5].into_iter().for_each(|ifindex| slots.release(PortKey::default_of(ifindex)));
+        slots.remembered_are(&HashSet::from([1, 3, 9]));
+        assert_eq!([7, 8].map(|ifindex| of(&mut slots, ifindex)), [5, 3]);
+        slots.release(PortKey::default_of(7));
+        slots.remembered_are(&HashSet::from([1]));
+        assert_eq!([9, 10, 11].map(|ifindex| of(&mut slots, ifindex)), [5, 1, 6], "and then there are no more");
     }
 
     #[test]
@@ -178,8 +198,9 @@ mod tests {
         let mut slots = Slots::default();
         for cycle in 0..1000 {
             let ports = [0, 1, 2].map(|n| PortKey::default_of(cycle * 3 + n));
-            assert!(ports.map(|port| slots.of(port)).iter().all(|slot| (1..=3).contains(slot)));
+            assert!(ports.map(|port| slots.of(port, 100)).iter().all(|slot| (1..=3).contains(slot)));
             ports.into_iter().for_each(|port| slots.release(port));
+            slots.remembered_are(&HashSet::new());
         }
         assert_eq!((slots.len(), slots.free.len(), slots.last()), (0, 3, 3));
     }

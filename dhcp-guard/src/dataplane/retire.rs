@@ -2,7 +2,8 @@
 //!
 //! A slot goes to another port only after nobody can use it for the one before: the policy without that port is in force,
 //! and every run of the program that read the one before it has ended. What was counted and remembered there is wiped,
-//! because it would be the next port's.
+//! because it would be the next port's. Only the CPUs' own memories cannot be wiped: a slot whose clients' packets are there,
+//! counted and not handed over, is given to others last of all.
 
 use std::{collections::HashSet, sync::atomic::Ordering};
 
@@ -42,6 +43,8 @@ impl DataPlane {
             wipe(&self.replies, *slot);
         }
         gone.iter().for_each(|(key, _)| self.slots.release(*key));
+        let remembered = self.read_memos()?.into_keys().map(|(client, _)| client.slot()).collect();
+        self.slots.remembered_are(&remembered);
         // Anew who is isolated until when, and no CPU remembers any of them.
         self.rules_changed()?;
         Ok(gone.into_iter().map(|(_, slot)| slot).collect())

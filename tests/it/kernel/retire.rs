@@ -22,6 +22,7 @@ use super::{KERNEL, burst_only, in_future};
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("kernel: nothing of a port that is gone is the next one's in its slot", KERNEL, nothing_is_inherited),
+        trial("kernel: a slot that a CPU still remembers packets of is used again last", KERNEL, remembered_last),
         trial("kernel: 3,000 ports that come and go need no more room than those there at once", KERNEL, thousands),
         trial("kernel: an order holds where its name leads by now", KERNEL, orders_follow_names),
     ]
@@ -47,7 +48,7 @@ fn is_clean(snapshot: &Snapshot, slot: u32) -> bool {
 
 fn nothing_is_inherited() -> Result<()> {
     // So small that the limiter of the port is empty when the port goes.
-    let small = |vlan| PortSpec { total: burst_only(30), client_v4: burst_only(5), ..port(vlan, 0) };
+    let small = |vlan| PortSpec { total: burst_only(30), ..port(vlan, 0) };
     let mut guard = GuardRun::new(&spec(vec![port(0, 0), small(1)]))?;
     let slot = guard.plane().slot(small(1).key).context("no slot")?;
     let known = guard.plane().client(small(1).key, KNOWN.0).context("no port")?;
@@ -58,7 +59,6 @@ fn nothing_is_inherited() -> Result<()> {
     let until = in_future(&mut guard, Duration::from_secs(3600))?;
     guard.impose(Target::one(whole_port(1)), Sanction::Mute, until)?;
     guard.impose(Target::one(on_port(1, STRANGER)), Sanction::Isolate, until)?;
-    ensure!(guard.send(&frame(1, KNOWN))? == Fate::Dropped && !is_clean(&guard.snapshot()?, slot));
 
     let without = policy(vec![port(0, 0)]);
     guard.plane().apply(&without)?;
@@ -78,6 +78,30 @@ fn nothing_is_inherited() -> Result<()> {
     let packets: Vec<u64> =
         snapshot.clients.iter().filter(|c| c.key.slot() == slot).map(|client| client.state.packets).collect();
     ensure!(packets == [4, 4], "{packets:?}");
+    Ok(())
+}
+
+/// What a CPU has counted and not handed over stays there until somebody needs the place.
+fn remembered_last() -> Result<()> {
+    let limited = |vlan| PortSpec { client_v4: burst_only(5), ..port(vlan, 0) };
+    let with =
+        |vlans: &[u16]| policy([port(0, 0)].into_iter().chain(vlans.iter().map(|vlan| limited(*vlan))).collect());
+    let mut small = spec(vec![port(0, 0), limited(1)]);
+    small.port_capacity = 3;
+    let mut guard = GuardRun::new(&small)?;
+    guard.send_all(&vec![frame(1, STRANGER); 1000])?;
+    let slot = |guard: &mut GuardRun, vlan| guard.plane().slot(port(vlan, 0).key);
+    let remembered = slot(&mut guard, 1);
+    guard.plane().apply(&with(&[]))?;
+    guard.plane().retire(&with(&[]))?;
+    for vlan in [2, 3, 4] {
+        guard.plane().apply(&with(&[vlan]))?;
+        ensure!(slot(&mut guard, vlan) == Some(3), "not {remembered:?}, while there are others");
+        guard.plane().apply(&with(&[]))?;
+        guard.plane().retire(&with(&[]))?;
+    }
+    guard.plane().apply(&with(&[5, 6]))?;
+    ensure!([5, 6].map(|vlan| slot(&mut guard, vlan)) == [Some(3), remembered], "rather than refusing a port");
     Ok(())
 }
 
