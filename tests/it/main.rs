@@ -11,6 +11,7 @@ mod lab;
 mod lifecycle;
 mod quarantine;
 mod reference;
+mod reload;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         hook::trials(),
         errors::trials(),
         lifecycle::trials(),
+        reload::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

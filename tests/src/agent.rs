@@ -317,11 +317,17 @@ impl Agent {
         self.process.id()
     }
 
-    /// Sends a signal and waits for the end.
-    pub fn stop(&mut self, signal: libc::c_int) -> Result<ExitStatus> {
+    /// Sends a signal.
+    pub fn signal(&self, signal: libc::c_int) -> Result<()> {
         let pid = i32::try_from(self.process.id())?;
         // SAFETY: no memory involved; the process is our child and has not been reaped, so the id is its own.
         ensure!(unsafe { libc::kill(pid, signal) } == 0, "cannot signal the agent");
+        Ok(())
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn stop(&mut self, signal: libc::c_int) -> Result<ExitStatus> {
+        self.signal(signal)?;
         self.ended(STOP_DEADLINE)
     }
 

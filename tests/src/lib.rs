@@ -19,6 +19,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod bpf_links;
 pub mod cleanup;
 pub mod client;
 pub mod control;

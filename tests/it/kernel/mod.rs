@@ -24,6 +24,7 @@ mod ports;
 mod program;
 mod quarantine;
 pub(crate) mod replies;
+mod retire;
 mod senders;
 mod servers;
 mod shapes;
@@ -69,6 +70,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         tcx::trials(),
         known::trials(),
         policy::trials(),
+        retire::trials(),
         mayhem::trials(),
         contention::trials(),
         program::trials(),
