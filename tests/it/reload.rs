@@ -53,6 +53,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("reload: whoever takes the guard off is noticed, and it is put back", Need::LAB, taken_off),
         trial("reload: another program in the guard's place stays there, and is told", NEEDS, another_in_its_place),
         trial("reload: where nobody wants it back, it comes back with a reload", NEEDS, not_put_back),
+        trial("reload: more interfaces than there is room for are guarded as far as there is", NEEDS, too_many),
         trial("reload: many interfaces that come and go at once leave the right ones guarded", NEEDS, many),
     ]
 }
@@ -428,5 +429,22 @@ fn many() -> Result<()> {
         })?;
         ensure!(follower.of_kind(EventKind::CannotGuard)?.is_empty());
     }
+    Ok(())
+}
+
+fn too_many() -> Result<()> {
+    let host = host()?;
+    let agent = Agent::start(&host, &["tap*"], "[capacity]\nports = 3\n")?;
+    let mut follower = Follower::start(&agent)?;
+    (0..5).try_for_each(|index| add(&host, &format!("tap{index}")))?;
+    wait::until("a warning for each that does not fit", SEEN, || {
+        let full = "do not fit into tables made for 3";
+        Ok(guarded(&host)?.len() == 3 && warnings(&agent)?.iter().any(|warning| warning.contains(full)))
+    })?;
+    ensure!(guarded(&host)? == ["tap0", "tap1", "tap2"], "{:?}", guarded(&host)?);
+    follower.forget()?;
+    host.ip("link delete tap0\nlink delete tap1\n")?;
+    next(&mut follower, FOLLOWED, EventKind::InterfaceGuarded, "tap4")?;
+    ensure!(guarded(&host)? == ["tap2", "tap3", "tap4"] && warnings(&agent)?.is_empty(), "{:?}", warnings(&agent)?);
     Ok(())
 }

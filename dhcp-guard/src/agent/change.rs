@@ -122,14 +122,23 @@ impl Guarded {
     fn attempt(&mut self, before: &Plan, wanted: &Wanted) -> Result<Attempt, Error> {
         let mut candidates: Vec<&Candidate> = wanted.candidates.iter().collect();
         let mut failed = Vec::new();
+        let is_new = |ifindex: u32| before.interfaces.iter().all(|one| one.ifindex != ifindex);
         loop {
             let interfaces = candidates.iter().map(|candidate| candidate.interface.clone()).collect();
             let mut plan = Plan::new(&wanted.config, interfaces, wanted.lasting.debug_kernel);
             let hidden = plan.spare_hidden_servers();
-            self.put_into_force(&mut plan)?;
+            match self.put_into_force(&mut plan) {
+                // Those that fit are guarded all the same.
+                Err(error @ Error::TooManyPorts { .. }) => {
+                    let may_go = |one: &&Candidate| !one.must && is_new(one.interface.ifindex);
+                    let Some(last) = candidates.iter().rposition(may_go) else { return Err(error) };
+                    failed.push((candidates.remove(last).interface.name.clone(), error.to_string()));
+                    continue;
+                }
+                done => done?,
+            }
             let refused = self.attach_all(before, &candidates, wanted)?;
             // One that was guarded before keeps its ports, and what was counted there, until it is gone.
-            let is_new = |ifindex: u32| before.interfaces.iter().all(|one| one.ifindex != ifindex);
             let mut out = HashSet::new();
             for (interface, error) in refused {
                 // Whoever goes while we try has not failed: netlink says so in a moment.

@@ -37,8 +37,10 @@ use crate::{
     },
 };
 
-/// Before it is tried again to guard what could not be guarded.
+/// Before it is tried again to put the guard back where it was taken off.
 const RETRY: Duration = Duration::from_secs(5);
+/// Of these, one in so many also tries to guard what never could be guarded.
+const RETRY_FAILED: u32 = 6;
 /// Requests that may wait.
 const QUEUE: usize = 4;
 
@@ -77,6 +79,8 @@ pub struct Follower {
     audit: audit::Handle,
     /// Interfaces that could not be guarded, and why, as far as it was told.
     failed: BTreeMap<String, String>,
+    /// Those of them that never were guarded, by index.
+    impossible: HashSet<u32>,
     /// Interfaces that the guard was taken off, and is not on.
     detached: HashSet<u32>,
     /// What the file says and is not in force before the next start.
@@ -114,6 +118,7 @@ impl Follower {
             journal,
             audit,
             failed: BTreeMap::new(),
+            impossible: HashSet::new(),
             detached,
             at_start: Vec::new(),
             warned: Vec::new(),
@@ -126,43 +131,68 @@ impl Follower {
     pub async fn run(mut self, mut stopped: watch::Receiver<bool>) {
         let mut retry = interval(RETRY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turn = 0;
         loop {
             tokio::select! {
                 Ok(()) = self.links.changed() => self.follow(false).await,
                 Some(lost) = self.lost.recv() => self.take_lost(&lost).await,
                 Some(asked) = self.asked.recv() => self.answer(asked).await,
                 // The first comes at once: what has changed since the start is not waited for.
-                _ = retry.tick() => self.follow(self.is_incomplete()).await,
+                _ = retry.tick() => {
+                    let again = self.is_detached() || !self.failed.is_empty() && turn == 0;
+                    turn = (turn + 1) % RETRY_FAILED;
+                    self.follow(again).await;
+                }
                 _ = stopped.changed() => return,
             }
         }
     }
 
-    /// Something that should be guarded is not.
-    fn is_incomplete(&self) -> bool {
-        !self.failed.is_empty() || !self.detached.is_empty() && self.context.config.reattach
+    /// The guard is not where it was, and should be.
+    fn is_detached(&self) -> bool {
+        !self.detached.is_empty() && self.context.config.reattach
     }
 
     /// Guards what is to be guarded of the interfaces there are; `again`: also if they are the same as before.
     async fn follow(&mut self, again: bool) {
         let links = Arc::clone(&self.links.borrow_and_update());
         let meant = links::meant(&self.context.config.interfaces, &links);
-        let guarded = self.context.plan.interfaces.iter().map(|one| (one.ifindex, one.name.as_str()));
-        let is_same = guarded.eq(meant.interfaces.iter().map(|(ifindex, name)| (*ifindex, name.as_str())));
-        if is_same && !again && self.warnings(&meant) == self.warned {
+        if !again && self.is_followed(&meant) {
             return;
         }
+        // Those that found no room find it after others have gone.
+        let makes_room = self.follow_once(&links, &meant).await;
+        if makes_room && !self.failed.is_empty() {
+            self.follow_once(&links, &meant).await;
+        }
+    }
+
+    /// All that is meant is guarded, or could not be.
+    fn is_followed(&self, meant: &Meant) -> bool {
+        let guarded = self.context.plan.interfaces.iter().map(|one| (one.ifindex, one.name.as_str()));
+        let possible = meant.interfaces.iter().filter(|(ifindex, _)| !self.impossible.contains(ifindex));
+        guarded.eq(possible.map(|(ifindex, name)| (*ifindex, name.as_str()))) && self.warnings(meant) == self.warned
+    }
+
+    /// True: something is not guarded any more.
+    async fn follow_once(&mut self, links: &Links, meant: &Meant) -> bool {
+        let goes = |one: &Interface| meant.interfaces.iter().all(|(ifindex, _)| *ifindex != one.ifindex);
+        let makes_room = self.context.plan.interfaces.iter().any(goes);
         let (config, machines) = (self.context.config.clone(), Arc::clone(&self.context.machines));
         let reattach = config.reattach;
-        let wanted = self.wanted(config, machines, &meant, reattach, &[]).await;
+        let wanted = self.wanted(config, machines, meant, reattach, &[]).await;
         match self.change(wanted).await {
             Ok(done) => {
                 self.stuck = None;
-                self.take(done, &links);
+                self.take(done, links);
+                let guarded: HashSet<u32> = self.context.plan.interfaces.iter().map(|one| one.ifindex).collect();
+                let all = meant.interfaces.iter().map(|(ifindex, _)| *ifindex);
+                self.impossible = all.filter(|ifindex| !guarded.contains(ifindex)).collect();
             }
-            Err(Failed::Stopping) => {}
+            Err(Failed::Stopping) => return false,
             Err(Failed::Plane(error)) => self.tell_stuck(&error.to_string()),
         }
+        makes_room
     }
 
     /// What is to be, with these interfaces.

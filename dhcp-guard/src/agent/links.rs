@@ -13,7 +13,7 @@ use rtnetlink::{
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        link::{LinkAttribute, LinkFlags, LinkMessage},
+        link::{LinkAttribute, LinkMessage},
     },
 };
 use tokio::{
@@ -31,17 +31,8 @@ const RESYNC: Duration = Duration::from_secs(30);
 /// Before the kernel is asked again after it did not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// An interface, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its name.
-    pub name: String,
-    /// Administratively up.
-    pub up: bool,
-}
-
-/// The interfaces of this network namespace, by kernel index.
-pub type Links = BTreeMap<u32, Link>;
+/// The names of this network namespace's interfaces, by kernel index.
+pub type Links = BTreeMap<u32, String>;
 
 /// What the configuration means by its names and patterns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,14 +50,14 @@ pub struct Meant {
 pub fn meant(words: &[String], links: &Links) -> Meant {
     let mut meant = Meant::default();
     for word in words {
-        let mut matching = links.iter().filter(|(_, link)| names(word, &link.name)).peekable();
+        let mut matching = links.iter().filter(|(_, name)| names(word, name)).peekable();
         if matching.peek().is_none() {
             let nobody = if is_pattern(word) { &mut meant.idle } else { &mut meant.missing };
             nobody.push(word.clone());
         }
-        for (ifindex, link) in matching {
+        for (ifindex, name) in matching {
             if !meant.interfaces.iter().any(|(known, _)| known == ifindex) {
-                meant.interfaces.push((*ifindex, link.name.clone()));
+                meant.interfaces.push((*ifindex, name.clone()));
             }
         }
     }
@@ -203,8 +194,7 @@ fn add(links: &mut Links, message: &LinkMessage) {
         _ => None,
     });
     if let Some(name) = name {
-        let up = message.header.flags.contains(LinkFlags::Up);
-        links.insert(message.header.index, Link { name, up });
+        links.insert(message.header.index, name);
     }
 }
 
@@ -213,7 +203,7 @@ mod tests {
     use super::*;
 
     fn links(all: &[(u32, &str)]) -> Links {
-        all.iter().map(|(ifindex, name)| (*ifindex, Link { name: (*name).into(), up: true })).collect()
+        all.iter().map(|(ifindex, name)| (*ifindex, (*name).into())).collect()
     }
 
     fn words(all: &[&str]) -> Vec<String> {
@@ -237,6 +227,6 @@ mod tests {
     #[tokio::test]
     async fn the_kernel_tells() {
         let links = watch().await.unwrap().borrow().clone();
-        assert!(links.iter().any(|(ifindex, link)| (*ifindex, link.name.as_str()) == (1, "lo")), "{links:?}");
+        assert!(links.get(&1).is_some_and(|name| name == "lo"), "{links:?}");
     }
 }

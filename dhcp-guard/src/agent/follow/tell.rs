@@ -35,7 +35,7 @@ impl Follower {
         for (ifindex, (name, _)) in before.iter().filter(|(ifindex, _)| !now.contains_key(ifindex)) {
             let why = match links.get(ifindex) {
                 None => "was deleted, or moved elsewhere",
-                Some(link) if link.name != *name => "is called otherwise",
+                Some(called) if called != name => "is called otherwise",
                 Some(_) => "is not meant by the configuration any more",
             };
             let message = format!("interface {name} {why}: it is not guarded any more");
