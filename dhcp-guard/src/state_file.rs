@@ -217,6 +217,14 @@ impl StateFile {
     }
 }
 
+/// The state in a folder, for looking only: also beside the agent that has the folder.
+///
+/// # Errors
+/// The file is there, and cannot be read or is not this version's.
+pub fn peek(dir: &Path) -> io::Result<Saved> {
+    read(&dir.join(NAME)).map_err(io::Error::other)
+}
+
 /// The state in a file; an empty one if there is no file.
 fn read(path: &Path) -> Result<Saved, Unusable> {
     // Without waiting: a FIFO in this place must not stop the agent's start.
