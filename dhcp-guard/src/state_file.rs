@@ -217,6 +217,14 @@ impl StateFile {
     }
 }
 
+/// What is wrong with the state in a folder, in one sentence: the next agent would start with an empty one. Nothing is
+/// changed, and nobody is kept out.
+#[must_use]
+pub fn problem_in(dir: &Path) -> Option<String> {
+    let path = dir.join(NAME);
+    read(&path).err().map(|unusable| format!("the state {} {unusable}", path.display()))
+}
+
 /// The state in a file; an empty one if there is no file.
 fn read(path: &Path) -> Result<Saved, Unusable> {
     // Without waiting: a FIFO in this place must not stop the agent's start.

@@ -1,12 +1,15 @@
 //! The start: from a configuration to a guarded host, or to one that nothing was done to.
 
+use anyhow::bail;
 use log::{info, warn};
 
-use super::{kept::Kept, orders::Clock, plan::Plan};
+use super::{Options, kept::Kept, orders::Clock, plan::Plan};
 use crate::{
     actuators::LinkDown,
     config::Config,
     dataplane::{self, DataPlane, attach::Attachment, interface, replies::ReplyWatch},
+    doctor,
+    model::{Finding, Severity},
 };
 
 /// The data plane, and all that holds it on the interfaces.
@@ -34,6 +37,29 @@ pub async fn plan(config: &Config, debug_kernel: bool) -> anyhow::Result<(Plan, 
     let mut plan = Plan::new(config, interfaces, debug_kernel);
     let warning = plan.spare_hidden_servers(interface::strips_vlan_tags);
     Ok((plan, warning))
+}
+
+/// What `dhcp-guard doctor` finds before anything is attached, one sentence each.
+///
+/// # Errors
+/// The guard would be blind, and nobody said that it is to run all the same.
+pub async fn weaknesses(config: &Config, options: &Options) -> anyhow::Result<Vec<String>> {
+    let findings = match doctor::before_guarding(config, options.config_path.as_deref()).await {
+        Ok(findings) => findings,
+        // To know less is no reason not to guard.
+        Err(error) => return Ok(vec![format!("cannot look for what makes the guard weak on this host: {error:#}")]),
+    };
+    let is_blind = |finding: &&Finding| finding.severity == Severity::Blind;
+    if let Some(blind) = findings.iter().find(is_blind).filter(|_| !options.even_if_blind) {
+        let more = match findings.iter().filter(is_blind).count() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more like this: see `dhcp-guard doctor`)"),
+        };
+        bail!("the guard would be blind: {}{more}; or start it with --even-if-blind", blind.sentence());
+    }
+    // What only weakens the guard is said of tags below, when the program is on.
+    let said_below = |finding: &Finding| finding.id == "vlan_offload";
+    Ok(findings.iter().filter(|finding| !said_below(finding)).map(Finding::sentence).collect())
 }
 
 /// Loads the programs, puts what was kept into them, and attaches them to all interfaces, or to none.

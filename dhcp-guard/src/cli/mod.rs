@@ -3,6 +3,7 @@
 pub mod args;
 mod change;
 mod config;
+mod doctor;
 mod events;
 mod explain;
 #[cfg(test)]
@@ -77,6 +78,7 @@ fn dispatch(args: Args) -> anyhow::Result<Outcome> {
     match command {
         Command::Run(args) => run::run(&global, args),
         Command::Config { command } => config::config(&global, &command, out),
+        Command::Doctor(args) => asking(doctor::doctor(&global, args, out)),
         Command::Status(args) => asking(query::status(&socket()?, &args, out)),
         Command::Offenders(args) => asking(query::offenders(&socket()?, &args, out)),
         Command::Ports(args) => asking(query::ports(&socket()?, &args, out)),

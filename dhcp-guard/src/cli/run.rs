@@ -17,7 +17,7 @@ pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     if let Some(folder) = &args.pin_dir {
         log::warn!("--pin-dir {}: this version keeps nothing there", folder.display());
     }
-    let options = Options { config_path, debug_kernel: args.debug_kernel };
+    let options = Options { config_path, debug_kernel: args.debug_kernel, even_if_blind: args.even_if_blind };
     let config = with_args(config, args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context("cannot start the event loop")?.block_on(agent::run(config, options))?;

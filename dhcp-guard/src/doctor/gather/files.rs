@@ -1,0 +1,120 @@
+//! Folders that the agent needs, looked at without changing them.
+
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::links::{FdLink, PinnedLink};
+use rustix::fs::{Access, StatVfsMountFlags, access, statfs, statvfs};
+
+use crate::{
+    doctor::facts::{Pins, StateDir},
+    state_file,
+};
+
+/// include/uapi/linux/magic.h
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// What can be said of the folder for pins.
+pub(super) fn pins(dir: &Path) -> Pins {
+    let nearest = nearest(dir);
+    let on_bpffs = is_bpffs(&nearest);
+    let read_only = statvfs(&nearest).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::RDONLY));
+    Pins {
+        dir: dir.to_owned(),
+        on_bpffs,
+        read_only: on_bpffs && read_only,
+        shadowed: !on_bpffs && is_hidden(dir),
+        programs: pinned_programs(&dir.join("links")),
+        nearest,
+    }
+}
+
+/// The folder, or else the nearest one above it that is there.
+fn nearest(path: &Path) -> PathBuf {
+    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|it| it.f_type as u64 & 0xffff_ffff == BPF_FS_MAGIC)
+}
+
+/// A BPF file system belongs there and is not seen: another mount of this mount namespace is on top of it, or it is only
+/// in the mount namespace of the host's first process (`ip netns exec` mounts a /sys of its own).
+fn is_hidden(dir: &Path) -> bool {
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    if mounts.split(|byte| *byte == b'\n').filter_map(bpf_mount).any(|mount| dir.starts_with(mount)) {
+        return true;
+    }
+    let root = Path::new("/proc/1/root");
+    let of_host = root.join(dir.strip_prefix("/").unwrap_or(dir));
+    of_host.ancestors().take_while(|path| path.starts_with(root)).find(|path| path.is_dir()).is_some_and(is_bpffs)
+}
+
+/// Where a BPF file system is mounted, of a line of mountinfo (proc(5)).
+fn bpf_mount(line: &[u8]) -> Option<&Path> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let place = words.nth(4)?;
+    let kind = words.skip_while(|word| *word != b"-").nth(1)?;
+    (kind == b"bpf").then(|| Path::new(std::ffi::OsStr::from_bytes(place)))
+}
+
+/// Programs of the links in a folder.
+fn pinned_programs(links: &Path) -> Vec<u32> {
+    let entries = fs::read_dir(links).into_iter().flatten().filter_map(Result::ok);
+    let program = |path: PathBuf| {
+        let link: FdLink = PinnedLink::from_pin(path).ok()?.into();
+        Some(link.info().ok()?.program_id())
+    };
+    entries.filter_map(|entry| program(entry.path())).collect()
+}
+
+/// What can be said of the folder for what survives a restart.
+pub(super) fn state_dir(dir: &Path) -> StateDir {
+    let unwritable = if dir.exists() && !dir.is_dir() {
+        Some("it is not a folder".to_owned())
+    } else {
+        let nearest = nearest(dir);
+        let writable = access(&nearest, Access::WRITE_OK | Access::EXEC_OK);
+        writable.err().map(|error| format!("{}: {}", nearest.display(), std::io::Error::from(error)))
+    };
+    StateDir { dir: dir.to_owned(), unwritable, unusable: state_file::problem_in(dir) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bpf_mounts_are_found_among_others() {
+        let of = |line: &str| bpf_mount(line.as_bytes()).map(Path::to_owned);
+        assert_eq!(
+            of("32 24 0:28 / /sys/fs/bpf rw,nosuid shared:11 master:1 - bpf bpf rw,mode=700"),
+            Some("/sys/fs/bpf".into())
+        );
+        assert_eq!(of("24 30 0:22 / /sys rw - sysfs sysfs rw"), None);
+        assert_eq!(of(""), None);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_judged_by_the_one_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = pins(&dir.path().join("a/b"));
+        assert_eq!((pins.nearest.as_path(), pins.on_bpffs, pins.programs), (dir.path(), false, vec![]));
+        let state = state_dir(&dir.path().join("a/b"));
+        assert_eq!((state.unwritable, state.unusable), (None, None));
+    }
+
+    #[test]
+    fn a_state_that_is_none_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("state.json"), "{}").unwrap();
+        let unusable = state_dir(dir.path()).unusable.unwrap();
+        assert!(unusable.ends_with("is not a state of dhcp-guard"), "{unusable}");
+        let file = dir.path().join("state.json");
+        assert_eq!(state_dir(&file).unwritable.as_deref(), Some("it is not a folder"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was changed");
+    }
+}
