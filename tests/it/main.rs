@@ -1,6 +1,7 @@
 //! The integration tests: real servers, real clients, real floods.
 
 mod changes;
+mod doctor;
 mod errors;
 mod fixtures;
 mod flooded;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         guard::trials(),
         quarantine::trials(),
         errors::trials(),
+        doctor::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

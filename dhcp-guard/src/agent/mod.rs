@@ -90,8 +90,6 @@ pub struct Options {
     pub config_path: Option<PathBuf>,
     /// Print the kernel program's debug messages.
     pub debug_kernel: bool,
-    /// Guard although some packets would not be judged as the configuration says.
-    pub even_if_blind: bool,
 }
 
 /// What does not change while the agent runs, but for the inventory.
@@ -220,7 +218,7 @@ impl Running {
         let actuators = actuators::configured(&config.actuators)?;
         let facts = host_facts::watch().await;
         let (plan, hidden_servers) = start::plan(&config, options.debug_kernel).await?;
-        let weaknesses = start::weaknesses(&config, &options).await?;
+        let weaknesses = start::weaknesses(&config, options.config_path.as_deref()).await?;
         let mut kept = kept::load(&config, &clock);
         let mut guarded = start::guard(&plan, &mut kept, &clock).await?;
         let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(guarded.plane.ebpf())).transpose()?;

@@ -1,9 +1,11 @@
 //! The start: from a configuration to a guarded host, or to one that nothing was done to.
 
+use std::path::Path;
+
 use anyhow::bail;
 use log::{info, warn};
 
-use super::{Options, kept::Kept, orders::Clock, plan::Plan};
+use super::{kept::Kept, orders::Clock, plan::Plan};
 use crate::{
     actuators::LinkDown,
     config::Config,
@@ -43,14 +45,14 @@ pub async fn plan(config: &Config, debug_kernel: bool) -> anyhow::Result<(Plan, 
 ///
 /// # Errors
 /// The guard would be blind, and nobody said that it is to run all the same.
-pub async fn weaknesses(config: &Config, options: &Options) -> anyhow::Result<Vec<String>> {
-    let findings = match doctor::before_guarding(config, options.config_path.as_deref()).await {
+pub async fn weaknesses(config: &Config, file: Option<&Path>) -> anyhow::Result<Vec<String>> {
+    let findings = match doctor::before_guarding(config, file).await {
         Ok(findings) => findings,
         // To know less is no reason not to guard.
         Err(error) => return Ok(vec![format!("cannot look for what makes the guard weak on this host: {error:#}")]),
     };
     let is_blind = |finding: &&Finding| finding.severity == Severity::Blind;
-    if let Some(blind) = findings.iter().find(is_blind).filter(|_| !options.even_if_blind) {
+    if let Some(blind) = findings.iter().find(is_blind).filter(|_| !config.even_if_blind) {
         let more = match findings.iter().filter(is_blind).count() - 1 {
             0 => String::new(),
             more => format!(" (and {more} more like this: see `dhcp-guard doctor`)"),

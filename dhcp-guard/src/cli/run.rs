@@ -17,7 +17,7 @@ pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     if let Some(folder) = &args.pin_dir {
         log::warn!("--pin-dir {}: this version keeps nothing there", folder.display());
     }
-    let options = Options { config_path, debug_kernel: args.debug_kernel, even_if_blind: args.even_if_blind };
+    let options = Options { config_path, debug_kernel: args.debug_kernel };
     let config = with_args(config, args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context("cannot start the event loop")?.block_on(agent::run(config, options))?;
@@ -38,6 +38,7 @@ fn with_args(mut config: Config, args: RunArgs) -> anyhow::Result<Config> {
     if let Some(folder) = args.state_dir {
         config.state_dir = folder;
     }
+    config.even_if_blind |= args.even_if_blind;
     if config.interfaces.is_empty() {
         bail!("nothing to guard: name an interface with -i IF, or in `interfaces` of {DEFAULT_FILE}");
     }
@@ -64,6 +65,9 @@ mod tests {
     fn the_command_line_wins() {
         let file = Config { interfaces: vec!["eth0".into()], ..Config::default() };
         assert_eq!(with_args(file.clone(), RunArgs::default()).unwrap(), file);
+        assert!(!file.even_if_blind);
+        let all_the_same = RunArgs { even_if_blind: true, ..RunArgs::default() };
+        assert!(with_args(file.clone(), all_the_same).unwrap().even_if_blind);
         let more = RunArgs { mode: Some(ModeArg::Monitor), state_dir: Some("s".into()), ..args(&["tap1", "tap2"]) };
         let config = with_args(file, more).unwrap();
         assert_eq!(config.state_dir, Path::new("s"));

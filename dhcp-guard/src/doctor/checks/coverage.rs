@@ -13,7 +13,7 @@ pub(super) fn sriov_vfs(_: &Facts, interface: &Interface, link: &Link) -> Option
         0 => row.ok("no virtual functions go past it (SR-IOV)"),
         vfs => row.weak(
             format!(
-                "{} of {name} (SR-IOV) go past this host's kernel: whoever uses one is not covered",
+                "{} (SR-IOV) go past this host's kernel: whoever uses one is not covered",
                 counted(u64::from(vfs), "virtual function")
             ),
             format!(
@@ -105,7 +105,7 @@ mod tests {
             &facts,
             Weak,
             "eth0",
-            &["8 virtual functions of eth0", "not covered", "`ip link show eth0`"],
+            &["8 virtual functions (SR-IOV)", "not covered", "`ip link show eth0`"],
         );
     }
 

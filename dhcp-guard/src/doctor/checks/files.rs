@@ -18,25 +18,25 @@ pub(super) fn bpffs(facts: &Facts) -> Vec<Finding> {
     } else if pins.on_bpffs {
         let mount = mount_point(pins);
         row.weak(
-            format!("{dir} is on a BPF file system that is mounted read-only: {LOST}"),
+            format!("it is on a BPF file system that is mounted read-only: {LOST}"),
             format!("`mount -o remount,rw {mount}`"),
         )
     } else if pins.shadowed {
         row.weak(
             format!(
-                "{dir} is on no BPF file system here, because another mount hides it, as that of `ip netns exec` does: {LOST}"
+                "it is on no BPF file system here, because another mount hides it, as that of `ip netns exec` does: {LOST}"
             ),
             "enter only the network namespace: `nsenter --net=/run/netns/NAME dhcp-guard …`, or `umount` what hides it \
              (`findmnt -R /sys` lists the mounts)",
         )
     } else if pins.dir.starts_with(BPFFS) {
         row.weak(
-            format!("{dir} is on no BPF file system, none is mounted at {BPFFS}: {LOST}"),
+            format!("it is on no BPF file system, none is mounted at {BPFFS}: {LOST}"),
             format!("`mount -t bpf bpf {BPFFS}`"),
         )
     } else {
         row.weak(
-            format!("{dir} is on no BPF file system: {LOST}"),
+            format!("it is on no BPF file system: {LOST}"),
             format!("use the default folder, {BPFFS}/dhcp-guard, or mount one: `mount --mkdir -t bpf bpf {dir}`"),
         )
     };

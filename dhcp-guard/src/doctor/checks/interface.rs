@@ -14,10 +14,10 @@ pub(super) fn interface_up(interface: &Interface) -> Finding {
     let row = Row { id: "interface_up", subject: Subject::Interface(name.clone()) };
     match &interface.link {
         None => row.blind(
-            format!("there is no interface {name} in this network namespace"),
+            "there is no such interface in this network namespace",
             format!("`ip -br link` lists those there are; make it, or take {name} out of the configuration"),
         ),
-        Some(link) if !link.up => row.blind(format!("interface {name} is down"), format!("`ip link set {name} up`")),
+        Some(link) if !link.up => row.blind("it is down", format!("`ip link set {name} up`")),
         Some(_) => row.ok("it is there, and up"),
     }
 }
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn an_interface_that_is_not_there_or_down() {
         let missing = with(|facts| facts.interfaces[0].link = None);
-        check("interface_up", &missing, Blind, "eth0", &["no interface eth0", "`ip -br link`"]);
+        check("interface_up", &missing, Blind, "eth0", &["no such interface", "`ip -br link`"]);
         check("interface_up", &with_link(|link| link.up = false), Blind, "eth0", &["down", "`ip link set eth0 up`"]);
     }
 

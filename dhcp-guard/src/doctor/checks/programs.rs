@@ -24,6 +24,17 @@ fn guards(link: &Link) -> Vec<&Program> {
     xdp.chain(link.tcx_in.iter().flatten()).filter(|program| is_guard(program)).collect()
 }
 
+/// Whether the kernel has TCX; none: it does not say so to us.
+fn has_tcx(facts: &Facts) -> Option<bool> {
+    facts.kernel.features.iter().find(|feature| feature.since == (6, 6))?.present
+}
+
+/// Whether the kernel has told us all programs of an interface, and their names.
+fn is_told(facts: &Facts, link: &Link) -> bool {
+    let unnamed = link.xdp.as_ref().is_some_and(|xdp| xdp.program.name.is_empty());
+    !unnamed && (link.tcx_in.is_some() || has_tcx(facts) == Some(false))
+}
+
 /// Whether the agent that answers guards this very interface.
 fn has_agent(facts: &Facts, interface: &Interface, link: &Link) -> bool {
     let Some(Agent::Runs { guards, .. }) = &facts.agent else { return false };
@@ -31,7 +42,7 @@ fn has_agent(facts: &Facts, interface: &Interface, link: &Link) -> bool {
 }
 
 pub(super) fn other_xdp_program(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
-    let (row, name) = (Row::of("other_xdp_program", interface), &interface.name);
+    let row = Row::of("other_xdp_program", interface);
     let Some(xdp) = &link.xdp else { return Some(row.ok("no other XDP program is on it")) };
     let Program { id, name: program } = &xdp.program;
     if is_guard(&xdp.program) {
@@ -46,7 +57,7 @@ pub(super) fn other_xdp_program(facts: &Facts, interface: &Interface, link: &Lin
             row.info(what, "ask as root: `sudo dhcp-guard doctor`")
         });
     }
-    let what = format!("{name} runs the XDP program {program} (id {id})");
+    let what = format!("it runs the XDP program {program} (id {id})");
     Some(if facts.wanted.hook_sees_offloaded_tags {
         row.info(format!("{what}, which sees every frame before the guard does"), remedy)
     } else {
@@ -54,7 +65,10 @@ pub(super) fn other_xdp_program(facts: &Facts, interface: &Interface, link: &Lin
     })
 }
 
-pub(super) fn duplicate_links(_: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+pub(super) fn duplicate_links(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+    if !is_told(facts, link) {
+        return None;
+    }
     let row = Row::of("duplicate_links", interface);
     let watches: Vec<&Program> = link.tcx_out.iter().flatten().filter(|program| is_watch(program)).collect();
     let ids = |programs: &[&Program]| programs.iter().map(|it| it.id.to_string()).collect::<Vec<_>>().join(", ");
@@ -75,6 +89,9 @@ pub(super) fn duplicate_links(_: &Facts, interface: &Interface, link: &Link) -> 
 /// A guard that neither the agent on our socket nor our pins know of.
 pub(super) fn other_guard(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
     let (row, agent, pins) = (Row::of("other_guard", interface), facts.agent.as_ref()?, facts.pins.as_ref()?);
+    if !is_told(facts, link) {
+        return None;
+    }
     let guards = guards(link);
     let foreign = guards.iter().find(|program| !pins.programs.contains(&program.id));
     let Some(foreign) = foreign.filter(|_| !has_agent(facts, interface, link)) else {
@@ -102,13 +119,11 @@ pub(super) fn attached(facts: &Facts, interface: &Interface, link: &Link) -> Opt
     if !has_agent(facts, interface, link) {
         return None;
     }
-    // A program whose name the kernel does not say to us may be ours.
-    let unnamed = link.xdp.as_ref().is_some_and(|xdp| xdp.program.name.is_empty());
-    let not_told = link.tcx_in.is_none() && facts.wanted.hook_sees_offloaded_tags;
     if !guards(link).is_empty() {
         return Some(row.ok("the agent's program is on it"));
     }
-    (!unnamed && !not_told).then(|| {
+    // A program that the kernel does not tell us of may be ours.
+    is_told(facts, link).then(|| {
         row.blind(
             "the agent believes that it guards it, and its program is not there: somebody has taken it off",
             "start the agent again: `systemctl restart dhcp-guard`",
@@ -117,7 +132,10 @@ pub(super) fn attached(facts: &Facts, interface: &Interface, link: &Link) -> Opt
 }
 
 /// Programs of others that decide before ours.
-pub(super) fn in_front(_: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+pub(super) fn in_front(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+    if !is_told(facts, link) {
+        return None;
+    }
     let row = Row::of("tcx_in_front", interface);
     let before = |programs: &Option<Vec<Program>>, ours: fn(&Program) -> bool| {
         let programs = programs.as_deref().unwrap_or_default();
@@ -145,8 +163,7 @@ pub(super) fn replies(facts: &Facts) -> Vec<Finding> {
     if facts.wanted.trusted {
         return vec![row.ok("servers' replies are seen where they come in by a trusted port")];
     }
-    let has_tcx = facts.kernel.features.iter().find(|feature| feature.since == (6, 6)).and_then(|it| it.present);
-    if has_tcx == Some(false) {
+    if has_tcx(facts) == Some(false) {
         return vec![row.weak(
             "servers' replies are not seen, for want of TCX (Linux 6.6) and of a trusted port: whether the servers are dead \
              cannot be told from clients that are at fault",
@@ -163,11 +180,8 @@ pub(super) fn replies(facts: &Facts) -> Vec<Finding> {
             "start the agent again: `systemctl restart dhcp-guard`; its log says what the kernel refuses",
         )];
     }
-    links()
-        .next()
-        .map(|_| row.ok("servers' replies are seen as they leave through guarded interfaces"))
-        .into_iter()
-        .collect()
+    let told = links().any(|(_, link)| link.tcx_out.is_some());
+    told.then(|| row.ok("servers' replies are seen as they leave through guarded interfaces")).into_iter().collect()
 }
 
 pub(super) fn agent(facts: &Facts) -> Vec<Finding> {
@@ -222,7 +236,7 @@ mod tests {
     #[test]
     fn another_program() {
         let other = with_link(|link| link.xdp = Some(on_xdp("lb")));
-        let parts = ["eth0 runs the XDP program lb (id 40)", "will not displace", "`bpftool prog show id 40`"];
+        let parts = ["it runs the XDP program lb (id 40)", "will not displace", "`bpftool prog show id 40`"];
         check("other_xdp_program", &other, Blind, "eth0", &parts);
         let mut behind = other.clone();
         behind.wanted.hook_sees_offloaded_tags = true;
@@ -255,6 +269,18 @@ mod tests {
         check("attached", &with_link(|link| link.xdp = None), Blind, "eth0", &["taken it off", "systemctl restart"]);
         assert_eq!(rows("attached", &with_link(|link| link.xdp = Some(on_xdp("")))), [], "may be ours");
         assert_eq!(rows("attached", &without_agent(healthy())), []);
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_tell_is_not_said_to_be_well() {
+        let silent = with(|facts| {
+            facts.wanted.trusted = false;
+            let link = facts.interfaces[0].link.as_mut().unwrap();
+            (link.tcx_in, link.tcx_out) = (None, None);
+        });
+        for id in ["duplicate_links", "other_guard", "tcx_in_front", "replies"] {
+            assert_eq!(rows(id, &silent), [], "{id}");
+        }
     }
 
     #[test]
