@@ -1,5 +1,7 @@
 //! For the checks' tests: a host on which all is well, and rows of it.
 
+use std::collections::BTreeSet;
+
 use crate::{
     doctor::facts::{Agent, Clock, Facts, Interface, Link, Pins, Program, StateDir, Wanted, XdpFeatures},
     model::{Finding, Severity, Subject},
@@ -85,6 +87,17 @@ pub(super) fn check(id: &str, changed: &Facts, severity: Severity, subject: &str
 
 pub(super) fn rows(id: &str, facts: &Facts) -> Vec<Finding> {
     super::all(facts).into_iter().filter(|finding| finding.id == id).collect()
+}
+
+#[test]
+fn every_check_is_documented_and_no_other() {
+    let documented = include_str!("../../../../docs/doctor.md").lines();
+    let documented: BTreeSet<&str> =
+        documented.filter_map(|line| line.strip_prefix("| `")?.split_once("` | ")).map(|(id, _)| id).collect();
+    let severities = BTreeSet::from(["blind", "weak", "info", "ok"]);
+    let checks = super::all(&healthy());
+    let checks: BTreeSet<&str> = checks.iter().map(|finding| finding.id.as_str()).collect();
+    assert_eq!(documented.difference(&severities).copied().collect::<BTreeSet<_>>(), checks);
 }
 
 #[test]
