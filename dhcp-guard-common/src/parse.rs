@@ -94,16 +94,6 @@ pub struct Vlans {
 }
 
 impl Vlans {
-    /// The same under one more tag outside, which the kernel keeps beside the frame. `None`: that is a third one.
-    #[must_use]
-    #[inline(always)]
-    pub const fn under(self, tag: u16) -> Option<Self> {
-        if self.inner != 0 {
-            return None;
-        }
-        Some(Self { outer: tag & VLAN_ID_MASK, inner: self.outer }.without_priority_tag())
-    }
-
     /// A priority tag (id 0) outside says nothing about the VLAN: the tag inside does.
     #[inline(always)]
     const fn without_priority_tag(self) -> Self {
@@ -183,17 +173,37 @@ pub fn walk<F: Frame>(frame: &F) -> Option<Dhcp> {
     may_be_dhcp(frame).and_then(|link| finish(frame, link))
 }
 
+/// The same for a frame whose outermost tag the kernel may have taken off and keeps beside it: `tag` answers the control
+/// information of that one. It is only asked about what is DHCP.
+#[inline(always)]
+pub fn walk_under<F: Frame>(frame: &F, tag: impl FnOnce() -> Option<u16>) -> Option<Dhcp> {
+    let link = may_be_dhcp(frame)?;
+    let dhcp = finish(frame, link)?;
+    match tag() {
+        None => Some(dhcp),
+        // With the one beside it these are three.
+        Some(_) if link.at == AFTER_TAGS => None,
+        tag => Some(Dhcp { vlans: vlans_under(frame, link, tag)?, ..dhcp }),
+    }
+}
+
 /// The first half of [`walk`], which is all that nearly every frame needs: `None` if this cannot be DHCP. It reads as
 /// little as it can, keeps as little as it can, and is not to be asked for more.
 #[inline(always)]
 pub fn may_be_dhcp<F: Frame>(frame: &F) -> Option<Link> {
+    glance(frame).flatten()
+}
+
+/// The same, but tells what cannot be DHCP (`Some(None)`) from what ends before that can be told (`None`).
+#[inline(always)]
+pub fn glance<F: Frame>(frame: &F) -> Option<Option<Link>> {
     let link = read_link(frame)?;
     let is_candidate = match link.ethertype {
         IPV4 => may_be_v4(frame, link.at)?,
         IPV6 => may_be_v6(frame, link.at)?,
         _ => false,
     };
-    is_candidate.then_some(link)
+    Some(is_candidate.then_some(link))
 }
 
 /// The second half of [`walk`]: whether it is DHCP, and whose.
@@ -210,6 +220,12 @@ pub fn finish<F: Frame>(frame: &F, link: Link) -> Option<Dhcp> {
 #[inline(always)]
 pub fn link<F: Frame>(frame: &F) -> Option<(MacWord, Vlans)> {
     Some((source(frame)?, vlans(frame, read_link(frame)?)?))
+}
+
+/// The same under a tag beside the frame.
+#[inline(always)]
+pub fn link_under<F: Frame>(frame: &F, tag: Option<u16>) -> Option<(MacWord, Vlans)> {
+    Some((source(frame)?, vlans_under(frame, read_link(frame)?, tag)?))
 }
 
 /// What the link layer says, but for the VLANs: these only matter for what is DHCP.
@@ -254,13 +270,21 @@ fn vlans<F: Frame>(frame: &F, link: Link) -> Option<Vlans> {
     Some(Vlans { outer: id(outer), inner: id(inner) }.without_priority_tag())
 }
 
+/// The VLANs of a frame under a tag beside it. Of three tags, the outer two.
+#[inline(always)]
+fn vlans_under<F: Frame>(frame: &F, link: Link, tag: Option<u16>) -> Option<Vlans> {
+    let Some(tag) = tag else { return vlans(frame, link) };
+    let inner = if link.at == TAG { 0 } else { u16::from_be(frame.words::<2>(TAG)?[0]) };
+    Some(Vlans { outer: tag & VLAN_ID_MASK, inner: inner & VLAN_ID_MASK }.without_priority_tag())
+}
+
 /// Whether IPv4 at byte `at` looks like UDP to a DHCP port: protocol, then port. Whether the headers are sound is only
 /// asked of what does.
 #[inline(always)]
 fn may_be_v4<F: Frame>(frame: &F, at: usize) -> Option<bool> {
     let ip: [u16; IPV4_WORDS] = frame.words(at)?;
     if ip[4].to_ne_bytes()[1] != UDP {
-        return None;
+        return Some(false);
     }
     let [_, port] = frame.words(at + ipv4_header_len(ip[0]))?;
     Some(port == PORT_SERVER || port == PORT_CLIENT)
@@ -377,15 +401,47 @@ const fn is_extension(kind: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
     use super::*;
+
+    /// An IPv4 header without options, UDP, to port 67.
+    const DISCOVER: [u8; 28] =
+        [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 68, 0, 67, 0, 8, 0, 0];
+
+    fn frame(tags: &[u16]) -> Vec<u8> {
+        let tags = tags.iter().flat_map(|tag| [[0x81, 0], tag.to_be_bytes()]).flatten();
+        [2; 12].into_iter().chain(tags).chain([8, 0]).chain(DISCOVER).collect()
+    }
 
     #[test]
     fn a_tag_beside_the_frame_is_its_outermost() {
-        let under = |tag, outer, inner| Vlans { outer, inner }.under(tag).map(|vlans| (vlans.outer, vlans.inner));
-        assert_eq!(under(100, 0, 0), Some((100, 0)));
-        assert_eq!(under(100, 20, 0), Some((100, 20)));
-        assert_eq!(under(100, 20, 30), None, "three tags");
-        assert_eq!(under(0, 20, 0), Some((20, 0)), "a priority tag says nothing");
-        assert_eq!(under(0xe000 | 100, 0, 0), Some((100, 0)), "the priority is no part of the id");
+        let ids = |vlans: Vlans| (vlans.outer, vlans.inner);
+        let under = |tag, tags: &[u16]| {
+            let frame = frame(tags);
+            let seen = walk_under(&frame.as_slice(), || tag).map(|dhcp| ids(dhcp.vlans));
+            (seen, link_under(&frame.as_slice(), tag).map(|(_, vlans)| ids(vlans)))
+        };
+        let both = |vlans| (Some(vlans), Some(vlans));
+        assert_eq!(under(None, &[20, 30]), both((20, 30)));
+        assert_eq!(under(Some(100), &[]), both((100, 0)));
+        assert_eq!(under(Some(100), &[20]), both((100, 20)));
+        assert_eq!(under(Some(100), &[20, 30]), (None, Some((100, 20))), "three tags are not looked under");
+        assert_eq!(under(Some(0), &[20]), both((20, 0)), "a priority tag says nothing");
+        assert_eq!(under(Some(0), &[20, 0]), (None, Some((20, 0))), "but is one");
+        assert_eq!(under(Some(0xe000 | 100), &[]), both((100, 0)), "the priority is no part of the id");
+    }
+
+    #[test]
+    fn what_ends_too_early_is_told_from_what_is_something_else() {
+        let discover = frame(&[]);
+        assert!(glance(&discover.as_slice()).is_some_and(|link| link.is_some()));
+        assert_eq!(glance(&&discover[..34]), None, "the ports are missing");
+        assert_eq!(glance(&&discover[..13]), None);
+        let mut tcp = discover;
+        tcp[23] = 6;
+        assert_eq!(glance(&&tcp[..34]), Some(None), "whatever the ports are");
     }
 }

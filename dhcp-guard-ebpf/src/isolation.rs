@@ -3,6 +3,7 @@
 
 use aya_ebpf::{
     bindings::{
+        __sk_buff,
         xdp_action::{XDP_DROP, XDP_PASS},
         xdp_md,
     },
@@ -11,11 +12,11 @@ use aya_ebpf::{
 use dhcp_guard_common::{
     gcra::Word as _,
     layout::{ClientKey, Control, PORT_ALLOWED, PORT_MONITOR, PORT_TRUSTED, PortKey},
-    parse,
+    parse::{self, MacWord, Vlans},
     verdict::Note,
 };
 
-use crate::{atomic::Shared, clock::Now, control, count::Counters, maps, packet::Packet, ports, rules};
+use crate::{atomic::Shared, clock::Now, control, count::Counters, maps, packet::Packet, ports, rules, tcx};
 
 /// The `xdp_action` for a frame that is not DHCP, while someone is isolated: whether its port or its sender is, and is
 /// not watched only, trusted or allowed.
@@ -27,16 +28,29 @@ pub(crate) extern "C" fn dhcp_guard_isolation(ctx: *mut xdp_md) -> u32 {
     if now.ticks >= control::isolated_until() {
         return XDP_PASS;
     }
-    match is_isolated(ctx.ingress_ifindex() as u32, &Packet::of(&ctx), now) {
+    match is_isolated(ctx.ingress_ifindex() as u32, || parse::link(&Packet::of(ctx.ctx)), now) {
         Some(true) => XDP_DROP,
         _ => XDP_PASS,
     }
 }
 
+/// The same at the other hook: 1 to drop, 0 to pass.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn dhcp_guard_tcx_isolation(skb: *mut __sk_buff) -> u32 {
+    let now = Now::read();
+    if now.ticks >= control::isolated_until() {
+        return 0;
+    }
+    let link = || parse::link_under(&Packet::of(skb), tcx::tag(skb));
+    is_isolated(tcx::ifindex(skb), link, now).unwrap_or(false).into()
+}
+
+/// `None`: no.
 #[inline(always)]
-fn is_isolated(ifindex: u32, packet: &Packet, now: Now) -> Option<bool> {
+fn is_isolated(ifindex: u32, link: impl FnOnce() -> Option<(MacWord, Vlans)>, now: Now) -> Option<bool> {
     let version = control::version();
-    let (source, vlans) = parse::link(packet)?;
+    let (source, vlans) = link()?;
     let found = ports::find(PortKey::new(ifindex, vlans), version, Control::bank(version))?;
     let policy = ports::policy(found.slot, Control::bank(version))?;
     if policy.flags & (PORT_TRUSTED | PORT_MONITOR | PORT_ALLOWED) != 0 {

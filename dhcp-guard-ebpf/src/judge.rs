@@ -29,13 +29,13 @@ use crate::{
     head::Head,
     last_ports::{self, Answer, Located, Shut, shut},
     maps,
-    packet::Packet,
+    packet::{Context, Packet},
     ports, rules, strangers,
 };
 
 /// Judges and counts a DHCP packet. True: it is to be dropped.
 #[inline(always)]
-pub(crate) fn is_dropped(ifindex: u32, packet: &Packet, dhcp: &Dhcp) -> bool {
+pub(crate) fn is_dropped<C: Context>(ifindex: u32, packet: &Packet<C>, dhcp: &Dhcp) -> bool {
     let message = message::read(packet, dhcp);
     let fresh = Fresh::new(ifindex, dhcp, message.sender);
     let Some(cpu) = Cpu::this() else { return false };

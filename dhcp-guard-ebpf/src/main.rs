@@ -1,4 +1,5 @@
-//! The XDP program of dhcp-guard, and a second one that sees servers' replies leave.
+//! The XDP program of dhcp-guard; the same guard as a TCX program, for where XDP is not possible or not right; and one
+//! that sees servers' replies leave.
 //!
 //! Thin on purpose: the frame walk, the limiter arithmetic and the map layout are in `dhcp-guard-common`, which also
 //! runs in user space. Here is what needs a kernel: packet memory (`packet`), the clock (`clock`), atomics
@@ -54,12 +55,14 @@ mod replies;
 mod rules;
 #[cfg(target_arch = "bpf")]
 mod strangers;
+#[cfg(target_arch = "bpf")]
+mod tcx;
 
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{
         bindings::{
-            TC_ACT_UNSPEC,
+            TC_ACT_SHOT, TC_ACT_UNSPEC,
             xdp_action::{XDP_DROP, XDP_PASS},
         },
         macros::{classifier, xdp},
@@ -67,7 +70,7 @@ mod program {
     };
     use dhcp_guard_common::parse;
 
-    use crate::{clock::Now, control, isolation, judge, maps, packet::Packet, replies};
+    use crate::{clock::Now, control, isolation, judge, maps, packet::Packet, replies, tcx};
 
     /// Passes what is not DHCP; judges the rest.
     ///
@@ -79,7 +82,7 @@ mod program {
     #[xdp(frags)]
     #[expect(clippy::needless_pass_by_value, reason = "the shape that the xdp attribute wants")]
     fn dhcp_guard(ctx: XdpContext) -> u32 {
-        let packet = Packet::of(&ctx);
+        let packet = Packet::of(ctx.ctx);
         match parse::walk(&packet) {
             Some(dhcp) if judge::is_dropped(ctx.ingress_ifindex() as u32, &packet, &dhcp) => XDP_DROP,
             Some(_) => XDP_PASS,
@@ -88,12 +91,18 @@ mod program {
         }
     }
 
-    /// Counts servers' messages on their way out. Whatever else is to be done with a frame, others decide: TC_ACT_UNSPEC is
-    /// what TCX calls "next".
+    /// The same where the network stack begins. What it does not drop, others decide: TC_ACT_UNSPEC is what TCX calls "next".
+    #[classifier]
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that the classifier attribute wants")]
+    fn dhcp_guard_tcx(ctx: TcContext) -> i32 {
+        if tcx::is_dropped(ctx.skb.skb) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+    }
+
+    /// Counts servers' messages on their way out, and leaves all else to others.
     #[classifier]
     #[expect(clippy::needless_pass_by_value, reason = "the shape that the classifier attribute wants")]
     fn dhcp_replies(ctx: TcContext) -> i32 {
-        replies::count(&ctx);
+        replies::count(ctx.skb.skb);
         TC_ACT_UNSPEC
     }
 

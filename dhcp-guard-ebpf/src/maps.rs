@@ -9,7 +9,7 @@ use aya_ebpf::{
 use dhcp_guard_common::{
     hash::Seeds,
     layout::{
-        Bucket, ClientKey, ClientRule, ClientState, CpuState, Head, HostPolicy, HostState, PORT_MEMO_BITS,
+        Bucket, ClientKey, ClientRule, ClientState, CpuState, Head, HostPolicy, HostState, Meta, PORT_MEMO_BITS,
         PortCounters, PortKey, PortMemo, PortPolicy, PortState, Troubles,
     },
 };
@@ -78,6 +78,10 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 /// The tick counter as `read_clock` last saw it.
 #[map]
 pub(crate) static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What these maps say about themselves, for whichever agent comes next. Nothing here reads it.
+#[map]
+pub(crate) static META: Array<Meta> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Multipliers of the hash; drawn at random by user space.
 #[unsafe(no_mangle)]

@@ -2,26 +2,71 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{
-    EbpfContext as _,
-    bindings::xdp_md,
-    programs::{TcContext, XdpContext},
-};
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use dhcp_guard_common::{
     message,
     parse::{self, Frame},
 };
 
+/// How the kernel hands a frame to a program: each kind of program has its own.
+///
+/// The two walks are functions that the verifier looks at by themselves (see [`crate::judge`]), and such a function takes
+/// the context of one kind of program only; so there is one of each for each kind.
+pub(crate) trait Context: Copy {
+    /// What can be read of the frame without asking the kernel.
+    fn linear(self) -> Linear;
+    /// [`parse::skip_extensions`]; 0: there is no UDP header.
+    fn skip_extensions(self, kind: u32, at: u32) -> u32;
+    /// [`message::walk_options`]; 0: there is no message type.
+    fn walk_options(self, payload: u32) -> u32;
+}
+
+impl Context for *mut xdp_md {
+    #[inline(always)]
+    fn linear(self) -> Linear {
+        // SAFETY: the context that the kernel passed, whose fields are integers.
+        unsafe { Linear { start: (*self).data as usize, end: (*self).data_end as usize } }
+    }
+
+    #[inline(always)]
+    fn skip_extensions(self, kind: u32, at: u32) -> u32 {
+        dhcp_guard_skip_extensions(self, kind, at)
+    }
+
+    #[inline(always)]
+    fn walk_options(self, payload: u32) -> u32 {
+        dhcp_guard_walk_options(self, payload)
+    }
+}
+
+impl Context for *mut __sk_buff {
+    #[inline(always)]
+    fn linear(self) -> Linear {
+        // SAFETY: the context that the kernel passed, whose fields are integers.
+        unsafe { Linear { start: (*self).data as usize, end: (*self).data_end as usize } }
+    }
+
+    #[inline(always)]
+    fn skip_extensions(self, kind: u32, at: u32) -> u32 {
+        dhcp_guard_tcx_skip_extensions(self, kind, at)
+    }
+
+    #[inline(always)]
+    fn walk_options(self, payload: u32) -> u32 {
+        dhcp_guard_tcx_walk_options(self, payload)
+    }
+}
+
 /// A frame that arrives.
-pub(crate) struct Packet {
-    ctx: *mut xdp_md,
+pub(crate) struct Packet<C> {
+    ctx: C,
     linear: Linear,
 }
 
-impl Packet {
+impl<C: Context> Packet<C> {
     #[inline(always)]
-    pub(crate) fn of(ctx: &XdpContext) -> Self {
-        Self { ctx: ctx.as_ptr().cast(), linear: Linear { start: ctx.data(), end: ctx.data_end() } }
+    pub(crate) fn of(ctx: C) -> Self {
+        Self { ctx, linear: ctx.linear() }
     }
 }
 
@@ -32,10 +77,10 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// Of a frame that leaves.
+    /// In bytes.
     #[inline(always)]
-    pub(crate) fn of(ctx: &TcContext) -> Self {
-        Self { start: ctx.data(), end: ctx.data_end() }
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
     }
 
     /// The address of `len` bytes at `at`, if they are inside the packet.
@@ -97,7 +142,7 @@ impl Frame for Linear {
     }
 }
 
-impl Frame for Packet {
+impl<C: Context> Frame for Packet<C> {
     #[inline(always)]
     fn words<const N: usize>(&self, at: usize) -> Option<[u16; N]> {
         self.linear.words(at)
@@ -115,7 +160,7 @@ impl Frame for Packet {
 
     #[inline(always)]
     fn skip_extensions(&self, kind: u8, at: usize) -> Option<usize> {
-        match dhcp_guard_skip_extensions(self.ctx, kind.into(), at as u32) {
+        match self.ctx.skip_extensions(kind.into(), at as u32) {
             0 => None,
             // The verifier knows nothing of the answer and needs a bound, which LLVM knows to be there already.
             at => Some(opaque(at as usize) & OFFSETS),
@@ -124,25 +169,43 @@ impl Frame for Packet {
 
     #[inline(always)]
     fn walk_options(&self, payload: usize) -> u8 {
-        dhcp_guard_walk_options(self.ctx, payload as u32) as u8
+        self.ctx.walk_options(payload as u32) as u8
     }
 }
 
 /// More than all headers of the largest size come to.
 const OFFSETS: usize = 0x7fff;
 
-/// Global, so that the verifier looks at it once (see [`crate::judge`]). 0: there is no UDP header.
+#[inline(always)]
+fn skip_extensions(ctx: impl Context, kind: u32, at: u32) -> u32 {
+    parse::skip_extensions(&Packet::of(ctx), kind as u8, opaque(at as usize) & 0xff).unwrap_or(0) as u32
+}
+
+#[inline(always)]
+fn walk_options(ctx: impl Context, payload: u32) -> u32 {
+    message::walk_options(&Packet::of(ctx), opaque(payload as usize) & OFFSETS).into()
+}
+
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dhcp_guard_skip_extensions(ctx: *mut xdp_md, kind: u32, at: u32) -> u32 {
-    let packet = Packet::of(&XdpContext::new(ctx));
-    parse::skip_extensions(&packet, kind as u8, opaque(at as usize) & 0xff).unwrap_or(0) as u32
+    skip_extensions(ctx, kind, at)
 }
 
-/// As above. 0: there is no message type.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dhcp_guard_walk_options(ctx: *mut xdp_md, payload: u32) -> u32 {
-    let packet = Packet::of(&XdpContext::new(ctx));
-    message::walk_options(&packet, opaque(payload as usize) & OFFSETS).into()
+    walk_options(ctx, payload)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dhcp_guard_tcx_skip_extensions(ctx: *mut __sk_buff, kind: u32, at: u32) -> u32 {
+    skip_extensions(ctx, kind, at)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dhcp_guard_tcx_walk_options(ctx: *mut __sk_buff, payload: u32) -> u32 {
+    walk_options(ctx, payload)
 }

@@ -30,8 +30,22 @@ pub enum Mode {
 pub enum AttachMode {
     /// In the driver, before the kernel allocates anything for the frame.
     Native,
-    /// In the network stack: works on every interface, and costs several times as much.
+    /// XDP in the network stack: works on every interface, and costs several times as much.
     Generic,
+    /// TCX, where the network stack begins: costs as much, and sees VLAN tags that the card has taken off.
+    Tcx,
+}
+
+impl AttachMode {
+    /// As it is shown.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Tcx => "tcx",
+        }
+    }
 }
 
 /// `GET /v1/status`
@@ -72,7 +86,7 @@ pub struct InterfaceStatus {
     pub name: String,
     /// Kernel index of the interface.
     pub ifindex: u32,
-    /// Native or generic.
+    /// Native, generic or TCX.
     pub mode: AttachMode,
     /// Frames the program saw: `non_dhcp_packets + dhcp_packets`.
     pub packets: u64,

@@ -10,12 +10,15 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::XdpMode;
-use dhcp_guard::model::{Checkup, Finding, Severity, Subject};
+use dhcp_guard::{
+    dataplane::pins::{LinkKind, PinFolder},
+    model::{Checkup, Finding, Severity, Subject},
+};
 use libtest_mimic::Trial;
 use tests::{
     agent::{Agent, Launch, errors},
     control::{Control, Verdict},
-    harness::{Need, trial},
+    harness::{Need, trial_once},
     link,
     netns::Netns,
     process,
@@ -37,28 +40,25 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("doctor: a host on which all is well, with and without an agent", NEEDS, all_is_well),
-        trial("doctor: VLAN tags that are taken off, and run refuses to be blind", NEEDS, vlan_offload),
-        trial("doctor: an interface that is down, and one that is not there", NEEDS, interfaces),
-        trial("doctor: another XDP program", NEEDS, another_program),
-        trial("doctor: no BPF file system, one that is hidden, one that is read-only", NEEDS, bpffs),
-        trial("doctor: missing capabilities", RIGHTS, capabilities),
-        trial("doctor: a bridge has generic mode only", NEEDS, generic_mode),
-        trial("doctor: an MTU that a tap does not take natively", NEEDS, mtu),
-        trial("doctor: a guard of another agent, and a watch too many", NEEDS, another_guard),
-        trial("doctor: frames that go past the guard", NEEDS, past_the_guard),
-        trial("doctor: a broken inventory, odd configuration, foreign state", NEEDS, files),
+        trial_once("doctor: a host on which all is well, with and without an agent", NEEDS, all_is_well),
+        trial_once("doctor: VLAN tags that are taken off, and run refuses to be blind", NEEDS, vlan_offload),
+        trial_once("doctor: an interface that is down, and one that is not there", NEEDS, interfaces),
+        trial_once("doctor: another XDP program", NEEDS, another_program),
+        trial_once("doctor: no BPF file system, one that is hidden, one that is read-only", NEEDS, bpffs),
+        trial_once("doctor: missing capabilities", RIGHTS, capabilities),
+        trial_once("doctor: a bridge has generic mode only", NEEDS, generic_mode),
+        trial_once("doctor: an MTU that a tap does not take natively", NEEDS, mtu),
+        trial_once("doctor: a guard of another agent, and a watch too many", NEEDS, another_guard),
+        trial_once("doctor: frames that go past the guard", NEEDS, past_the_guard),
+        trial_once("doctor: a broken inventory, odd configuration, foreign state", NEEDS, files),
     ]
 }
 
-/// A host with two veths that are up, set up as for XDP, one that is down, and a BPF file system of its own.
+/// A host with two veths that are up, set up as for XDP, and one that is down.
 struct Host {
     netns: Netns,
     launch: Launch,
 }
-
-/// Becomes what follows, in a mount namespace of its own with a new BPF file system.
-const WITH_BPFFS: &[&str] = &["unshare", "--mount", "sh", "-c", "mount -t bpf bpf /sys/fs/bpf && exec \"$@\"", "sh"];
 
 impl Host {
     fn new() -> Result<Self> {
@@ -70,7 +70,7 @@ impl Host {
         let launch = Launch::new(&netns, &["up0"])?;
         // Relative paths count from the file's folder.
         launch.folder().write("dhcp-guard.toml", "state_dir = 'state'\n")?;
-        Ok(Self { netns, launch: launch.through(WITH_BPFFS) })
+        Ok(Self { netns, launch })
     }
 
     fn config(&self, content: &str) -> Result<()> {
@@ -189,10 +189,16 @@ fn all_is_well() -> Result<()> {
 fn vlan_offload() -> Result<()> {
     let host = Host::new()?;
     let offload = || host.netns.exec(&["ethtool", "-K", "up0", "rxvlan", "on"]);
+    const PORT: &str = "[[port]]\ninterface = 'up0'\nvlans = [100]\n";
     offload()?;
+    // TCX sees the tags, and is what `auto` takes there.
+    host.config(PORT)?;
+    says(&host.rows("up0", "vlan_offload")?, Severity::Ok, &interface("up0"), &["TCX sees them"])?;
+    says(&host.rows("up0", "native_mode")?, Severity::Info, &interface("up0"), &["by TCX", "rxvlan off"])?;
+    host.config("hook = 'xdp'\n")?;
     host.mends("up0", "vlan_offload", Severity::Weak)?;
 
-    host.config("[[port]]\ninterface = 'up0'\nvlans = [100]\n")?;
+    host.config(&format!("hook = 'xdp'\n{PORT}"))?;
     offload()?;
     let blind = host.launch.run_to_its_end()?;
     let said = errors(&blind);
@@ -208,6 +214,7 @@ fn vlan_offload() -> Result<()> {
     let warnings = agent.json(&["status"])?["warnings"].to_string();
     ensure!(warnings.contains("ethtool -K up0 rxvlan off"), "{warnings}");
     drop(agent);
+    host.launch.cli(&["detach"]).output()?;
     host.mends("up0", "vlan_offload", Severity::Blind)?;
     // Mended, it is not refused any more.
     host.launch.clone().start().map(drop)
@@ -251,7 +258,8 @@ fn another_program() -> Result<()> {
 fn around(host: &Host, before: &str, between: &str) -> Result<[Checkup; 2]> {
     let script = format!("{{ {before}; }} && {{ \"$@\"; {between}; }} && exec \"$@\"");
     let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
-    let through = Host { netns: host.netns.clone(), launch: host.launch.clone().through(&wrapper) };
+    let launch = host.launch.clone().through(&wrapper).pins("/sys/fs/bpf/dhcp-guard".into());
+    let through = Host { netns: host.netns.clone(), launch };
     let all = examine(through.command("up0", &["--json"]))?;
     all.try_into().map_err(|all: Vec<_>| anyhow::anyhow!("{} documents", all.len()))
 }
@@ -283,7 +291,7 @@ fn bpffs() -> Result<()> {
 fn capabilities() -> Result<()> {
     let host = Host::new()?;
     let through = |words: &[&str]| -> Result<Checkup> {
-        let wrapper = [WITH_BPFFS, &["setpriv"], words].concat();
+        let wrapper = [&["setpriv"], words].concat();
         let host = Host { netns: host.netns.clone(), launch: host.launch.clone().for_everyone()?.through(&wrapper) };
         host.examine("up0")
     };
@@ -314,6 +322,9 @@ fn generic_mode() -> Result<()> {
     let host = Host::new()?;
     host.netns.ip("link add br0 type bridge\nlink set br0 up\nlink set up0 master br0\n")?;
     link::keep_vlan_tags(&host.netns, "br0").ok();
+    // `auto` takes TCX there.
+    says(&host.rows("br0", "native_mode")?, Severity::Info, &interface("br0"), &["by TCX"])?;
+    host.config("hook = 'xdp'\n")?;
     let before = host.examine("br0")?;
     let finding = only(&before, "native_mode", Severity::Weak)?;
     ensure!(finding.what.contains("no native XDP"), "{finding:?}");
@@ -322,7 +333,8 @@ fn generic_mode() -> Result<()> {
     ensure!(members.starts_with("up0"), "{members}");
     ensure!(is_ok(&host.rows("up0", "native_mode")?), "its member");
 
-    let _agent = Launch::new(&host.netns, &["br0"])?.socket(host.launch.socket_path().to_owned()).start()?;
+    let bridge = Launch::new(&host.netns, &["br0"])?.config("hook = 'xdp'\n")?;
+    let _agent = bridge.socket(host.launch.socket_path().to_owned()).start()?;
     let with_agent = host.examine("br0")?;
     let finding = only(&with_agent, "native_mode", Severity::Weak)?;
     ensure!(finding.what.starts_with("the guard runs in generic mode"), "{finding:?}");
@@ -348,9 +360,12 @@ fn another_guard() -> Result<()> {
     let rows_of = |id| rows(&found, id);
     says(&rows_of("other_guard"), Severity::Weak, &interface("up0"), &["dhcp_guard", &none, "--socket"])?;
     says(&rows_of("agent"), Severity::Weak, &Subject::Host, &[&none, "limits go on"])?;
-    // With its socket, as the row says, it is known.
+    // With its socket, as the row says, it is known; and with its pins alone, too.
     let known = Host { netns: host.netns.clone(), launch: host.launch.clone().socket(theirs.socket()) };
-    ensure!(is_ok(&known.rows("up0", "other_guard")?), "it was named");
+    ensure!(is_ok(&known.rows("up0", "other_guard")?), "its socket was named");
+    let pins = host.launch.clone().pins(theirs.launch().pin_dir().to_owned());
+    let pinned = Host { netns: host.netns.clone(), launch: pins };
+    ensure!(is_ok(&pinned.rows("up0", "other_guard")?), "its pins were named");
 
     // Somebody takes its program off, and starts another agent.
     detach_xdp(&theirs)?;
@@ -360,41 +375,17 @@ fn another_guard() -> Result<()> {
     let finding = only(&found, "duplicate_links", Severity::Weak)?;
     ensure!(finding.what.starts_with("2 programs of dhcp-guard"), "{finding:?}");
     ensure!(theirs.stop(libc::SIGTERM)?.success(), "{}", theirs.log());
-    ensure!(is_ok(&host.rows("up0", "duplicate_links")?), "the other one has ended");
+    theirs.detach()?;
+    ensure!(is_ok(&host.rows("up0", "duplicate_links")?), "the other one is off");
     Ok(())
 }
 
-/// Detaches the only XDP program there is with this agent's name, as `bpftool link detach` does.
+/// Takes the program off behind the agent's back.
 fn detach_xdp(agent: &Agent) -> Result<()> {
-    const BPF_LINK_DETACH: libc::c_long = 34;
-    let fds = format!("/proc/{}/fd", agent.pid());
-    // The link is a descriptor of the agent, and of nobody else: pidfd_getfd gives us a copy.
-    for entry in fs::read_dir(&fds)? {
-        let entry = entry?;
-        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{}", agent.pid(), entry.file_name().display()));
-        if !info.is_ok_and(|info| info.lines().any(|line| line == "link_type:\txdp")) {
-            continue;
-        }
-        let number: libc::c_int = entry.file_name().to_string_lossy().parse()?;
-        // SAFETY: no memory involved; both descriptors are only used here.
-        let link = unsafe {
-            let process = libc::syscall(libc::SYS_pidfd_open, agent.pid(), 0);
-            ensure!(process >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
-            let link = libc::syscall(libc::SYS_pidfd_getfd, process, number, 0);
-            libc::close(process as libc::c_int);
-            link
-        };
-        ensure!(link >= 0, "pidfd_getfd: {}", std::io::Error::last_os_error());
-        let attr = [link as u32];
-        // SAFETY: the command takes a descriptor, of four bytes, which live through the call.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, attr.as_ptr(), size_of_val(&attr)) };
-        let error = std::io::Error::last_os_error();
-        // SAFETY: the kernel has opened it for us.
-        unsafe { libc::close(link as libc::c_int) };
-        ensure!(result == 0, "BPF_LINK_DETACH: {error}");
-        return Ok(());
-    }
-    anyhow::bail!("the agent holds no XDP link")
+    let pins = PinFolder::peek(agent.launch().pin_dir())?.context("nothing is pinned")?;
+    let links = pins.links()?;
+    let link = links.iter().find(|link| link.kind == LinkKind::Xdp).context("no XDP link is pinned")?;
+    Ok(link.take_off()?)
 }
 
 fn past_the_guard() -> Result<()> {
@@ -408,6 +399,7 @@ fn past_the_guard() -> Result<()> {
     let warnings = agent.json(&["status"])?["warnings"].to_string();
     ensure!(warnings.contains("interface up0: what mv0 send"), "{warnings}");
     drop(agent);
+    host.launch.cli(&["detach"]).output()?;
     host.netns.ip("link delete mv0\n")?;
     ensure!(is_ok(&host.rows("up0", "bypass_devices")?), "it was deleted");
 

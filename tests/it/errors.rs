@@ -232,8 +232,13 @@ fn guarded_already() -> Result<()> {
     let named = format!("the XDP program dhcp_guard (id {})", before[0].2);
     host.refuses(&host.launch(&["up0"])?, &["interface up0", &named, "stop the agent that runs it"])?;
     ensure!(first.json(&["status"])?["warnings"] == Value::Array(vec![]), "the first agent goes on");
+    ensure!(attached(&host.0)? == before, "it does not go on");
+    let refused = check_sentence(&ask(first.command(&["detach"]))?, &["while its agent runs", "stop the agent first"])?;
+    println!("{refused}");
     ensure!(first.stop(libc::SIGTERM)?.success(), "{}", first.log());
-    ensure!(attached(&host.0)?.is_empty(), "the first agent did not come off");
+    host.refuses(&host.launch(&["up0"])?, &["interface up0", &named, "`dhcp-guard detach`"])?;
+    first.detach()?;
+    ensure!(attached(&host.0)?.is_empty(), "the guard did not come off");
     Ok(())
 }
 
@@ -253,8 +258,7 @@ fn stale_socket() -> Result<()> {
     let mut killed = launch.clone().start()?;
     killed.stop(libc::SIGKILL)?;
     ensure!(is_socket(launch.socket_path()), "an agent that was killed leaves its socket");
-    // The kernel takes the program off when the last descriptor of the link goes, which may be a moment later.
-    wait::until("the end of the killed agent's program", SEEN_DEADLINE, || Ok(attached(&host.0)?.is_empty()))?;
+    ensure!(attached(&host.0)?.len() == 1, "the guard goes on without an agent: {:?}", attached(&host.0)?);
     let next = launch.clone().start()?;
     ensure!(next.json(&["status"])?["pid"] == next.pid(), "the next agent answers there");
     Ok(())
@@ -405,6 +409,7 @@ fn interface_vanishes() -> Result<()> {
     host.0.ip("link add up0 type veth peer name peer0\nlink set up0 up\n")?;
     ensure!(warnings(&agent)? == seen, "{:?}", warnings(&agent)?);
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
+    agent.detach()?;
     ensure!(attached(&host.0)?.is_empty() && !agent.socket().exists(), "something is left");
     Ok(())
 }

@@ -11,14 +11,14 @@ use libtest_mimic::Trial;
 use tests::{
     fixtures::{self, Expected, Facts, Fixture, SENDER, Who},
     guard_run::{self, Fate, GuardRun},
-    harness::{Need, trial},
+    harness::{Need, trial, trial_once},
 };
 
 use crate::changes::{self, Counted};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("fixtures: the parser on the host", &[], on_the_host),
+        trial_once("fixtures: the parser on the host", &[], on_the_host),
         trial(
             "fixtures: what is DHCP is dropped over a limit, and nothing else",
             &[Need::Root, Need::BpfObject],

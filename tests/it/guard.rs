@@ -47,7 +47,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("guard: the kernel's debug log appears when it is asked for", Need::LAB, debug_log),
         trial("guard: random MACs are the port's offence, known clients keep their leases", Need::LAB, random_macs),
         trial("guard: monitor mode drops nothing and says what it would drop", Need::LAB, monitor),
-        trial("guard: SIGINT and SIGTERM take it off and leave nothing", Need::LAB, stops_cleanly),
+        trial(
+            "guard: SIGINT and SIGTERM end the agent, and the guard stays until it is detached",
+            Need::LAB,
+            stops_cleanly,
+        ),
         trial("guard: a log that nobody reads stops neither the guard nor its end", Need::LAB, log_is_stuck),
         trial("guard: events can be followed", Need::LAB, events_are_followed),
     ]
@@ -380,8 +384,13 @@ fn stops_cleanly() -> Result<()> {
         let end = process::end_within(follower, "events --follow", Duration::from_secs(5));
         let (status, end) = (status?, end?);
         ensure!(status.success(), "signal {signal}: {status}\n{}", agent.log());
-        ensure!(!xdp(&lab)?.contains("xdp"), "still attached: {}", xdp(&lab)?);
         ensure!(!socket, "the socket is still there");
+        ensure!(xdp(&lab)?.contains("xdp"), "not attached any more: {}", xdp(&lab)?);
+        let detached = agent.detach()?;
+        ensure!(detached == "the guard is off: uplink0\n", "{detached}");
+        ensure!(!xdp(&lab)?.contains("xdp"), "still attached: {}", xdp(&lab)?);
+        ensure!(!agent.launch().pin_dir().exists(), "the pin folder is left");
+        ensure!(agent.detach()?.ends_with("nothing to take off\n"), "{}", agent.detach()?);
         ensure!(line.contains("guarding uplink0"), "the follower showed {line:?}");
         let sentence =
             format!("dhcp-guard: the agent on {} has ended: ask again once it runs\n", agent.socket().display());
@@ -407,7 +416,7 @@ fn log_is_stuck() -> Result<()> {
     writer.write_all(&vec![b'-'; usize::try_from(size)?])?;
     let mut command = lab.host.command(agent::binary()?);
     command.arg("--config").arg(&config).arg("--socket").arg(&socket).args(["run", "-i", "uplink0"]);
-    command.arg("--state-dir").arg(folder.path("state"));
+    command.arg("--state-dir").arg(folder.path("state")).arg("--pin-dir").arg(folder.bpffs()?);
     let mut process = command.stderr(writer).stdin(Stdio::null()).spawn()?;
     let named = || -> Result<()> {
         wait::until("the socket", Duration::from_secs(20), || Ok(socket.exists()))?;
@@ -425,7 +434,6 @@ fn log_is_stuck() -> Result<()> {
     process.wait()?;
     named?;
     ended?;
-    ensure!(!xdp(&lab)?.contains("xdp"), "still attached: {}", xdp(&lab)?);
     Ok(())
 }
 

@@ -13,6 +13,8 @@ mod reference;
 
 use std::process::ExitCode;
 
+use tests::harness::on_both_hooks;
+
 fn main() -> ExitCode {
     if std::env::var_os(lab::VICTIM).is_some() {
         return lab::victim();
@@ -25,13 +27,13 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let trials = [
-        fixtures::trials(),
-        flooded::trials(),
-        reference::trials(),
-        kernel::trials(),
+        on_both_hooks(fixtures::trials),
+        on_both_hooks(flooded::trials),
+        on_both_hooks(reference::trials),
+        on_both_hooks(kernel::trials),
         lab::trials(),
-        guard::trials(),
-        quarantine::trials(),
+        on_both_hooks(guard::trials),
+        on_both_hooks(quarantine::trials),
         errors::trials(),
         doctor::trials(),
     ];

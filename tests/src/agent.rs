@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use dhcp_guard::model::{Changed, QuarantineReport, Quarantines};
+use dhcp_guard::{
+    dataplane::hook::Hook,
+    model::{Changed, QuarantineReport, Quarantines},
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -18,6 +21,7 @@ use crate::{
     cleanup::Folder,
     netns::Netns,
     process::{self, Process},
+    program::current_hook,
     wait,
 };
 
@@ -46,19 +50,27 @@ pub struct Launch {
     socket: PathBuf,
     config: PathBuf,
     state_dir: PathBuf,
+    pin_dir: PathBuf,
     wrapper: Vec<String>,
     arguments: Vec<String>,
 }
 
 impl Launch {
-    /// On these interfaces of `host`.
+    /// On these interfaces of `host`, by the hook that the test is about.
     pub fn new(host: &Netns, interfaces: &[&str]) -> Result<Self> {
         let folder = Folder::new()?;
         let config = folder.write("dhcp-guard.toml", "")?;
-        let (socket, state_dir) = (folder.path("socket"), folder.path("state"));
-        let arguments = interfaces.iter().flat_map(|interface| ["-i", interface]).map(str::to_owned).collect();
+        let (socket, state_dir, pin_dir) = (folder.path("socket"), folder.path("state"), folder.bpffs()?.join("guard"));
+        let hook = match current_hook() {
+            Some(Hook::Xdp) => &["--hook", "xdp"][..],
+            Some(Hook::Tcx) => &["--hook", "tcx"],
+            Some(Hook::Auto) | None => &[],
+        };
+        let interfaces = interfaces.iter().flat_map(|interface| ["-i", interface]);
+        let arguments = interfaces.chain(hook.iter().copied()).map(str::to_owned).collect();
         let (host, folder) = (host.clone(), Arc::new(folder));
-        Ok(Self { host, folder, binary: binary()?, socket, config, state_dir, wrapper: Vec::new(), arguments })
+        let (binary, wrapper) = (binary()?, Vec::new());
+        Ok(Self { host, folder, binary, socket, config, state_dir, pin_dir, wrapper, arguments })
     }
 
     /// With this in its configuration file.
@@ -118,11 +130,36 @@ impl Launch {
         &self.state_dir
     }
 
+    /// The folder in which the guard outlives it.
+    #[must_use]
+    pub fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    /// With another pin folder than its own.
+    #[must_use]
+    pub fn pins(self, pin_dir: PathBuf) -> Self {
+        Self { pin_dir, ..self }
+    }
+
+    /// With another binary.
+    #[must_use]
+    pub fn binary(self, binary: PathBuf) -> Self {
+        Self { binary, ..self }
+    }
+
     /// A command of the CLI, through the same wrapper, for the agent on the same socket.
     #[must_use]
     pub fn cli(&self, words: &[&str]) -> Command {
         let mut command = self.wrapped();
-        command.arg("--socket").arg(&self.socket).args(words).env("NO_COLOR", "1").stdin(Stdio::null());
+        command
+            .arg("--socket")
+            .arg(&self.socket)
+            .arg("--pin-dir")
+            .arg(&self.pin_dir)
+            .args(words)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
         command
     }
 
@@ -149,7 +186,8 @@ impl Launch {
 
     fn run(&self) -> Command {
         let mut command = self.wrapped();
-        command.arg("--config").arg(&self.config).arg("--socket").arg(&self.socket).arg("run");
+        command.arg("--config").arg(&self.config).arg("--socket").arg(&self.socket);
+        command.arg("--pin-dir").arg(&self.pin_dir).arg("run");
         command.arg("--state-dir").arg(&self.state_dir).args(&self.arguments);
         command.env_remove("RUST_LOG").stdin(Stdio::null());
         command
@@ -226,6 +264,11 @@ impl Agent {
         let answer = self.json(&["offenders"])?;
         let list = answer["offenders"].as_array().context("no list of offenders")?;
         Ok(list.iter().filter(|offender| offender["state"] == "offender").cloned().collect())
+    }
+
+    /// Takes the guard off that it has left; what the command says.
+    pub fn detach(&self) -> Result<String> {
+        self.text(&["detach"])
     }
 
     /// How it was started: to start it again.

@@ -4,15 +4,17 @@
 //! after a SIGKILL by the next process that makes one.
 
 use std::{
-    env, fs,
-    os::unix::fs::PermissionsExt as _,
+    env,
+    ffi::CString,
+    fs, io,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::{Path, PathBuf},
-    process,
+    process, ptr,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -20,6 +22,8 @@ use signal_hook::{
 use tempfile::TempDir;
 
 const PREFIX: &str = "dhcp-guard-lab-";
+/// Where a folder has its BPF file system.
+const BPFFS: &str = "bpf";
 
 /// The folders of this process that exist now.
 static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -51,6 +55,17 @@ impl Folder {
         Ok(path)
     }
 
+    /// Makes a folder in it with a BPF file system of its own: what is pinned there goes with this folder.
+    pub fn bpffs(&self) -> Result<PathBuf> {
+        let path = self.path(BPFFS);
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let target = CString::new(path.as_os_str().as_bytes())?;
+        // SAFETY: C strings that outlive the call, and no further data.
+        let result = unsafe { libc::mount(c"bpf".as_ptr(), target.as_ptr(), c"bpf".as_ptr(), 0, ptr::null()) };
+        ensure!(result == 0, "cannot mount a BPF file system on {}: {}", path.display(), io::Error::last_os_error());
+        Ok(path)
+    }
+
     /// Lets every user read it and make files in it.
     pub fn open_to_everyone(&self) -> Result<()> {
         fs::set_permissions(self.0.path(), fs::Permissions::from_mode(0o777))
@@ -61,6 +76,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         folders().retain(|path| path != self.0.path());
+        unmount(self.0.path());
     }
 }
 
@@ -69,7 +85,7 @@ pub fn on_signals() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
     let wait = move || {
         if let Some(signal) = signals.forever().next() {
-            folders().iter().for_each(|path| drop(fs::remove_dir_all(path)));
+            folders().iter().for_each(|path| remove(path));
             process::exit(128 + signal);
         }
     };
@@ -87,8 +103,22 @@ pub fn folders_of(pid: u32) -> Vec<PathBuf> {
 fn sweep() {
     for (owner, path) in all_folders() {
         if !Path::new("/proc").join(owner.to_string()).exists() {
-            let _ = fs::remove_dir_all(path);
+            remove(&path);
         }
+    }
+}
+
+/// Removes a folder, and what is mounted in it.
+fn remove(folder: &Path) {
+    unmount(folder);
+    let _ = fs::remove_dir_all(folder);
+}
+
+/// Takes the BPF file system, if there is one, out of a folder. Nothing keeps what is pinned there then.
+fn unmount(folder: &Path) {
+    if let Ok(target) = CString::new(folder.join(BPFFS).as_os_str().as_bytes()) {
+        // SAFETY: a C string that outlives the call. Most folders have none, and that is the only error there is.
+        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
     }
 }
 

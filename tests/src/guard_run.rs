@@ -1,7 +1,8 @@
 //! The guard's program, run on frames without any interface (BPF_PROG_TEST_RUN).
 //!
 //! The kernel pretends that the frames arrive on the loopback interface of the caller's network namespace, so every
-//! [`GuardRun`] lives in a namespace of its own and its ports are on interface 1.
+//! [`GuardRun`] lives in a namespace of its own and its ports are on interface 1. Which hook's program runs is the test's
+//! ([`crate::harness::on_both_hooks`]).
 
 use std::{
     io,
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     maps::PerCpuArray,
-    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use dhcp_guard::{
     dataplane::{
@@ -29,26 +30,15 @@ use dhcp_guard_common::{
     verdict::Reason,
 };
 
-use crate::{netns::Netns, orders::Orders};
+pub use crate::program::Fate;
+use crate::{
+    netns::Netns,
+    orders::Orders,
+    program::{Program, TCX_NEXT},
+};
 
 /// The interface the kernel pretends: the loopback interface is the first of its namespace.
 pub const IFINDEX: u32 = 1;
-
-/// `xdp_action` of include/uapi/linux/bpf.h.
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-
-/// `tcx_action_base` there: the next program decides.
-const TCX_NEXT: u32 = -1i32 as u32;
-
-/// What became of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It passed.
-    Passed,
-    /// It was dropped.
-    Dropped,
-}
 
 /// A loaded program with its maps.
 #[derive(Debug)]
@@ -112,17 +102,9 @@ impl GuardRun {
     /// # Errors
     /// See [`GuardRun::send`].
     pub fn repeat(&mut self, frame: &[u8], times: u32) -> Result<(Fate, Duration)> {
-        let plane = &mut self.plane;
-        let result = self.netns.run(move || {
-            let options = TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::default() };
-            anyhow::Ok(plane.program()?.test_run(options)?)
-        })??;
-        let fate = match result.return_value {
-            XDP_PASS => Fate::Passed,
-            XDP_DROP => Fate::Dropped,
-            other => anyhow::bail!("the program answered {other}, which is neither pass nor drop"),
-        };
-        Ok((fate, result.duration))
+        let program = Program::of(&mut self.plane)?;
+        let options = TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::default() };
+        self.netns.run(|| program.run(options))?
     }
 
     /// Runs the program on each frame in turn: how many passed.
@@ -130,8 +112,8 @@ impl GuardRun {
     /// # Errors
     /// See [`GuardRun::send`].
     pub fn send_all(&mut self, frames: &[Vec<u8>]) -> Result<usize> {
-        let plane = &mut self.plane;
-        self.netns.run(move || passes(plane.program()?, frames))?
+        let program = Program::of(&mut self.plane)?;
+        self.netns.run(|| passes(&program, frames))?
     }
 
     /// Runs the program on each frame in turn on several CPUs at once, all of them on each: how many passed on each.
@@ -150,16 +132,18 @@ impl GuardRun {
     pub fn repeat_from_cpus(&mut self, frames: &[Vec<u8>], times: u32) -> Result<()> {
         self.on_cpus(frames.len(), |program, cpu| {
             let options = TestRunOptions { data_in: Some(&frames[cpu]), repeat: times, ..TestRunOptions::default() };
-            program.test_run(options)?;
-            Ok(())
+            program.run(options).map(drop)
         })?;
         Ok(())
     }
 
     /// Does something on several CPUs at once, each in a thread of its own.
-    fn on_cpus<T: Send>(&mut self, cpus: usize, run: impl Fn(&Xdp, usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-        let program = self.plane.program()?;
-        let program = &*program;
+    fn on_cpus<T: Send>(
+        &mut self,
+        cpus: usize,
+        run: impl Fn(&Program<'_>, usize) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let program = &Program::of(&mut self.plane)?;
         let start = Barrier::new(cpus);
         let run = |cpu: usize| -> Result<T> {
             let pinned = pin_to(cpu).with_context(|| format!("cannot run on CPU {cpu}"));
@@ -183,7 +167,7 @@ impl GuardRun {
     /// # Errors
     /// The kernel's.
     pub fn watch_replies(&mut self) -> Result<ReplyWatch> {
-        let interface = Interface { name: "lo".to_owned(), ifindex: IFINDEX, up: true, xdp_program: None };
+        let interface = Interface::bare("lo", IFINDEX);
         let plane = &mut self.plane;
         Ok(self.netns.run(move || plane.watch_replies(&interface))??)
     }
@@ -297,11 +281,11 @@ impl GuardRun {
 }
 
 /// Runs the program on each frame in turn: how many passed.
-fn passes(program: &Xdp, frames: &[Vec<u8>]) -> Result<usize> {
+fn passes(program: &Program<'_>, frames: &[Vec<u8>]) -> Result<usize> {
     let mut passed = 0;
     for frame in frames {
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
-        passed += usize::from(program.test_run(options)?.return_value == XDP_PASS);
+        passed += usize::from(program.run(options)?.0 == Fate::Passed);
     }
     Ok(passed)
 }

@@ -8,9 +8,15 @@
 use std::{env, path::Path, process::ExitCode};
 
 use anyhow::Result;
+use dhcp_guard::dataplane::hook::Hook;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use crate::{client::DHCLIENT, control, server::DNSMASQ};
+use crate::{
+    client::DHCLIENT,
+    control,
+    program::{current_hook, with_hook},
+    server::DNSMASQ,
+};
 
 /// Set (to anything) where nothing may be skipped: a skipped test then fails.
 pub const NO_SKIP: &str = "DHCP_GUARD_TESTS_NO_SKIP";
@@ -52,8 +58,35 @@ impl Need {
     }
 }
 
+/// These tests for each hook: the names of [`trial`]s end in `[xdp]` or `[tcx]` then. Those of [`trial_once`] are for both.
+pub fn on_both_hooks(trials: impl Fn() -> Vec<Trial>) -> Vec<Trial> {
+    let mut both = with_hook(Some(Hook::Xdp), &trials);
+    let tcx = with_hook(Some(Hook::Tcx), &trials);
+    both.extend(tcx.into_iter().filter(|trial| trial.name().ends_with(suffix(Some(Hook::Tcx)))));
+    both
+}
+
+fn suffix(hook: Option<Hook>) -> &'static str {
+    match hook {
+        Some(Hook::Xdp) => " [xdp]",
+        Some(Hook::Tcx) => " [tcx]",
+        Some(Hook::Auto) | None => "",
+    }
+}
+
 /// A test that is skipped, with the reason, when a need is not met.
 pub fn trial(name: &str, needs: &'static [Need], test: fn() -> Result<()>) -> Trial {
+    let hook = current_hook();
+    let name = format!("{name}{}", suffix(hook));
+    make(name, needs, move || with_hook(hook, test))
+}
+
+/// The same for one that is not about a hook, or about a certain one.
+pub fn trial_once(name: &str, needs: &'static [Need], test: fn() -> Result<()>) -> Trial {
+    make(name.to_owned(), needs, test)
+}
+
+fn make(name: String, needs: &'static [Need], test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::ignorable_test(name, move || {
         let missing: Vec<_> = needs.iter().filter_map(|need| need.missing()).collect();
         if missing.is_empty() {

@@ -38,6 +38,7 @@ mod paced;
 pub mod packet_socket;
 pub mod packets;
 pub mod process;
+pub mod program;
 pub mod random;
 pub mod server;
 pub mod stampede;

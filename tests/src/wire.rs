@@ -3,10 +3,15 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::{TestRun as _, TestRunOptions};
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::TestRunOptions;
 use dhcp_guard::{
-    dataplane::{DataPlane, PortSpec, Snapshot, Spec, attach::Attachment, interface::Interface},
+    dataplane::{
+        DataPlane, PortSpec, Snapshot, Spec,
+        attach::Attachment,
+        hook::{Facts, Hook},
+        interface::Interface,
+    },
     model::AttachMode,
 };
 use dhcp_guard_common::{layout::PortKey, parse::Vlans};
@@ -16,6 +21,7 @@ use crate::{
     guard_run::{self, Fate},
     link,
     netns::Netns,
+    program::{Program, current_hook},
     topology::Injection,
 };
 
@@ -53,9 +59,14 @@ impl GuardedWire {
         link::keep_vlan_tags(&receiver, GUARDED)?;
         let ifindex = receiver.ifindex(GUARDED)?;
         let mut plane = DataPlane::load(&spec(ifindex)).context("cannot load the guard's program")?;
-        let interface = Interface { name: GUARDED.to_owned(), ifindex, up: true, xdp_program: None };
-        let attachment = receiver.run(|| plane.attach(interface))??;
-        ensure!(attachment.mode == AttachMode::Native, "the guard is not attached natively");
+        let facts = Facts { has_tcx: true, ..Facts::default() };
+        let interface = Interface { facts, ..Interface::bare(GUARDED, ifindex) };
+        let (hook, mode) = match current_hook() {
+            Some(Hook::Tcx) => (Hook::Tcx, AttachMode::Tcx),
+            _ => (Hook::Xdp, AttachMode::Native),
+        };
+        let attachment = receiver.run(|| plane.attach(interface, hook))??;
+        ensure!(attachment.mode == mode, "the guard is attached as {}, not as {}", attachment.mode.word(), mode.word());
         Ok(Self { _attachment: attachment, plane, epoch: Instant::now(), ifindex, sender, receiver })
     }
 
@@ -79,18 +90,13 @@ impl GuardedWire {
     /// # Errors
     /// The kernel's; a verdict that is neither pass nor drop.
     pub fn judge(&mut self, frame: &[u8]) -> Result<Fate> {
-        let context = context(frame.len(), self.ifindex)?;
-        let plane = &mut self.plane;
-        let result = self.receiver.run(move || {
-            let options = TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
-            anyhow::Ok(plane.program()?.test_run(options)?)
-        })??;
-        // `xdp_action` of include/uapi/linux/bpf.h.
-        match result.return_value {
-            1 => Ok(Fate::Dropped),
-            2 => Ok(Fate::Passed),
-            other => bail!("the program answered {other}, which is neither pass nor drop"),
-        }
+        let program = Program::of(&mut self.plane)?;
+        let context = match program {
+            Program::Xdp(_) => xdp_context(frame.len(), self.ifindex)?,
+            Program::Tcx(_) => skb_context(self.ifindex),
+        };
+        let options = TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+        Ok(self.receiver.run(|| program.run(options))??.0)
     }
 
     /// Frames that came in by the wire.
@@ -116,11 +122,12 @@ impl GuardedWire {
 }
 
 /// `struct xdp_md` of include/uapi/linux/bpf.h: data, its end, metadata, interface, queue, egress interface.
-fn context(len: usize, ifindex: u32) -> Result<[u8; 24]> {
+fn xdp_context(len: usize, ifindex: u32) -> Result<Vec<u8>> {
     let fields = [0, u32::try_from(len)?, 0, ifindex, 0, 0];
-    let mut bytes = [0; 24];
-    for (place, field) in bytes.chunks_exact_mut(4).zip(fields) {
-        place.copy_from_slice(&field.to_ne_bytes());
-    }
-    Ok(bytes)
+    Ok(fields.iter().flat_map(|field| field.to_ne_bytes()).collect())
+}
+
+/// `struct __sk_buff` there, as far as the interface, which is its eleventh word. The kernel takes the rest for zero.
+fn skb_context(ifindex: u32) -> Vec<u8> {
+    [0; 10].into_iter().chain([ifindex]).flat_map(u32::to_ne_bytes).collect()
 }

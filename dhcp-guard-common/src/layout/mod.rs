@@ -2,6 +2,7 @@
 //!
 //! * [`heads`]: what is asked first about a key.
 //! * [`keys`]: ports and clients.
+//! * [`meta`]: what pinned maps say about themselves.
 //! * [`policy`]: what user space decides.
 //! * [`state`]: what the program keeps and counts.
 //! * [`strangers`]: the strangers' table, which is the program's own and not the kernel's.
@@ -10,12 +11,14 @@
 
 pub mod heads;
 pub mod keys;
+pub mod meta;
 pub mod policy;
 pub mod state;
 pub mod strangers;
 
 pub use heads::*;
 pub use keys::*;
+pub use meta::*;
 pub use policy::*;
 pub use state::*;
 pub use strangers::*;
@@ -43,5 +46,17 @@ mod pod {
         )+};
     }
     plain_old_data!(PortKey, ClientKey, PortPolicy, HostPolicy, ClientRule, Control);
-    plain_old_data!(PortState, HostState, ClientState, CpuState, PortMemo, PortCounters, Troubles, Event, Head, Bucket);
+    plain_old_data!(
+        PortState,
+        HostState,
+        ClientState,
+        CpuState,
+        PortMemo,
+        PortCounters,
+        Troubles,
+        Event,
+        Head,
+        Bucket,
+        Meta
+    );
 }

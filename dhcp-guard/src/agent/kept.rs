@@ -14,8 +14,9 @@ use super::{
 use crate::{
     audit::{self, Report, Settings, Writer},
     config::Config,
-    dataplane::{self, DataPlane},
-    governor::{Author, Governor, Hold, Order},
+    dataplane::{self, DataPlane, tables::InForce},
+    engine,
+    governor::{Author, Governor, Hold, Quarantine, Rules, Saved, Subject, Target},
     human::counted,
     model::EventKind,
     state_file::StateFile,
@@ -24,10 +25,8 @@ use crate::{
 /// What was kept, and where it goes on being kept.
 #[derive(Debug)]
 pub struct Kept {
-    /// Goes on where the last one ended.
-    pub governor: Governor,
-    /// What the data plane must know of it.
-    orders: Vec<Order>,
+    rules: Rules,
+    saved: Saved,
     /// None: the folder cannot be used, and nothing is saved.
     file: Option<StateFile>,
     /// What is wrong with all that, one sentence each.
@@ -45,7 +44,7 @@ pub fn load(config: &Config, clock: &Clock) -> Kept {
             let warning = format!(
                 "{error}: quarantines, hold and allowlist will not survive a restart, and there is no audit log"
             );
-            return Kept { governor: Governor::new(rules), orders: Vec::new(), file: None, warnings: vec![warning] };
+            return Kept { rules, saved: Saved::default(), file: None, warnings: vec![warning] };
         }
     };
     let loaded = file.load();
@@ -58,50 +57,124 @@ pub fn load(config: &Config, clock: &Clock) -> Kept {
             "the state file could not be used: check `dhcp-guard allow list`, then `dhcp-guard hold off`".to_owned();
         saved.hold = Some(Hold { author: Author::Engine, reason, since: clock.now() });
     }
-    let (governor, orders) = Governor::restore(rules, saved, clock.now());
-    let restored = governor.state().quarantines.len();
-    if restored > 0 {
-        info!("state {}: {} in force", file.path().display(), counted(restored as u64, "quarantine"));
-    }
-    Kept { governor, orders, file: Some(file), warnings: loaded.problem.into_iter().collect() }
+    Kept { rules, saved, file: Some(file), warnings: loaded.problem.into_iter().collect() }
 }
 
 impl Kept {
-    /// Puts what was kept into a data plane that guards nothing yet: there is no moment without it.
+    /// Puts what was kept into a data plane before it judges anything, and answers with the governor that goes on from
+    /// there. What the maps alone know, because the agent before was killed before it could save it, or the file is lost, the
+    /// governor takes over: nobody gets out of quarantine that way, and everybody who is in one is listed.
     ///
     /// # Errors
     /// The kernel refuses to read its clock. An order that cannot be carried out is only a warning: the guard is needed all
     /// the same.
-    pub fn put_into(&mut self, plane: &mut DataPlane, plan: &Plan, clock: &Clock) -> Result<(), dataplane::Error> {
-        if self.orders.is_empty() {
-            return Ok(());
-        }
+    pub fn put_into(
+        &mut self,
+        plane: &mut DataPlane,
+        plan: &Plan,
+        clock: &Clock,
+    ) -> Result<Governor, dataplane::Error> {
         let moment = plane.snapshot(clock.epoch())?.moment;
         let anchor = Anchor { time: clock.at(moment.monotonic), ticks: moment.ticks, ticks_per_s: moment.ticks_per_s };
-        for order in self.orders.drain(..) {
+        let mut saved = std::mem::take(&mut self.saved);
+        let found = found(&plane.in_force(moment.ticks), &saved, plan, &anchor);
+        if !found.is_empty() {
+            let count = counted(found.len() as u64, "quarantine");
+            info!("{count} in force that the state file does not have: taken over");
+        }
+        saved.quarantines.extend(found);
+        let (governor, orders) = Governor::restore(self.rules.clone(), saved, anchor.time);
+        let restored = governor.state().quarantines.len();
+        if restored > 0 {
+            info!("{} of before the restart in force", counted(restored as u64, "quarantine"));
+        }
+        for order in orders {
             let slot = |subject: &_| names::slot(plan, subject);
             if let Err(error) = plane.carry_out(&order, &slot, &|time| anchor.tick_of(time)) {
                 self.warnings.push(format!("a quarantine or allowance of before the restart is not in force: {error}"));
             }
         }
-        Ok(())
+        plane.end_what_nobody_ordered()?;
+        Ok(governor)
     }
 
     /// Starts the thread that writes to the disk, and answers with the governor and the way to that thread.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn keep(self, config: &Config, journal: &Arc<Journal>) -> std::io::Result<(Governor, audit::Handle)> {
+    pub fn keep(self, config: &Config, journal: &Arc<Journal>) -> std::io::Result<audit::Handle> {
         let settings = Settings::new(&config.state_dir, &config.audit);
         let journal = Arc::clone(journal);
         // Whoever has the folder has the audit log in it.
-        let Some(file) = self.file else { return Ok((self.governor, audit::Handle::nowhere())) };
-        let handle = Writer::start(settings, Some(file), move |report| match report {
+        let Some(file) = self.file else { return Ok(audit::Handle::nowhere()) };
+        Writer::start(settings, Some(file), move |report| match report {
             Report::Failed(sentence) => {
                 journal.add(Draft::of_nobody(EventKind::CannotSave, Timestamp::now(), sentence));
             }
             Report::WorksAgain(sentence) => warn!("{sentence}"),
-        })?;
-        Ok((self.governor, handle))
+        })
+    }
+}
+
+/// The quarantines in the maps that the saved state does not know of.
+fn found(in_force: &[InForce], saved: &Saved, plan: &Plan, anchor: &Anchor) -> Vec<Quarantine> {
+    let is_saved = |subject: &Subject| saved.quarantines.iter().any(|one| one.target.subjects.contains(subject));
+    let first = saved.quarantines.iter().map(|one| one.id + 1).max().unwrap_or(1).max(saved.next_id);
+    let mut found: Vec<Quarantine> = Vec::new();
+    for one in in_force {
+        let key = one.client.map_or(engine::Subject::Port(one.slot), engine::Subject::Client);
+        let Some(subject) = names::subject(plan, key).filter(|subject| !is_saved(subject)) else { continue };
+        let until = anchor.time_of(one.until);
+        let target = Target::one(subject);
+        // Muted and isolated: the stronger of the two covers both.
+        if let Some(other) = found.iter_mut().find(|other| other.target == target) {
+            other.sanction = other.sanction.max(one.sanction);
+            other.until = other.until.max(until);
+            continue;
+        }
+        found.push(Quarantine {
+            id: first + found.len() as u64,
+            target,
+            sanction: one.sanction,
+            author: Author::Engine,
+            reason: "it was in force when the agent started, and not in its state file".to_owned(),
+            since: anchor.time,
+            until,
+            repeat: 0,
+        });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use dhcp_guard_common::layout::ClientKey;
+
+    use super::*;
+    use crate::{dataplane::interface::Interface, governor::Sanction};
+
+    #[test]
+    fn what_only_the_maps_know_is_taken_over_once() {
+        let plan = Plan::new(&Config::default(), vec![Interface::bare("eth0", 3), Interface::bare("eth1", 4)], false);
+        let anchor = Anchor { time: "2026-01-17T15:00:00Z".parse().unwrap(), ticks: 1000, ticks_per_s: 250 };
+        let client = ClientKey::from_mac(2, [2, 0, 0, 0, 0, 1]);
+        let of = |slot, client, sanction, until| InForce { slot, client, sanction, until };
+        let in_force = [
+            of(1, None, Sanction::Mute, 1250),
+            of(2, Some(client), Sanction::Mute, 1500),
+            of(2, Some(client), Sanction::Isolate, 2000),
+            of(7, None, Sanction::Mute, 9000),
+        ];
+        let saved = Saved { next_id: 40, ..Saved::default() };
+        let all = found(&in_force, &saved, &plan, &anchor);
+        let seen = all.iter().map(|one| (one.id, one.target.to_string(), one.sanction, one.until.to_string()));
+        let seen: Vec<_> = seen.collect();
+        let expected = [
+            (40, "port eth0".to_owned(), Sanction::Mute, "2026-01-17T15:00:01Z".to_owned()),
+            (41, "client 02:00:00:00:00:01 on port eth1".to_owned(), Sanction::Isolate, "2026-01-17T15:00:04Z".into()),
+        ];
+        assert_eq!(seen, expected, "and nothing on a port that there is not");
+        let saved = Saved { quarantines: all, ..saved };
+        assert_eq!(found(&in_force, &saved, &plan, &anchor), []);
     }
 }

@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn plan(config: &Config) -> Plan {
-        let interface = Interface { name: "eth0".into(), ifindex: 3, up: true, xdp_program: None };
+        let interface = Interface::bare("eth0", 3);
         Plan::new(config, vec![interface], false)
     }
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! All channels are bounded, and the decision loop waits for nobody: a full queue loses its item, and the log says so.
-//! Stopping is one word to everybody, and dropping the data plane takes the program off the interfaces.
+//! Stopping is one word to everybody. The programs stay on the interfaces, and the next agent goes on where this one ended;
+//! only where nothing can be pinned they go with it.
 //!
 //! * [`start`]: from a configuration to a guarded host.
 //! * [`plan`]: configuration and interfaces become ports with slots and limits.
@@ -141,11 +142,11 @@ impl Context {
     }
 }
 
-/// Guards until SIGINT or SIGTERM, then takes the program off the interfaces and removes the socket.
+/// Guards until SIGINT or SIGTERM, then removes the socket. The interfaces stay guarded.
 ///
 /// # Errors
 /// Whatever keeps the agent from starting: an interface that is unusable, the kernel refuses the program, the
-/// socket is taken. Nothing stays attached then.
+/// socket is taken. Nothing is guarded then that was not before.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     // First, so that whoever lacks the rights for everything hears of the rights, not of the first thing they are for.
     dataplane::check_kernel()?;
@@ -157,7 +158,11 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         signal = signals.next() => signal,
         error = running.failed() => return Err(error),
     };
-    info!("{signal}: taking the guard off and stopping");
+    if running.stays {
+        info!("{signal}: stopping; the interfaces stay guarded (`dhcp-guard detach` takes the guard off)");
+    } else {
+        info!("{signal}: taking the guard off and stopping");
+    }
     running.stop().await
 }
 
@@ -200,6 +205,8 @@ impl Signals {
 
 /// The agent's parts while it runs.
 struct Running {
+    /// The guard outlives the agent.
+    stays: bool,
     stop: watch::Sender<bool>,
     reader: Reader,
     decisions: JoinHandle<()>,
@@ -217,10 +224,11 @@ impl Running {
         let (rights, without_group) = Rights::new(&config.access);
         let actuators = actuators::configured(&config.actuators)?;
         let facts = host_facts::watch().await;
-        let (plan, hidden_servers) = start::plan(&config, options.debug_kernel).await?;
+        let (mut plan, hidden_servers) = start::plan(&config, options.debug_kernel).await?;
         let weaknesses = start::weaknesses(&config, options.config_path.as_deref()).await?;
         let mut kept = kept::load(&config, &clock);
-        let mut guarded = start::guard(&plan, &mut kept, &clock).await?;
+        let (mut guarded, governor) = start::guard(&config, &mut plan, &mut kept, &clock).await?;
+        let stays = guarded.plane.is_pinned();
         let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(guarded.plane.ebpf())).transpose()?;
         let events = kernel_events::open(&mut guarded.plane)?;
 
@@ -248,7 +256,7 @@ impl Running {
         let (learner, learned) = learn::channel(&context.config, &context.plan);
         let (executor, orders) = orders::executor(&context.plan);
         let (reader, snapshots) = Reader::start(guarded, learned, executor, clock.epoch())?;
-        let (governor, audit) = kept.keep(&context.config, &journal).context("no thread for the audit log")?;
+        let audit = kept.keep(&context.config, &journal).context("no thread for the audit log")?;
         let (handle, outcomes, dispatcher) = Dispatcher::start(actuators);
         let hands = Hands {
             orders: orders::Sender::new(reader.messages()),
@@ -266,7 +274,7 @@ impl Running {
         let shared = api::Shared { context, journal, pictures, requests, audit: audit.clone(), rights };
         let server = tokio::spawn(api::serve(listener, shared, stopped));
         let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
-        Ok(Self { stop, reader, decisions, server, dispatcher, audit, kernel_log })
+        Ok(Self { stays, stop, reader, decisions, server, dispatcher, audit, kernel_log })
     }
 
     /// Waits until a part ends by itself, which is for ever if none does.
@@ -301,10 +309,7 @@ fn started(context: &Context) -> Draft<'static> {
         .interfaces
         .iter()
         .zip(&context.modes)
-        .map(|(interface, mode)| {
-            let mode = if *mode == AttachMode::Native { "native" } else { "generic" };
-            format!("{} ({mode})", interface.name)
-        })
+        .map(|(interface, mode)| format!("{} ({})", interface.name, mode.word()))
         .collect();
     let mode = if context.config.mode == Mode::Enforce { "enforce" } else { "monitor" };
     let message = format!("guarding {} in {mode} mode", interfaces.join(", "));

@@ -24,7 +24,7 @@ const OUTCOMES: usize = 256;
 /// What the reader is told.
 #[derive(Debug)]
 pub enum Message {
-    /// Take the program off the interfaces, and end.
+    /// Let the data plane go, and end.
     Stop,
     /// Carry these out, now.
     Orders(Batch),
@@ -61,6 +61,19 @@ impl Anchor {
         u64::try_from((i128::from(self.ticks) + ticks).max(1)).unwrap_or(dhcp_guard_common::layout::FOREVER)
     }
 }
+
+impl Anchor {
+    /// The time of a tick; the end of all times for one that never comes.
+    #[must_use]
+    pub fn time_of(&self, tick: u64) -> Timestamp {
+        let nanos = (i128::from(tick) - i128::from(self.ticks)) * 1_000_000_000 / i128::from(self.ticks_per_s.max(1));
+        let distance = SignedDuration::from_nanos_i128(nanos.clamp(-MOST_NANOS, MOST_NANOS));
+        self.time.saturating_add(distance).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// A hundred years.
+const MOST_NANOS: i128 = 100 * 365 * 86_400 * 1_000_000_000;
 
 /// What became of an order about a quarantine in the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,6 +212,9 @@ mod tests {
         assert_eq!(at("2026-01-17T14:59:59Z"), 10_000 - 250 + 1);
         assert_eq!(at("1970-01-01T00:00:00Z"), 1, "long ago is not never");
         assert_eq!(anchor().tick_of(None), FOREVER);
+        assert_eq!(anchor().time_of(10_000 + 2500).to_string(), "2026-01-17T15:00:10Z");
+        assert_eq!(anchor().time_of(10_000 - 250).to_string(), "2026-01-17T14:59:59Z");
+        assert!(anchor().time_of(FOREVER).to_string().starts_with("2125"));
         let far = anchor().tick_of(Some(Timestamp::MAX));
         assert!((10_000..FOREVER).contains(&far), "{far}");
     }

@@ -9,7 +9,7 @@ use dhcp_guard_common::{
 
 use crate::{
     config::{Config, Host, RogueServers, Rules, port_name, share},
-    dataplane::{HostSpec, Policy, PortSpec, Spec, interface::Interface, load::slot_of},
+    dataplane::{HostSpec, Policy, PortSpec, Spec, hook::Hook, interface::Interface, load::slot_of},
     governor::PortName,
     model::Mode,
 };
@@ -44,8 +44,11 @@ pub struct Plan {
     pub configured: HashSet<ClientKey>,
     /// What the data plane needs to know of it.
     pub spec: Spec,
+    /// Where the interfaces' frames are judged.
+    pub hook: Hook,
     /// The places of the ports. There may be thousands of them, and of clients on them.
     by_name: HashMap<PortName, usize>,
+    by_slot: HashMap<u32, usize>,
 }
 
 impl Plan {
@@ -84,21 +87,25 @@ impl Plan {
             debug_kernel,
         };
         let configured = known.iter().map(|(port, mac)| ClientKey::from_mac(port.slot, *mac)).collect();
-        Self { interfaces, ports, configured, spec, by_name }
+        let by_slot = ports.iter().map(|port| port.slot).zip(0..).collect();
+        Self { interfaces, ports, configured, spec, hook: config.hook, by_name, by_slot }
     }
 
     /// Lets rogue servers pass, if they were to be dropped, while servers may be taken for rogues: when a trusted port is on
-    /// VLANs whose tags its interface takes off (`strips`), the servers' messages arrive as those of the untagged port.
-    /// Answers with a warning then.
+    /// VLANs whose tags its interface takes off before the guard sees them, the servers' messages arrive as those of the
+    /// untagged port. Answers with a warning then.
     #[must_use]
-    pub fn spare_hidden_servers(&mut self, strips: impl Fn(&str) -> bool) -> Option<String> {
+    pub fn spare_hidden_servers(&mut self) -> Option<String> {
         let host = &mut self.spec.policy.host;
-        let hides = |port: &&Port| port.rules.trusted && !port.vlans.is_empty() && strips(&port.interface);
+        let hiding = self.interfaces.iter().filter(|interface| interface.facts.hides_vlan_tags(self.hook));
+        let hiding: HashSet<u32> = hiding.map(|interface| interface.ifindex).collect();
+        let hides = |port: &&Port| port.rules.trusted && !port.vlans.is_empty() && hiding.contains(&port.ifindex);
         let hidden = self.ports.iter().find(hides).filter(|_| host.drop_rogue_servers)?;
         host.drop_rogue_servers = false;
         Some(format!(
             "rogue servers are reported and not dropped: port {} is trusted, but {} takes its VLAN tags off before the guard \
-             sees them, so its servers cannot be told from rogues; switch that off with `ethtool -K {} rxvlan off`",
+             sees them, so its servers cannot be told from rogues; switch that off with `ethtool -K {} rxvlan off`, or \
+             guard it with `hook = \"tcx\"` (kernel 6.6)",
             hidden.name, hidden.interface, hidden.interface
         ))
     }
@@ -112,8 +119,23 @@ impl Plan {
     /// The port in a slot.
     #[must_use]
     pub fn port(&self, slot: u32) -> Option<&Port> {
-        let first = self.ports.first()?.slot;
-        self.ports.get(usize::try_from(slot.checked_sub(first)?).ok()?)
+        self.ports.get(*self.by_slot.get(&slot)?)
+    }
+
+    /// Gives the ports the slots that the data plane has for them.
+    pub fn take_slots(&mut self, slot_of: impl Fn(PortKey) -> Option<u32>) {
+        let before: HashMap<u32, u32> = self
+            .ports
+            .iter_mut()
+            .filter_map(|port| {
+                let before = port.slot;
+                port.slot = slot_of(port.key())?;
+                Some((before, port.slot))
+            })
+            .collect();
+        self.by_slot = self.ports.iter().map(|port| port.slot).zip(0..).collect();
+        let moved = |client: &ClientKey| Some(ClientKey::from_mac(*before.get(&client.slot())?, client.mac()));
+        self.configured = self.configured.iter().filter_map(moved).collect();
     }
 }
 
@@ -170,10 +192,10 @@ fn host_spec(config: &Config, ports: &[Port]) -> HostSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
+    use crate::{config, dataplane::hook::Facts};
 
     fn interface(name: &str, ifindex: u32) -> Interface {
-        Interface { name: name.into(), ifindex, up: true, xdp_program: None }
+        Interface::bare(name, ifindex)
     }
 
     #[test]
@@ -287,15 +309,24 @@ mod tests {
             class: Some("trusted".into()),
             mode: None,
         };
-        for (vlans, stripping, drops) in
-            [(&[100][..], "eth0", false), (&[100][..], "eth1", true), (&[][..], "eth0", true)]
-        {
-            let config = Config { ports: vec![trusted(vlans)], ..Config::default() };
-            let mut plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
-            let warning = plan.spare_hidden_servers(|name| name == stripping);
+        let facts = |strips_vlan_tags| Facts { strips_vlan_tags, has_tcx: true, ..Facts::default() };
+        let interfaces = |stripping: &str| {
+            let all = [interface("eth0", 3), interface("eth1", 7)].into_iter();
+            all.map(|i| Interface { facts: facts(i.name == stripping), ..i }).collect::<Vec<_>>()
+        };
+        for (vlans, hook, stripping, drops) in [
+            (&[100][..], Hook::Xdp, "eth0", false),
+            (&[100][..], Hook::Xdp, "eth1", true),
+            (&[][..], Hook::Xdp, "eth0", true),
+            // It sees the tags.
+            (&[100][..], Hook::Auto, "eth0", true),
+        ] {
+            let config = Config { ports: vec![trusted(vlans)], hook, ..Config::default() };
+            let mut plan = Plan::new(&config, interfaces(stripping), false);
+            let warning = plan.spare_hidden_servers();
             assert_eq!((warning.is_none(), plan.spec.policy.host.drop_rogue_servers), (drops, drops), "{vlans:?}");
         }
-        let mut nobody_trusted = Plan::new(&Config::default(), vec![interface("eth0", 3)], false);
-        assert_eq!(nobody_trusted.spare_hidden_servers(|_| true), None);
+        let xdp = Config { hook: Hook::Xdp, ..Config::default() };
+        assert_eq!(Plan::new(&xdp, interfaces("eth0"), false).spare_hidden_servers(), None, "nobody is trusted");
     }
 }

@@ -1,5 +1,5 @@
 //! Reads the maps once a window. Map reads are system calls that can take a while, so they have a thread of their own;
-//! it owns the data plane, and with it the program's place on the interfaces.
+//! it owns the data plane.
 
 use std::{
     sync::mpsc as std_mpsc,
@@ -69,12 +69,13 @@ impl Reader {
                 next = (next + WINDOW).max(Instant::now());
                 actions.carry_out(&mut guarded.plane);
                 match read(&mut guarded.plane, epoch) {
-                    Ok(snapshot) => match snapshots.try_send(snapshot) {
-                        Ok(()) => {}
-                        Err(TrySendError::Full(_)) => {
+                    Ok(snapshot) => match (snapshot.moment.ticks, snapshots.try_send(snapshot)) {
+                        // Only while somebody decides is there an agent.
+                        (ticks, Ok(())) => guarded.plane.beat(ticks),
+                        (_, Err(TrySendError::Full(_))) => {
                             warn!("the decision loop is late: one reading of the counters was skipped");
                         }
-                        Err(TrySendError::Closed(_)) => break,
+                        (_, Err(TrySendError::Closed(_))) => break,
                     },
                     Err(error) => {
                         let _ = failed.send(error);
@@ -82,7 +83,7 @@ impl Reader {
                     }
                 }
             }
-            // And with it everything that holds the programs on the interfaces.
+            // And with it, where nothing is pinned, everything that holds the programs on the interfaces.
             drop(guarded);
         };
         let thread = std::thread::Builder::new().name("map-reader".into()).spawn(body).context("no reader thread")?;
@@ -103,7 +104,7 @@ impl Reader {
         }
     }
 
-    /// Stops reading and takes the program off the interfaces.
+    /// Stops reading. What is not pinned goes with the data plane.
     ///
     /// # Errors
     /// If the thread panicked.

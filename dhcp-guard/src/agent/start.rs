@@ -1,6 +1,6 @@
 //! The start: from a configuration to a guarded host, or to one that nothing was done to.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use anyhow::bail;
 use log::{info, warn};
@@ -9,9 +9,17 @@ use super::{kept::Kept, orders::Clock, plan::Plan};
 use crate::{
     actuators::LinkDown,
     config::Config,
-    dataplane::{self, DataPlane, attach::Attachment, interface, replies::ReplyWatch},
+    dataplane::{
+        self, DataPlane,
+        attach::Attachment,
+        hook::Hook,
+        interface::{self, Interface},
+        pins::{LinkPin, PinError, PinFolder},
+        replies::ReplyWatch,
+    },
     doctor,
-    model::{Finding, Severity},
+    governor::Governor,
+    model::{AttachMode, Finding, Severity},
 };
 
 /// The data plane, and all that holds it on the interfaces.
@@ -37,7 +45,7 @@ pub async fn plan(config: &Config, debug_kernel: bool) -> anyhow::Result<(Plan, 
         interfaces.push(interface::find(name).await?);
     }
     let mut plan = Plan::new(config, interfaces, debug_kernel);
-    let warning = plan.spare_hidden_servers(interface::strips_vlan_tags);
+    let warning = plan.spare_hidden_servers();
     Ok((plan, warning))
 }
 
@@ -64,20 +72,89 @@ pub async fn weaknesses(config: &Config, file: Option<&Path>) -> anyhow::Result<
     Ok(findings.iter().filter(|finding| !said_below(finding)).map(Finding::sentence).collect())
 }
 
-/// Loads the programs, puts what was kept into them, and attaches them to all interfaces, or to none.
+/// Loads the programs, puts what was kept into them, and puts them on all interfaces, into the place of those that an agent
+/// before this one has left there. The plan learns which slots its ports have.
 ///
 /// # Errors
-/// See [`DataPlane::load`] and [`DataPlane::attach`].
-pub async fn guard(plan: &Plan, kept: &mut Kept, clock: &Clock) -> anyhow::Result<Guarded> {
-    let mut plane = DataPlane::load(&plan.spec)?;
-    kept.put_into(&mut plane, plan, clock)?;
+/// See [`DataPlane::load_pinned`] and [`DataPlane::attach`]. Whatever was guarded before still is.
+pub async fn guard(
+    config: &Config,
+    plan: &mut Plan,
+    kept: &mut Kept,
+    clock: &Clock,
+) -> anyhow::Result<(Guarded, Governor)> {
+    let (mut plane, mut warnings) = load(config, plan)?;
+    plan.take_slots(|port| plane.slot(port));
+    let governor = kept.put_into(&mut plane, plan, clock)?;
     set_up_again(plan).await;
-    let attachments = plan.interfaces.iter().map(|i| plane.attach(i.clone())).collect::<Result<Vec<_>, _>>()?;
+    let attachments = attach(&mut plane, plan)?;
     let watches: Vec<_> = plan.interfaces.iter().map(|interface| plane.watch_replies(interface)).collect();
-    let mut warnings: Vec<String> = attachments.iter().filter_map(generic_warning).collect();
-    warnings.extend(attachments.iter().filter_map(vlan_warning));
+    plane.stays()?;
+    let_go(&plane, plan, &mut warnings);
+    warnings.append(&mut plane.take_warnings());
+    attachments.iter().for_each(tell_of_lost_speed);
+    warnings.extend(attachments.iter().filter_map(slow_warning));
+    warnings.extend(attachments.iter().filter_map(|attachment| vlan_warning(attachment, plan.hook)));
     warnings.extend(watches.iter().filter_map(|watch| watch.as_ref().err()).map(dataplane::Error::to_string));
-    Ok(Guarded { plane, attachments, _replies: watches.into_iter().filter_map(Result::ok).collect(), warnings })
+    let replies = watches.into_iter().filter_map(Result::ok).collect();
+    Ok((Guarded { plane, attachments, _replies: replies, warnings }, governor))
+}
+
+/// With maps that outlive the agent, or, where there is no place for them, without.
+fn load(config: &Config, plan: &Plan) -> Result<(DataPlane, Vec<String>), dataplane::Error> {
+    match PinFolder::open(&config.pin_dir) {
+        Ok(pins) => Ok((DataPlane::load_pinned(&plan.spec, pins)?, Vec::new())),
+        Err(error @ PinError::InUse(_)) => Err(error.into()),
+        // A guard that ends with its agent is better than none.
+        Err(error) => Ok((DataPlane::load(&plan.spec)?, vec![error.to_string()])),
+    }
+}
+
+/// On all interfaces, or on none that was not guarded before. Those first, because they are what can fail.
+fn attach(plane: &mut DataPlane, plan: &Plan) -> Result<Vec<Attachment>, dataplane::Error> {
+    let pinned: HashSet<u32> = plane.pinned_links().iter().map(|link| link.ifindex).collect();
+    let mut order: Vec<&Interface> = plan.interfaces.iter().collect();
+    order.sort_by_key(|interface| pinned.contains(&interface.ifindex));
+    let mut attachments = Vec::new();
+    for interface in order {
+        match plane.attach(interface.clone(), plan.hook) {
+            Ok(attachment) => attachments.push(attachment),
+            Err(error) => {
+                let (replaced, new): (Vec<_>, Vec<_>) = attachments.into_iter().partition(|one| one.replaced);
+                new.into_iter().for_each(Attachment::take_off);
+                // Somewhere these maps are in use by now.
+                if !replaced.is_empty() {
+                    plane.stays()?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    let place = |one: &Attachment| plan.interfaces.iter().position(|interface| *interface == one.interface);
+    attachments.sort_by_key(place);
+    Ok(attachments)
+}
+
+/// Takes the guard off interfaces that an agent before this one guarded and this one is not to.
+fn let_go(plane: &DataPlane, plan: &Plan, warnings: &mut Vec<String>) {
+    let is_guarded = |link: &LinkPin| plan.interfaces.iter().any(|interface| interface.ifindex == link.ifindex);
+    for link in plane.pinned_links().iter().filter(|link| !is_guarded(link) || link.is_dead()) {
+        let path = link.path.display();
+        match (interface::name_of(link.ifindex), link.is_dead()) {
+            (None, false) => warnings.push(format!(
+                "the pinned link {path} holds a program in another network namespace, which goes on: remove the pin if \
+                 nobody needs it, and let every agent have a pin folder of its own"
+            )),
+            (name, dead) => {
+                if let (Some(name), false) = (name, dead) {
+                    info!("interface {name} is not to be guarded any more: its guard is taken off");
+                }
+                if let Err(error) = link.take_off() {
+                    warnings.push(format!("cannot take off what the pinned link {path} holds: {error}"));
+                }
+            }
+        }
+    }
 }
 
 /// Interfaces that an agent before this one has set down for quarantines. They are guarded again, and those whose quarantine
@@ -94,21 +171,35 @@ async fn set_up_again(plan: &Plan) {
     }
 }
 
-fn generic_warning(attachment: &Attachment) -> Option<String> {
+/// Of an interface whose driver is not to have the guard in it, or not as it is.
+fn slow_warning(attachment: &Attachment) -> Option<String> {
     let reason = attachment.native_refused.as_ref()?;
+    let hook = if attachment.mode == AttachMode::Tcx { "by TCX" } else { "in generic mode" };
     Some(format!(
-        "interface {} is guarded in generic mode only, its driver refused the native one ({reason}): a flood costs \
-         several times as much CPU there",
+        "interface {} is guarded {hook} only, its driver refused native XDP ({reason}): a flood costs several times as much \
+         CPU there",
         attachment.interface.name
     ))
 }
 
-fn vlan_warning(attachment: &Attachment) -> Option<String> {
-    let name = &attachment.interface.name;
-    interface::strips_vlan_tags(name).then(|| {
+/// Nothing is wrong with such an interface, but with one command it could be guarded at less cost.
+fn tell_of_lost_speed(attachment: &Attachment) {
+    let Interface { name, facts, .. } = &attachment.interface;
+    if attachment.mode == AttachMode::Tcx && facts.strips_vlan_tags {
+        info!(
+            "interface {name} is guarded by TCX, since XDP would not see its VLAN tags (rx-vlan-offload): a flood costs less \
+             CPU with XDP, after `ethtool -K {name} rxvlan off` and a new start"
+        );
+    }
+}
+
+fn vlan_warning(attachment: &Attachment, hook: Hook) -> Option<String> {
+    let Interface { name, facts, .. } = &attachment.interface;
+    facts.hides_vlan_tags(hook).then(|| {
         format!(
             "interface {name} takes VLAN tags off before the guard sees them (rx-vlan-offload): all its VLANs count as \
-             its untagged port; switch that off with `ethtool -K {name} rxvlan off`"
+             its untagged port; switch that off with `ethtool -K {name} rxvlan off`, or guard it with `hook = \"tcx\"` \
+             (kernel 6.6)"
         )
     })
 }

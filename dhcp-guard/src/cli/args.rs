@@ -14,7 +14,7 @@ pub use self::{
     },
     values::{About, Which},
 };
-use crate::{mac::Mac, model::Mode};
+use crate::{dataplane::hook::Hook, mac::Mac, model::Mode};
 
 /// Finds and stops DHCP floods on the host, at the interface, and says who it was.
 #[derive(Debug, Parser)]
@@ -44,6 +44,9 @@ pub struct Global {
     /// Configuration file [default: /etc/dhcp-guard/dhcp-guard.toml if it exists]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Common options")]
     pub config: Option<PathBuf>,
+    /// Folder on a BPF file system where the guard outlives its agent [default: the configuration's, /sys/fs/bpf/dhcp-guard]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Common options")]
+    pub pin_dir: Option<PathBuf>,
 }
 
 /// The commands.
@@ -52,6 +55,9 @@ pub enum Command {
     /// Guard interfaces: the agent
     #[command(after_help = "Examples:\n  dhcp-guard run -i eth0\n  dhcp-guard run -i eth0 -i tap7 --mode monitor")]
     Run(RunArgs),
+    /// Take the guard off all interfaces; it stays on them when the agent is stopped
+    #[command(after_help = "Example:\n  systemctl stop dhcp-guard && dhcp-guard detach")]
+    Detach,
     /// What is guarded, what is wrong, what was dropped
     #[command(after_help = "Example:\n  dhcp-guard status --json | jq .warnings")]
     Status(StatusArgs),
@@ -113,6 +119,9 @@ pub struct RunArgs {
     /// Interface to guard, instead of those of the configuration; repeat it for several
     #[arg(short, long = "interface", value_name = "IF")]
     pub interfaces: Vec<String>,
+    /// Where frames are judged, whatever the configuration says
+    #[arg(long, value_enum)]
+    pub hook: Option<HookArg>,
     /// What happens to packets over a limit on every port, whatever the configuration says
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
@@ -142,9 +151,30 @@ pub struct DoctorArgs {
     /// Folder for what survives a restart [default: the configuration's, /var/lib/dhcp-guard]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Folder on a BPF file system for pinned maps and links
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/dhcp-guard")]
-    pub pin_dir: PathBuf,
+    /// Where frames are to be judged, whatever the configuration says
+    #[arg(long, value_enum)]
+    pub hook: Option<HookArg>,
+}
+
+/// [`Hook`] on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HookArg {
+    /// In the driver, or in XDP's generic mode
+    Xdp,
+    /// Where the network stack begins
+    Tcx,
+    /// For each interface what is right there
+    Auto,
+}
+
+impl From<HookArg> for Hook {
+    fn from(hook: HookArg) -> Self {
+        match hook {
+            HookArg::Xdp => Self::Xdp,
+            HookArg::Tcx => Self::Tcx,
+            HookArg::Auto => Self::Auto,
+        }
+    }
 }
 
 /// [`Mode`] on the command line.
@@ -276,10 +306,11 @@ mod tests {
 
     #[test]
     fn run_takes_several_interfaces() {
-        let args = parse("dhcp-guard run -i eth0 --interface tap7 --mode monitor --state-dir s --debug-kernel");
+        let args =
+            parse("dhcp-guard run -i eth0 --interface tap7 --mode monitor --hook tcx --state-dir s --debug-kernel");
         let Command::Run(run) = args.command else { panic!("{args:?}") };
         assert_eq!(run.interfaces, ["eth0", "tap7"]);
-        assert_eq!(run.mode.map(Mode::from), Some(Mode::Monitor));
+        assert_eq!((run.mode.map(Mode::from), run.hook.map(Hook::from)), (Some(Mode::Monitor), Some(Hook::Tcx)));
         assert_eq!(run.state_dir, Some("s".into()));
         assert!(run.debug_kernel);
     }

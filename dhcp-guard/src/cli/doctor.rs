@@ -6,18 +6,20 @@ use super::{
     output::Output,
     render, settings,
 };
-use crate::{config::Config, doctor};
+use crate::doctor;
 
 pub(super) async fn doctor(global: &Global, args: DoctorArgs, out: &mut Output) -> anyhow::Result<Outcome> {
     let (mut config, file) = settings::config(global)?;
-    let Config { interfaces, state_dir, .. } = &mut config;
     if !args.interfaces.is_empty() {
-        *interfaces = args.interfaces;
+        config.interfaces = args.interfaces;
     }
     if let Some(folder) = args.state_dir {
-        *state_dir = folder;
+        config.state_dir = folder;
     }
-    let checkup = doctor::examine(&config, file.as_deref(), &args.pin_dir).await?;
+    if let Some(hook) = args.hook {
+        config.hook = hook.into();
+    }
+    let checkup = doctor::examine(&config, file.as_deref()).await?;
     if args.format.json {
         out.json(&checkup)?;
     } else {

@@ -3,6 +3,7 @@
 pub mod args;
 mod change;
 mod config;
+mod detach;
 mod doctor;
 mod events;
 mod explain;
@@ -77,6 +78,7 @@ fn dispatch(args: Args) -> anyhow::Result<Outcome> {
     let (socket, out) = (|| settings::socket(&global), &mut Output::stdout());
     match command {
         Command::Run(args) => run::run(&global, args),
+        Command::Detach => detach::detach(&settings::pin_dir(&global)?, out),
         Command::Config { command } => config::config(&global, &command, out),
         Command::Doctor(args) => asking(doctor::doctor(&global, args, out)),
         Command::Status(args) => asking(query::status(&socket()?, &args, out)),

@@ -14,9 +14,6 @@ use crate::{
 
 pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     let (config, config_path) = settings::config(global)?;
-    if let Some(folder) = &args.pin_dir {
-        log::warn!("--pin-dir {}: this version keeps nothing there", folder.display());
-    }
     let options = Options { config_path, debug_kernel: args.debug_kernel };
     let config = with_args(config, args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -28,6 +25,9 @@ pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
 fn with_args(mut config: Config, args: RunArgs) -> anyhow::Result<Config> {
     if !args.interfaces.is_empty() {
         config.interfaces = args.interfaces;
+    }
+    if let Some(hook) = args.hook {
+        config.hook = hook.into();
     }
     if let Some(mode) = args.mode {
         config.mode = mode.into();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::args::Global;
-use crate::config::{Config, DEFAULT_FILE, DEFAULT_SOCKET};
+use crate::config::{Config, DEFAULT_FILE, DEFAULT_PIN_DIR, DEFAULT_SOCKET};
 
 /// The file that is in force: the one that was named, or the default one if it exists.
 pub(super) fn file(global: &Global) -> anyhow::Result<Option<PathBuf>> {
@@ -24,6 +24,9 @@ pub(super) fn config(global: &Global) -> anyhow::Result<(Config, Option<PathBuf>
     if let Some(socket) = &global.socket {
         config.socket.clone_from(socket);
     }
+    if let Some(folder) = &global.pin_dir {
+        config.pin_dir.clone_from(folder);
+    }
     Ok((config, file))
 }
 
@@ -37,6 +40,15 @@ pub(super) fn socket(global: &Global) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// Where the guard is pinned; a configuration that cannot be read is treated as in [`socket`].
+pub(super) fn pin_dir(global: &Global) -> anyhow::Result<PathBuf> {
+    match (&global.pin_dir, &global.config) {
+        (Some(folder), _) => Ok(folder.clone()),
+        (None, Some(_)) => Ok(config(global)?.0.pin_dir),
+        (None, None) => Ok(config(global).map_or_else(|_| DEFAULT_PIN_DIR.into(), |(config, _)| config.pin_dir)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,7 +58,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.toml");
         std::fs::write(&file, "socket = '/from/file'\n").unwrap();
-        let global = |socket: Option<&str>| Global { socket: socket.map(PathBuf::from), config: Some(file.clone()) };
+        let global = |socket: Option<&str>| Global {
+            socket: socket.map(PathBuf::from),
+            config: Some(file.clone()),
+            ..Global::default()
+        };
         assert_eq!(socket(&global(None)).unwrap(), Path::new("/from/file"));
         assert_eq!(socket(&global(Some("/named"))).unwrap(), Path::new("/named"));
         assert_eq!(config(&global(Some("/named"))).unwrap().0.socket, Path::new("/named"));

@@ -53,8 +53,10 @@ impl Config {
         if !(1..108).contains(&socket) {
             found.add(["socket"].into(), ProblemKind::SocketPath(socket));
         }
-        if self.state_dir.as_os_str().is_empty() {
-            found.add(["state_dir"].into(), ProblemKind::NoFolder);
+        for (key, folder) in [("state_dir", &self.state_dir), ("pin_dir", &self.pin_dir)] {
+            if folder.as_os_str().is_empty() {
+                found.add([key].into(), ProblemKind::NoFolder);
+            }
         }
         found.0
     }
@@ -547,6 +549,7 @@ mod tests {
         assert_eq!(problems(|c| c.socket = "".into()), ["socket: a socket's path has 1 to 107 bytes, this one has 0"]);
         assert_eq!(problems(|c| c.socket = "s".repeat(108).into()).len(), 1);
         assert_eq!(problems(|c| c.state_dir = "".into()), ["state_dir: this is no folder's path, name one"]);
+        assert_eq!(problems(|c| c.pin_dir = "".into()), ["pin_dir: this is no folder's path, name one"]);
     }
 
     #[test]

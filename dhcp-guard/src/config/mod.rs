@@ -36,7 +36,7 @@ pub use self::{
     quarantine::Quarantine,
     rules::{Rules, share},
 };
-use crate::{mac::Mac, model::Mode};
+use crate::{dataplane::hook::Hook, mac::Mac, model::Mode};
 
 /// The configuration file that is used if it exists and no other is named.
 pub const DEFAULT_FILE: &str = "/etc/dhcp-guard/dhcp-guard.toml";
@@ -44,6 +44,8 @@ pub const DEFAULT_FILE: &str = "/etc/dhcp-guard/dhcp-guard.toml";
 pub const DEFAULT_SOCKET: &str = "/run/dhcp-guard/agent.sock";
 /// The folder for what survives a restart, unless configured otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/dhcp-guard";
+/// The folder for pinned links and maps, unless configured otherwise.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/dhcp-guard";
 
 /// Everything that can be configured. Every key has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +53,8 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/dhcp-guard";
 pub struct Config {
     /// Interfaces to guard, by name.
     pub interfaces: Vec<String>,
+    /// Where frames are judged.
+    pub hook: Hook,
     /// What happens to packets over a limit.
     pub mode: Mode,
     /// The class of a port that nothing else assigns one to.
@@ -59,6 +63,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Folder for what survives a restart, and for the audit log.
     pub state_dir: PathBuf,
+    /// Folder on a BPF file system for the programs' links and maps, by which they outlive the agent.
+    pub pin_dir: PathBuf,
     /// CSV file that gives ports and MACs the name of a machine.
     pub inventory: Option<PathBuf>,
     /// What happens to servers' messages from ports that are not trusted.
@@ -237,10 +243,12 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
+            hook: Hook::default(),
             mode: Mode::default(),
             default_class: "metal".to_owned(),
             socket: PathBuf::from(DEFAULT_SOCKET),
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
+            pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             inventory: None,
             rogue_servers: RogueServers::default(),
             even_if_blind: false,
@@ -339,7 +347,7 @@ mod tests {
         assert_eq!(defaults.state_dir, PathBuf::from("/var/lib/dhcp-guard"));
         let capacity = &defaults.capacity;
         assert_eq!((capacity.ports, capacity.known_clients, capacity.strangers), (1024, 16_384, 65_536));
-        assert_eq!(defaults.mode, Mode::Enforce);
+        assert_eq!((defaults.hook, defaults.mode), (Hook::Auto, Mode::Enforce));
         assert_eq!(defaults.default_class, "metal");
     }
 

@@ -25,6 +25,7 @@ impl Config {
                 if let Some(folder) = path.parent() {
                     config.inventory = config.inventory.map(|inventory| folder.join(inventory));
                     config.state_dir = folder.join(config.state_dir);
+                    config.pin_dir = folder.join(config.pin_dir);
                 }
                 let secret = config.actuators.webhook.as_mut().and_then(|webhook| webhook.secret_file.as_mut());
                 if let (Some(secret), Some(folder)) = (secret, path.parent()) {

@@ -1,67 +1,204 @@
-//! Putting the program on an interface.
+//! Putting the program on an interface: into the place of the one that an agent before this one has left there, if there is
+//! one, between two packets.
 
-use aya::programs::{ProgramError, Xdp, XdpMode, links::FdLink};
+use std::path::{Path, PathBuf};
+
+use aya::{
+    Ebpf,
+    programs::{
+        Program, SchedClassifier, TcAttachType, Xdp, XdpMode, links::FdLink, tc::SchedClassifierLink, xdp::XdpLink,
+    },
+};
+use log::info;
 
 use super::{
     Error,
+    hook::{self, Hook},
     interface::{self, Interface},
+    links::{self, Link, innermost},
+    load,
+    pins::{LinkKind, PinFolder},
+    tcx,
 };
 use crate::model::AttachMode;
 
-/// The program on an interface; it comes off when this is dropped.
+/// The program on an interface. When this is dropped it comes off, unless its link is pinned.
 #[derive(Debug)]
 pub struct Attachment {
     /// Where.
     pub interface: Interface,
     /// How.
     pub mode: AttachMode,
-    /// Why not natively, if generic.
+    /// Why not natively, where that was tried.
     pub native_refused: Option<String>,
-    _link: FdLink,
+    /// It took the place of one that an agent before this one had left.
+    pub replaced: bool,
+    link: Link,
 }
 
-/// Attaches natively, or else in generic mode.
+impl Attachment {
+    /// Takes the program off, also where its link is pinned.
+    pub fn take_off(self) {
+        self.link.take_off();
+    }
+}
+
+/// What an agent before this one has left on an interface.
+struct Left {
+    mode: AttachMode,
+    link: FdLink,
+    pin: PathBuf,
+}
+
+/// Takes the place of what is pinned there, or else attaches by the best way that is not refused, see [`hook::ways`].
 ///
 /// # Errors
-/// [`Error::InterfaceDown`], [`Error::Occupied`], [`Error::Attach`].
-pub fn attach(program: &mut Xdp, interface: Interface) -> Result<Attachment, Error> {
+/// [`Error::InterfaceDown`], [`Error::NoTcx`], [`Error::Occupied`], [`Error::ForeignPin`], [`Error::Replace`],
+/// [`Error::Attach`].
+pub fn attach(
+    ebpf: &mut Ebpf,
+    interface: Interface,
+    hook: Hook,
+    pins: Option<&PinFolder>,
+) -> Result<Attachment, Error> {
+    let ways = hook::ways(hook, interface.facts);
+    let mut left = pins.map_or_else(|| Ok(Vec::new()), |pins| left(&interface, pins))?;
+    let attachment = match left.iter().position(|one| ways.contains(&one.mode)) {
+        Some(place) => replace(ebpf, interface, left.swap_remove(place))?,
+        None => anew(ebpf, interface, ways, pins, left.is_empty())?,
+    };
+    // At the other hook, which is not wanted any more. For this moment both have judged: rather twice than not at all.
+    for other in left {
+        info!("interface {} is guarded at another hook from now on", attachment.interface.name);
+        Link::adopted(other.link, &other.pin).take_off();
+    }
+    Ok(attachment)
+}
+
+/// What is pinned for an interface, and on it.
+fn left(interface: &Interface, pins: &PinFolder) -> Result<Vec<Left>, Error> {
+    let mut left = Vec::new();
+    let pin = pins.link(LinkKind::Xdp, interface.ifindex);
+    if let Some(link) = links::pinned(&pin, interface, interface.xdp_program.as_slice())? {
+        let mode = if interface.xdp_is_generic { AttachMode::Generic } else { AttachMode::Native };
+        left.push(Left { mode, link, pin });
+    }
+    let pin = pins.link(LinkKind::Tcx, interface.ifindex);
+    if let Some(link) = links::pinned(&pin, interface, &tcx::programs_on(interface, TcAttachType::Ingress))? {
+        left.push(Left { mode: AttachMode::Tcx, link, pin });
+    }
+    Ok(left)
+}
+
+/// Puts the program into the place of the one that a link holds: the next packet meets it. The way stays.
+fn replace(ebpf: &mut Ebpf, interface: Interface, left: Left) -> Result<Attachment, Error> {
+    let Left { mode, link, pin } = left;
+    let program = program(ebpf, mode)?;
+    let done = match mode {
+        AttachMode::Native | AttachMode::Generic => replace_xdp(program, link),
+        AttachMode::Tcx => replace_tcx(program, link),
+    };
+    let link = done.map_err(|reason| Error::Replace { name: interface.name.clone(), reason })?;
+    let native_refused = (mode == AttachMode::Generic).then(|| "as it was before the restart".to_owned());
+    Ok(Attachment { interface, mode, native_refused, replaced: true, link: Link::adopted(link, &pin) })
+}
+
+fn replace_xdp(program: &mut Program, link: FdLink) -> Result<FdLink, String> {
+    let program: &mut Xdp = program.try_into().map_err(|e| innermost(&e))?;
+    let link = XdpLink::try_from(link).map_err(|e| innermost(&e))?;
+    let id = program.attach_to_link(link).map_err(|e| innermost(&e))?;
+    let link = program.take_link(id).map_err(|e| innermost(&e))?;
+    FdLink::try_from(link).map_err(|e| innermost(&e))
+}
+
+/// The same for a program that TCX runs.
+pub(super) fn replace_tcx(program: &mut Program, link: FdLink) -> Result<FdLink, String> {
+    let program: &mut SchedClassifier = tcx::loaded(program).map_err(|e| innermost(&e))?;
+    let link = SchedClassifierLink::try_from(link).map_err(|e| innermost(&e))?;
+    let id = program.attach_to_link(link).map_err(|e| innermost(&e))?;
+    let link = program.take_link(id).map_err(|e| innermost(&e))?;
+    FdLink::try_from(link).map_err(|e| innermost(&e))
+}
+
+/// Attaches where nothing of ours is, but for what is to go.
+fn anew(
+    ebpf: &mut Ebpf,
+    interface: Interface,
+    ways: &'static [AttachMode],
+    pins: Option<&PinFolder>,
+    is_first: bool,
+) -> Result<Attachment, Error> {
     if !interface.up {
         return Err(Error::InterfaceDown { name: interface.name });
     }
-    if let Some(id) = interface.xdp_program {
-        return Err(occupied(interface.name, id));
+    if ways.is_empty() {
+        return Err(Error::NoTcx { name: interface.name });
     }
-    let native = match try_mode(program, interface.ifindex, XdpMode::Driver) {
-        Ok(link) => {
-            return Ok(Attachment { interface, mode: AttachMode::Native, native_refused: None, _link: link });
+    if let Some(error) = occupied(&interface, ways).filter(|_| is_first) {
+        return Err(error);
+    }
+    let mut refused = Vec::new();
+    for mode in ways {
+        let kind = if *mode == AttachMode::Tcx { LinkKind::Tcx } else { LinkKind::Xdp };
+        let pin = pins.map(|pins| pins.link(kind, interface.ifindex));
+        match try_mode(ebpf, &interface, *mode, pin.as_deref()) {
+            Ok(link) => {
+                let native_refused = refused.pop().map(|(_, reason)| reason);
+                return Ok(Attachment { interface, mode: *mode, native_refused, replaced: false, link });
+            }
+            Err(reason) => refused.push((*mode, reason)),
         }
-        Err(reason) => reason,
-    };
-    match try_mode(program, interface.ifindex, XdpMode::Skb) {
-        Ok(link) => Ok(Attachment { interface, mode: AttachMode::Generic, native_refused: Some(native), _link: link }),
-        Err(generic) => Err(Error::Attach { name: interface.name, native, generic }),
     }
+    Err(Error::Attach { name: interface.name, reasons: words(&refused) })
 }
 
-fn occupied(name: String, id: u32) -> Error {
-    Error::Occupied { name, program: interface::program_name(id), id }
+/// What is in the way: another XDP program, and a guard at whichever hook, since two that judge the same frames would
+/// count, and charge, each of them twice. Behind XDP programs of others, TCX sees what they pass.
+fn occupied(interface: &Interface, ways: &[AttachMode]) -> Option<Error> {
+    let of = |program: String, hook, id| Error::Occupied { name: interface.name.clone(), hook, program, id };
+    if let Some(id) = interface.xdp_program {
+        let program = interface::program_name(id);
+        if ways != [AttachMode::Tcx] || program == load::PROGRAM {
+            return Some(of(program, "XDP", id));
+        }
+    }
+    tcx::guard_on(&interface.name).map(|id| of(tcx::PROGRAM.to_owned(), "TCX", id))
+}
+
+/// Each way with why it was refused.
+fn words(refused: &[(AttachMode, String)]) -> String {
+    let way = |mode: &AttachMode| match mode {
+        AttachMode::Native => "natively",
+        AttachMode::Generic => "in generic mode",
+        AttachMode::Tcx => "by TCX",
+    };
+    let each: Vec<_> = refused.iter().map(|(mode, reason)| format!("{} ({reason})", way(mode))).collect();
+    each.join(" nor ")
+}
+
+fn program(ebpf: &mut Ebpf, mode: AttachMode) -> Result<&mut Program, Error> {
+    let name = if mode == AttachMode::Tcx { tcx::PROGRAM } else { load::PROGRAM };
+    ebpf.program_mut(name).ok_or(Error::NoProgram)
+}
+
+fn try_mode(ebpf: &mut Ebpf, interface: &Interface, mode: AttachMode, pin: Option<&Path>) -> Result<Link, String> {
+    let program = program(ebpf, mode).map_err(|error| error.to_string())?;
+    let by_xdp = |program: &mut _, mode| try_xdp(program, interface.ifindex, mode);
+    let link = match mode {
+        AttachMode::Tcx => tcx::attach_first(program, interface, TcAttachType::Ingress),
+        AttachMode::Native => by_xdp(program, XdpMode::Driver),
+        AttachMode::Generic => by_xdp(program, XdpMode::Skb),
+    };
+    Link::new(link?, pin)
 }
 
 /// Attaches through a BPF link, or says why not.
 ///
-/// aya falls back to netlink where the kernel answers EINVAL to a link. A program attached that way outlives the agent
-/// and anybody may take it off, so it is taken off again and counts as refused.
-fn try_mode(program: &mut Xdp, ifindex: u32, mode: XdpMode) -> Result<FdLink, String> {
-    let id = program.attach_to_if_index(ifindex, mode).map_err(|e| reason(&e))?;
-    let link = program.take_link(id).map_err(|e| reason(&e))?;
+/// aya falls back to netlink where the kernel answers EINVAL to a link. A program attached that way cannot be pinned, nor
+/// replaced between two packets, and anybody may take it off, so it is taken off again and counts as refused.
+fn try_xdp(program: &mut Program, ifindex: u32, mode: XdpMode) -> Result<FdLink, String> {
+    let program: &mut Xdp = program.try_into().map_err(|e| innermost(&e))?;
+    let id = program.attach_to_if_index(ifindex, mode).map_err(|e| innermost(&e))?;
+    let link = program.take_link(id).map_err(|e| innermost(&e))?;
     FdLink::try_from(link).map_err(|_| "the kernel offers no BPF link in this mode".to_owned())
-}
-
-/// The innermost cause: "Operation not supported" says more than "`bpf_link_create` failed".
-pub(super) fn reason(error: &ProgramError) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }

@@ -3,12 +3,21 @@
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
+use rtnetlink::{
+    packet_core::Nla as _,
+    packet_route::link::{
+        InfoData, InfoKind, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+    },
+};
 
-use super::Error;
+use super::{
+    Error,
+    hook::{Facts, Kind},
+    tcx,
+};
 
 /// An interface of this network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -18,6 +27,18 @@ pub struct Interface {
     pub up: bool,
     /// Kernel id of the XDP program on it.
     pub xdp_program: Option<u32>,
+    /// It is there in generic mode.
+    pub xdp_is_generic: bool,
+    /// What decides which hook is right for it.
+    pub facts: Facts,
+}
+
+impl Interface {
+    /// One that is up with nothing on it, as whoever made it knows without asking.
+    #[must_use]
+    pub fn bare(name: &str, ifindex: u32) -> Self {
+        Self { name: name.to_owned(), ifindex, up: true, ..Self::default() }
+    }
 }
 
 /// Looks an interface up by name.
@@ -44,11 +65,13 @@ pub async fn find(name: &str) -> Result<Interface, Error> {
 }
 
 fn describe(name: &str, link: &LinkMessage) -> Interface {
-    let xdp_program = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Xdp(xdp) => xdp.iter().find_map(|x| match x {
-            LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
-            _ => None,
-        }),
+    let xdp = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => Some(xdp.as_slice()),
+        _ => None,
+    });
+    let xdp = xdp.unwrap_or_default();
+    let xdp_program = xdp.iter().find_map(|x| match x {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
         _ => None,
     });
     Interface {
@@ -56,7 +79,37 @@ fn describe(name: &str, link: &LinkMessage) -> Interface {
         ifindex: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
         xdp_program,
+        xdp_is_generic: xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer)),
+        facts: Facts { kind: kind(link), strips_vlan_tags: strips_vlan_tags(name), has_tcx: tcx::is_offered(name) },
     }
+}
+
+fn kind(link: &LinkMessage) -> Kind {
+    let infos = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos.as_slice()),
+        _ => None,
+    });
+    let infos = infos.unwrap_or_default();
+    infos
+        .iter()
+        .find_map(|info| match info {
+            LinkInfo::Kind(InfoKind::Vlan) => Some(Kind::Vlan),
+            LinkInfo::Kind(InfoKind::Bridge) => Some(Kind::Bridge),
+            LinkInfo::Data(InfoData::Tun(data)) => data.iter().any(has_offloads).then_some(Kind::TapWithOffloads),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+/// Whether this says that frames come with a header that describes offloads.
+fn has_offloads(data: &InfoTun) -> bool {
+    // include/uapi/linux/if_link.h
+    const IFLA_TUN_VNET_HDR: u16 = 5;
+    let mut value = [0];
+    if data.kind() == IFLA_TUN_VNET_HDR && data.value_len() == value.len() {
+        data.emit_value(&mut value);
+    }
+    value != [0]
 }
 
 /// The index of the interface with this name in this network namespace.
@@ -68,6 +121,16 @@ pub fn index_of(name: &str) -> Option<u32> {
         0 => None,
         index => Some(index),
     }
+}
+
+/// The name of the interface with this index in this network namespace.
+#[must_use]
+pub fn name_of(index: u32) -> Option<String> {
+    let mut name = [0u8; libc::IFNAMSIZ];
+    // SAFETY: room for the longest name with its end.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?;
+    (!found.is_null()).then(|| name.to_string_lossy().into_owned())
 }
 
 /// Whether the interface takes VLAN tags out of the frame before XDP sees it (`rx-vlan-offload`). Unknown counts as no.

@@ -3,7 +3,9 @@
 use std::{
     collections::HashMap as StdHashMap,
     hash::{BuildHasher as _, Hasher as _, RandomState},
+    mem::offset_of,
     path::Path,
+    sync::atomic::Ordering,
 };
 
 use aya::{
@@ -13,20 +15,31 @@ use aya::{
 };
 use dhcp_guard_common::{
     hash::Seeds,
-    layout::{Bucket, ClientKey, ClientRule, Control, Event, Head, NO_PORT_SLOT, PortState, WAYS},
+    layout::{
+        Bucket, ClientKey, ClientRule, Control, Event, Head, LAYOUT_VERSION, META_FORMAT, Meta, NO_PORT_SLOT, Places,
+        PortKey, PortState, WAYS,
+    },
 };
 
 use super::{
     Error, OBJECT,
     attach::{self, Attachment},
+    batch,
     carried::{Carried, Place},
     clock,
+    heritage::Copied,
+    hook::Hook,
     interface::Interface,
     mapped::Mapped,
+    pins::{LinkPin, PinFolder},
     policy::Slots,
     replies::Watched,
     spec::Spec,
+    state_maps::{self, META, Maps},
 };
+
+/// Where the number of a program is in the versions of its policies.
+const PROGRAM_SHIFT: u32 = 32;
 
 /// Name of the XDP program, in the object and in the kernel.
 pub const PROGRAM: &str = "dhcp_guard";
@@ -72,15 +85,20 @@ pub struct DataPlane {
     pub(super) strangers_bits: u32,
     pub(super) heads: Mapped<Head>,
     pub(super) heads_bits: u32,
+    pub(super) meta: Mapped<Meta>,
+    pub(super) maps: Maps,
+    /// What was brought over from other maps, until the programs have changed places.
+    pub(super) copied: Option<Copied>,
 }
 
 /// Sizes of the maps.
-struct Sizes {
-    slots: u32,
-    known: u32,
-    rules: u32,
-    strangers_bits: u32,
-    heads_bits: u32,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub(super) slots: u32,
+    pub(super) known: u32,
+    pub(super) rules: u32,
+    pub(super) strangers_bits: u32,
+    pub(super) heads_bits: u32,
 }
 
 /// Most clients with a rule: in quarantine, or on the allowlist.
@@ -114,16 +132,32 @@ fn power_of_two_for(count: u64) -> u32 {
 }
 
 impl DataPlane {
-    /// Loads the program, and puts `spec` into force. Nothing is attached yet.
+    /// Loads the program with maps of its own, which end with it, and puts `spec` into force. Nothing is attached yet.
     ///
     /// # Errors
     /// [`Error::NoProgram`], [`Error::Capabilities`], [`Error::NoBtf`], [`Error::Load`], [`Error::Map`].
     pub fn load(spec: &Spec) -> Result<Self, Error> {
         check_kernel()?;
+        Self::with_maps(spec, Maps::unpinned())
+    }
+
+    /// The same with maps that outlive it: those that an agent before this one has left in the folder, if they fit, or else
+    /// new ones with all that must not be lost. Until [`DataPlane::stays`] is called, whatever is on an interface goes on
+    /// as it was.
+    ///
+    /// # Errors
+    /// As above, and [`Error::Pins`]. Nothing is changed then.
+    pub fn load_pinned(spec: &Spec, pins: PinFolder) -> Result<Self, Error> {
+        check_kernel()?;
+        let maps = Maps::choose(pins, &Sizes::of(spec), clock::ticks_per_s())?;
+        Self::with_maps(spec, maps)
+    }
+
+    fn with_maps(spec: &Spec, maps: Maps) -> Result<Self, Error> {
         let ticks_per_s = clock::ticks_per_s();
-        let seeds = random_seeds();
+        let seeds = maps.seeds.unwrap_or_else(random_seeds);
         let sizes = Sizes::of(spec);
-        let mut ebpf = load_object(&sizes, seeds, ticks_per_s, spec.debug_kernel)?;
+        let mut ebpf = load_object(&sizes, seeds, ticks_per_s, spec.debug_kernel, &maps)?;
         for name in [PROGRAM, "read_clock"] {
             program_mut(&mut ebpf, name)?.load().map_err(Error::program("verifying it"))?;
         }
@@ -143,17 +177,67 @@ impl DataPlane {
             strangers_bits: sizes.strangers_bits,
             heads: mapped(&ebpf, "HEADS")?,
             heads_bits: sizes.heads_bits,
+            meta: mapped(&ebpf, META)?,
+            copied: None,
+            maps,
             ebpf,
         };
+        plane.describe_maps();
+        if plane.maps.reused {
+            plane.take_over()?;
+        } else if let Some(found) = plane.maps.heritage.clone() {
+            // Whoever cannot be taken over is not: the guard is needed all the same.
+            if let Err(error) = plane.inherit(&found) {
+                let what = "limits begin anew, and whoever was learned is a stranger again";
+                plane.maps.warnings.push(format!("{error}: {what}"));
+            }
+        }
         plane.apply(&spec.policy)?;
         plane.name_clients(spec)?;
         Ok(plane)
     }
 
+    /// Says in new maps what they are, and in all of them that there is another program: its versions begin beyond all
+    /// those that anything in the maps was remembered under.
+    fn describe_maps(&mut self) {
+        let word = |offset: usize| &self.meta.words(0)[offset / 8];
+        if !self.maps.reused {
+            let own = Meta {
+                format: META_FORMAT,
+                layout: LAYOUT_VERSION.into(),
+                seeds: self.seeds.0,
+                ticks_per_s: self.ticks_per_s.into(),
+                places: Places::OWN,
+                ..Meta::default()
+            };
+            self.meta.write(0, &own);
+        }
+        let programs = word(offset_of!(Meta, programs)).fetch_add(1, Ordering::AcqRel) + 1;
+        self.control.version = programs << PROGRAM_SHIFT;
+    }
+
+    /// Takes over maps of this very layout: the slots that ports have, and the rules there are.
+    fn take_over(&mut self) -> Result<(), Error> {
+        let mut ports = Vec::new();
+        batch::for_each(self.map_data("PORTS")?, |key: u64, slot: u32| ports.push((PortKey::from_word(key), slot)))
+            .map_err(Error::map("read", "PORTS"))?;
+        for (key, slot) in ports {
+            self.adopt_slot(key, slot)?;
+        }
+        let mut rules = StdHashMap::new();
+        batch::for_each(self.map_data("RULES")?, |client: ClientKey, rule: ClientRule| _ = rules.insert(client, rule))
+            .map_err(Error::map("read", "RULES"))?;
+        self.rules = rules;
+        Ok(())
+    }
+
     /// Writes the clients that the configuration names. Those on a port that is none are nobody.
     fn name_clients(&mut self, spec: &Spec) -> Result<(), Error> {
         for (port, mac) in &spec.known_clients {
-            if let Some(client) = self.client(*port, *mac) {
+            if let Some(client) = self.client(*port, *mac)
+                && !self.is_known(client)?
+                && !self.promote(client)?
+            {
                 self.add_known(client)?;
             }
         }
@@ -163,12 +247,46 @@ impl DataPlane {
         self.write(&allowed)
     }
 
+    /// The programs are on their interfaces: these maps stay, whatever happens to this process, and those of an agent before
+    /// it go.
+    ///
+    /// # Errors
+    /// [`Error::Map`]: the host's budget could not be settled.
+    pub fn stays(&mut self) -> Result<(), Error> {
+        let settled = self.settle();
+        self.meta.words(0)[offset_of!(Meta, complete) / 8].store(1, Ordering::Release);
+        self.maps.keep();
+        settled
+    }
+
+    /// Whether everything outlives this process.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.maps.pins.is_some()
+    }
+
+    /// The pinned links.
+    #[must_use]
+    pub fn pinned_links(&self) -> Vec<LinkPin> {
+        self.maps.pins.as_ref().and_then(|pins| pins.links().ok()).unwrap_or_default()
+    }
+
+    /// What could not be taken over from an agent before, one sentence each.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.maps.warnings)
+    }
+
+    /// Says in the maps that there is an agent, at this tick.
+    pub fn beat(&self, ticks: u64) {
+        self.meta.words(0)[offset_of!(Meta, heartbeat) / 8].store(ticks, Ordering::Relaxed);
+    }
+
     /// Attaches the program to an interface.
     ///
     /// # Errors
     /// See [`attach::attach`].
-    pub fn attach(&mut self, interface: Interface) -> Result<Attachment, Error> {
-        attach::attach(program_mut(&mut self.ebpf, PROGRAM)?, interface)
+    pub fn attach(&mut self, interface: Interface, hook: Hook) -> Result<Attachment, Error> {
+        attach::attach(&mut self.ebpf, interface, hook, self.maps.pins.as_ref())
     }
 
     /// The program, for running it on test packets.
@@ -190,8 +308,13 @@ impl DataPlane {
     }
 }
 
-fn load_object(sizes: &Sizes, seeds: Seeds, ticks_per_s: u32, debug_kernel: bool) -> Result<Ebpf, Error> {
+fn load_object(sizes: &Sizes, seeds: Seeds, ticks_per_s: u32, debug_kernel: bool, maps: &Maps) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
+    if let Some(generation) = &maps.generation {
+        for name in state_maps::names() {
+            loader.map_pin_path(name, generation.map(name));
+        }
+    }
     loader
         .map_max_entries("PORTS", sizes.slots)
         .map_max_entries("POLICIES", 2 * sizes.slots)

@@ -81,6 +81,14 @@ impl<T: Pod> Mapped<T> {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(index * Self::WORDS), Self::WORDS) }
     }
 
+    /// Writes an element, word by word; nothing beyond the end.
+    pub fn write(&self, index: usize, value: &T) {
+        for (place, word) in self.words(index).iter().enumerate() {
+            // SAFETY: `value` has as many words as an element, and a Pod has no padding that is not written.
+            word.store(unsafe { ptr::from_ref(value).cast::<u64>().add(place).read() }, Ordering::Release);
+        }
+    }
+
     /// A copy of what is at byte `offset` of an element, each word as it is when its turn comes; `None` beyond the end.
     #[must_use]
     pub fn field<F: Pod>(&self, index: usize, offset: usize) -> Option<F> {

@@ -2,9 +2,12 @@
 //!
 //! * [`spec`]: what is to be enforced, in the units of people.
 //! * [`load`]: check what the kernel offers, load the object.
+//! * [`pins`]: where everything is that outlives the agent. `state_maps`: the maps among it; `heritage`: what is brought over
+//!   from maps that do not fit.
 //! * [`policy`]: put a policy into force, as a whole.
 //! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two.
-//! * [`attach`]: put the program on an interface, natively if the driver can; never displace another one.
+//! * [`hook`]: whether XDP or TCX guards an interface; [`attach`]: put the program there, never displace another one;
+//!   [`tcx`]: the same guard at the other hook; `links`: what holds them there.
 //! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
 //!   [`received`]: all frames of the interfaces; [`replies`]: whether servers still answer.
 //! * [`interface`]: what netlink knows of an interface.
@@ -17,16 +20,23 @@ mod carried;
 pub mod clock;
 pub mod distinct;
 mod grace;
+mod heritage;
+pub mod hook;
 pub mod interface;
+mod links;
 pub mod load;
 pub mod mapped;
 pub mod orders;
+pub mod pins;
 pub mod policy;
 pub mod received;
 pub mod replies;
 pub mod snapshot;
 pub mod spec;
+mod state_maps;
+mod sys;
 pub mod tables;
+pub mod tcx;
 
 pub use load::{DataPlane, check_kernel, decode_event};
 pub use snapshot::Snapshot;
@@ -41,6 +51,9 @@ pub enum Error {
     /// The crate was built where the BPF toolchain is missing.
     #[error("this build of dhcp-guard has no BPF program in it: build it with `cargo xtask build`")]
     NoProgram,
+    /// What is to outlive the agent cannot be kept.
+    #[error(transparent)]
+    Pins(#[from] pins::PinError),
     /// Missing capabilities.
     #[error(
         "cannot load the BPF program without {missing}: run dhcp-guard as root with all its rights, or give it what is \
@@ -68,29 +81,63 @@ pub enum Error {
         /// Interface name.
         name: String,
     },
-    /// Another XDP program is there.
+    /// Another program is there.
     #[error(
-        "interface {name} already runs the XDP program {program} (id {id}), which dhcp-guard will not displace: {}, or \
+        "interface {name} already runs the {hook} program {program} (id {id}), which dhcp-guard will not displace: {}, or \
          guard another interface",
         how_to_free(program, *id)
     )]
     Occupied {
         /// Interface name.
         name: String,
+        /// XDP or TCX.
+        hook: &'static str,
         /// Name of the program that is there.
         program: String,
         /// Its kernel id.
         id: u32,
     },
-    /// The kernel refused to attach the program in either mode.
-    #[error("cannot attach to interface {name}, neither natively ({native}) nor in generic mode ({generic})")]
+    /// In the place of a pinned link is something else.
+    #[error(
+        "cannot guard interface {name}: the pin {} is not its ({reason}); remove it if nobody needs it, or name another folder \
+         with --pin-dir",
+        path.display()
+    )]
+    ForeignPin {
+        /// The pin.
+        path: std::path::PathBuf,
+        /// Interface name.
+        name: String,
+        /// What it is.
+        reason: String,
+    },
+    /// The kernel refused to put the program into the place of another.
+    #[error(
+        "cannot put the program of this version into the place of the one on interface {name} ({reason}), which goes on as it \
+         was; `dhcp-guard detach` takes that one off"
+    )]
+    Replace {
+        /// Interface name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// TCX was asked for, and there is none.
+    #[error(
+        "cannot guard interface {name} by TCX, which this kernel does not have: run kernel 6.6 or later, or choose \
+         `hook = \"auto\"`"
+    )]
+    NoTcx {
+        /// Interface name.
+        name: String,
+    },
+    /// The kernel refused to attach the program by every way that was tried.
+    #[error("cannot attach to interface {name} {reasons}: `dhcp-guard run --hook` chooses another hook")]
     Attach {
         /// Interface name.
         name: String,
-        /// Why not natively.
-        native: String,
-        /// Why not in generic mode.
-        generic: String,
+        /// The ways, with why not.
+        reasons: String,
     },
     /// The kernel refused to attach the second program.
     #[error(
@@ -139,13 +186,18 @@ pub enum Error {
     },
 }
 
-/// A program of our own comes off with its agent. For any other, only whoever attached it knows how: what holds it by a
+/// A program of our own is some other agent's. For any other, only whoever attached it knows how: what holds it by a
 /// BPF link cannot be taken off with `ip`.
 fn how_to_free(program: &str, id: u32) -> String {
-    if program == load::PROGRAM {
-        return "stop the agent that runs it".to_owned();
+    if [load::PROGRAM, tcx::PROGRAM].contains(&program) {
+        return "stop the agent that runs it and take its guard off with `dhcp-guard detach` (with --pin-dir, if that agent had \
+                one)"
+            .to_owned();
     }
-    format!("take it off with the tool that put it there (`bpftool prog show id {id}` may name it)")
+    format!(
+        "take it off with the tool that put it there (`bpftool prog show id {id}` may name it), guard what it passes with \
+         `hook = \"tcx\"`"
+    )
 }
 
 impl Error {

@@ -18,17 +18,28 @@ const CONTROL: &str = ".bss";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slots {
     by_key: HashMap<PortKey, u32>,
+    /// The highest slot that anybody has, or [`NO_PORT_SLOT`].
+    last: u32,
 }
 
 impl Slots {
     /// The port's slot: the one it has, or the next.
     fn of(&mut self, key: PortKey) -> u32 {
-        let next = NO_PORT_SLOT + 1 + u32::try_from(self.by_key.len()).unwrap_or(u32::MAX);
-        *self.by_key.entry(key).or_insert(next)
+        let next = self.last + 1;
+        let slot = *self.by_key.entry(key).or_insert(next);
+        self.last = self.last.max(slot);
+        slot
     }
 
-    pub(super) fn len(&self) -> u32 {
-        u32::try_from(self.by_key.len()).unwrap_or(u32::MAX)
+    /// A port has this slot, as it had under an agent before.
+    pub(super) fn adopt(&mut self, key: PortKey, slot: u32) {
+        self.by_key.insert(key, slot);
+        self.last = self.last.max(slot);
+    }
+
+    /// The highest slot that anybody has.
+    pub(super) fn highest(&self) -> u32 {
+        self.last
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (PortKey, u32)> {
@@ -65,11 +76,21 @@ impl DataPlane {
     fn take_slots(&mut self, policy: &Policy) -> Result<Vec<(u32, PortKey)>, Error> {
         let mut slots = self.slots.clone();
         let taken = policy.ports.iter().map(|port| (slots.of(port.key), port.key)).collect();
-        if slots.len() >= self.slot_capacity {
-            return Err(Error::TooManyPorts { wanted: slots.len(), capacity: self.slot_capacity - 1 });
+        if slots.highest() >= self.slot_capacity {
+            return Err(Error::TooManyPorts { wanted: slots.highest(), capacity: self.slot_capacity - 1 });
         }
         self.slots = slots;
         Ok(taken)
+    }
+
+    /// Gives a port the slot that it had under an agent before. `false`: there is no such slot in these tables.
+    pub(super) fn adopt_slot(&mut self, key: PortKey, slot: u32) -> Result<bool, Error> {
+        if slot == NO_PORT_SLOT || slot >= self.slot_capacity {
+            return Ok(false);
+        }
+        self.slots.adopt(key, slot);
+        self.list_ports(&[(slot, key)])?;
+        Ok(true)
     }
 
     /// The version in force, under which the program remembers things.
@@ -81,7 +102,7 @@ impl DataPlane {
     fn write_bank(&mut self, policy: &Policy, slots: &[(u32, PortKey)], bank: u32) -> Result<(), Error> {
         let ticks_per_s = self.ticks_per_s;
         let nobody = no_port();
-        let mut values = vec![nobody; self.slots.len() as usize + 1];
+        let mut values = vec![nobody; self.slots.highest() as usize + 1];
         for ((slot, _), port) in slots.iter().zip(&policy.ports) {
             values[*slot as usize] = port.policy(ticks_per_s);
         }

@@ -1,39 +1,55 @@
 //! Seeing servers' replies leave through the guarded interfaces: a second program, on the way out, that only counts.
 //!
 //! It is attached by TCX (kernel 6.6), where programs stand in a row and each says who decides next, and through a BPF link,
-//! so that the agent's end takes it off, however it comes. Where the kernel has no TCX, nobody is told "no replies": nobody
+//! like the one that judges. Where the kernel has no TCX, nobody is told "no replies": nobody
 //! is told anything. What another program sends by XDP_REDIRECT, or what a driver sends without the kernel, is not seen.
 
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::{
+    path::Path,
+    sync::{Arc, Weak, atomic::Ordering},
+};
 
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
+use aya::programs::{Program, TcAttachType};
 use dhcp_guard_common::{layout::PortCounters, verdict::MessageType};
 
 use super::{
-    DataPlane, Error,
-    attach::reason,
-    interface::{self, Interface},
+    DataPlane, Error, attach,
+    interface::Interface,
+    links::{self, Link},
+    pins::LinkKind,
+    tcx,
 };
 
 /// Name of the program, in the object and in the kernel.
 pub const PROGRAM: &str = "dhcp_replies";
 
-/// The program on an interface's way out; it comes off when this is dropped.
+/// The program on an interface's way out. When this is dropped it comes off, unless its link is pinned.
 #[derive(Debug)]
 pub struct ReplyWatch {
-    _link: Arc<FdLink>,
+    /// Kernel index of the interface.
+    pub ifindex: u32,
+    link: Arc<Link>,
+}
+
+impl ReplyWatch {
+    /// Takes the program off, also where its link is pinned.
+    pub fn take_off(self) {
+        if let Some(link) = Arc::into_inner(self.link) {
+            link.take_off();
+        }
+    }
 }
 
 /// Interfaces that are watched, by index, for as long as somebody keeps the [`ReplyWatch`].
 #[derive(Debug, Default)]
-pub(super) struct Watched(Vec<(u32, Weak<FdLink>)>);
+pub(super) struct Watched(Vec<(u32, Weak<Link>)>);
 
 impl Watched {
     fn is_seen(&self, ifindex: u32) -> bool {
         self.0.iter().any(|(index, link)| *index == ifindex && link.strong_count() > 0)
     }
 
-    fn add(&mut self, ifindex: u32, link: &Arc<FdLink>) {
+    fn add(&mut self, ifindex: u32, link: &Arc<Link>) {
         self.0.retain(|(_, link)| link.strong_count() > 0);
         self.0.push((ifindex, Arc::downgrade(link)));
     }
@@ -47,21 +63,16 @@ impl DataPlane {
     /// [`Error::Replies`]: they cannot be seen, and the guard does without.
     pub fn watch_replies(&mut self, interface: &Interface) -> Result<ReplyWatch, Error> {
         let refused = |reason| Error::Replies { name: interface.name.clone(), reason };
-        // aya wants the name, which may be another interface's by now.
-        if interface::index_of(&interface.name) != Some(interface.ifindex) {
-            return Err(refused("it is not there any more".to_owned()));
-        }
+        let pin = self.maps.pin(LinkKind::Replies, interface);
         let program = self.ebpf.program_mut(PROGRAM).ok_or(Error::NoProgram)?;
-        let link = attach(program, &interface.name).map_err(|error| refused(reason(&error)))?;
-        let link = FdLink::try_from(link).map_err(|_| refused("the kernel offers no BPF link".to_owned()))?;
-        let link = Arc::new(link);
+        let link = Arc::new(watch(program, interface, pin.as_deref()).map_err(refused)?);
         self.watched.add(interface.ifindex, &link);
-        Ok(ReplyWatch { _link: link })
+        Ok(ReplyWatch { ifindex: interface.ifindex, link })
     }
 
     /// Servers' messages that left, by slot.
     pub(super) fn read_replies(&self) -> Vec<Option<u64>> {
-        let mut replies = vec![None; self.slots.len() as usize + 1];
+        let mut replies = vec![None; self.slots.highest() as usize + 1];
         for (_, slot) in self.slots.iter().filter(|(port, _)| self.watched.is_seen(port.ifindex)) {
             let word = self.replies.words(slot as usize).first();
             replies[slot as usize] = word.map(|word| word.load(Ordering::Relaxed));
@@ -79,18 +90,14 @@ impl DataPlane {
     }
 }
 
-/// Attaches the program in front of all others: one that decides about a frame ends the row.
-///
-/// Not with aya's `attach`, which takes a netlink filter on kernels without TCX, and that outlives the agent.
-fn attach(
-    program: &mut aya::programs::Program,
-    interface: &str,
-) -> Result<aya::programs::tc::SchedClassifierLink, ProgramError> {
-    let program: &mut SchedClassifier = program.try_into()?;
-    if program.fd().is_err() {
-        program.load()?;
+/// Takes the place of the program that is pinned there, or attaches anew.
+fn watch(program: &mut Program, interface: &Interface, pin: Option<&Path>) -> Result<Link, String> {
+    const OUT: TcAttachType = TcAttachType::Egress;
+    if let Some(path) = pin {
+        let left = links::pinned(path, interface, &tcx::programs_on(interface, OUT));
+        if let Some(link) = left.map_err(|error| error.to_string())? {
+            return attach::replace_tcx(program, link).map(|link| Link::adopted(link, path));
+        }
     }
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(interface, TcAttachType::Egress, first)?;
-    program.take_link(id)
+    Link::new(tcx::attach_first(program, interface, OUT)?, pin)
 }

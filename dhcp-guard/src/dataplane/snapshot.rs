@@ -66,7 +66,7 @@ impl DataPlane {
     /// [`Error::Map`] if the kernel refuses to read a map.
     pub fn snapshot(&mut self, epoch: Instant) -> Result<Snapshot, Error> {
         let moment = self.moment(epoch)?;
-        let slots = NO_PORT_SLOT..=self.slots.len();
+        let slots = NO_PORT_SLOT..=self.slots.highest();
         let ports = self.read_counters(slots.clone())?;
         let mut troubles = self.read_troubles()?;
         troubles.untracked += ports.iter().map(|port| port.notes[Note::Untracked.index()]).sum::<u64>();
@@ -83,8 +83,13 @@ impl DataPlane {
         })
     }
 
-    /// Asks the kernel for its tick counter, by running the program that reads it.
     fn moment(&mut self, epoch: Instant) -> Result<Moment, Error> {
+        let ticks = self.ticks()?;
+        Ok(Moment { wall: Timestamp::now(), monotonic: epoch.elapsed(), ticks, ticks_per_s: self.ticks_per_s })
+    }
+
+    /// Asks the kernel for its tick counter, by running the program that reads it.
+    pub(super) fn ticks(&mut self) -> Result<u64, Error> {
         let program: &mut Xdp = self
             .ebpf
             .program_mut("read_clock")
@@ -96,8 +101,7 @@ impl DataPlane {
         let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
         program.test_run(options).map_err(Error::program("reading its clock"))?;
         let clock: Array<_, u64> = self.map("CLOCK")?;
-        let ticks = clock.get(&0, 0).map_err(Error::map("read", "CLOCK"))?;
-        Ok(Moment { wall: Timestamp::now(), monotonic: epoch.elapsed(), ticks, ticks_per_s: self.ticks_per_s })
+        clock.get(&0, 0).map_err(Error::map("read", "CLOCK"))
     }
 
     fn read_counters(&self, slots: RangeInclusive<u32>) -> Result<Vec<PortCounters>, Error> {
@@ -208,7 +212,7 @@ impl DataPlane {
         T::try_from(self.ebpf.map(name).ok_or(Error::NoProgram)?).map_err(Error::map("open", name))
     }
 
-    fn map_data(&self, name: &'static str) -> Result<&MapData, Error> {
+    pub(super) fn map_data(&self, name: &'static str) -> Result<&MapData, Error> {
         match self.ebpf.map(name) {
             Some(aya::maps::Map::HashMap(data)) => Ok(data),
             _ => Err(Error::NoProgram),

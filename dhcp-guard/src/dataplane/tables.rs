@@ -15,9 +15,57 @@ use dhcp_guard_common::{
     layout::{BEING_FILLED, Bucket, ClientKey, ClientRule, ClientState, Control, Head, PortKey, PortState, WAYS},
 };
 
-use super::{DataPlane, Error, load::map_mut};
+use super::{DataPlane, Error, carried::Place, load::map_mut};
+use crate::governor::Sanction;
+
+/// A quarantine in the maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// The slot of its port.
+    pub slot: u32,
+    /// The client; none: the whole port.
+    pub client: Option<ClientKey>,
+    /// What is dropped.
+    pub sanction: Sanction,
+    /// Until which tick.
+    pub until: u64,
+}
 
 impl DataPlane {
+    /// The quarantines in the maps that have not ended at this tick, whoever wrote them.
+    #[must_use]
+    pub fn in_force(&self, now: u64) -> Vec<InForce> {
+        let ports = self.slots.iter().map(|(_, slot)| {
+            let word = |offset: usize| {
+                self.port_states.words(slot as usize).get(offset / 8).map_or(0, |word| word.load(Ordering::Acquire))
+            };
+            let until = [word(offset_of!(PortState, muted_until)), word(offset_of!(PortState, isolated_until))];
+            (slot, None, until)
+        });
+        let clients = self
+            .rules
+            .iter()
+            .map(|(client, rule)| (client.slot(), Some(*client), [rule.muted_until, rule.isolated_until]));
+        let all = ports.chain(clients).flat_map(|(slot, client, [muted, isolated])| {
+            let of = move |sanction, until| InForce { slot, client, sanction, until };
+            [of(Sanction::Mute, muted), of(Sanction::Isolate, isolated)]
+        });
+        let mut all: Vec<InForce> = all.filter(|one| one.until > now).collect();
+        all.sort_by_key(|one| (one.slot, one.client, one.until));
+        all
+    }
+
+    /// Takes out of the maps whatever an agent before this one has written about quarantines and the allowlist, and neither
+    /// an order nor the configuration has said since.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    pub fn end_what_nobody_ordered(&mut self) -> Result<(), Error> {
+        let ports = self.slots.iter().map(|(_, slot)| Place::Port(slot));
+        let places: Vec<Place> = ports.chain(self.rules.keys().copied().map(Place::Client)).collect();
+        self.write(&places)
+    }
+
     /// The slot of a port, if it ever was in a policy.
     #[must_use]
     pub fn slot(&self, port: PortKey) -> Option<u32> {
@@ -30,6 +78,16 @@ impl DataPlane {
     /// [`Error::Map`] if the table is full.
     pub fn add_known(&mut self, client: ClientKey) -> Result<(), Error> {
         self.write_known(client, &ClientState { client: client.0 & ((1 << 48) - 1), ..ClientState::default() })
+    }
+
+    /// Whether a client is in the known table.
+    pub(super) fn is_known(&mut self, client: ClientKey) -> Result<bool, Error> {
+        let known: BpfHashMap<_, ClientKey, ClientState> = map_mut(&mut self.ebpf, "KNOWN")?;
+        match known.get(&client, 0) {
+            Ok(_) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(Error::map("read", "KNOWN")(error)),
+        }
     }
 
     /// Makes a stranger known, with its limiters and counts. `false`: there is no such stranger any more.
@@ -122,7 +180,7 @@ impl DataPlane {
         }
     }
 
-    fn write_known(&mut self, client: ClientKey, state: &ClientState) -> Result<(), Error> {
+    pub(super) fn write_known(&mut self, client: ClientKey, state: &ClientState) -> Result<(), Error> {
         self.list(client.0);
         let mut known: BpfHashMap<_, ClientKey, ClientState> = map_mut(&mut self.ebpf, "KNOWN")?;
         known.insert(client, state, 0).map_err(Error::map("write", "KNOWN"))

@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use crate::dataplane::hook::{self, Hook};
+
 /// Everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -38,8 +40,8 @@ pub struct Wanted {
     pub vlan_ports: Vec<(String, String)>,
     /// A guarded port is trusted: replies come in there.
     pub trusted: bool,
-    /// The hook is behind the place where offloaded VLAN tags are kept, and sees them (TCX), not in front of it (XDP).
-    pub hook_sees_offloaded_tags: bool,
+    /// Where frames are to be judged.
+    pub hook: Hook,
     /// Sentences about what is permitted and probably not meant.
     pub warnings: Vec<String>,
     /// The inventory's file, and sentences about what is wrong with it.
@@ -115,8 +117,8 @@ pub struct Link {
     pub mtu: u32,
     /// Virtual functions that were made of the card.
     pub vfs: u32,
-    /// VLAN tags are taken off before XDP.
-    pub strips_vlan_tags: bool,
+    /// What decides which hook is right for it.
+    pub hook: hook::Facts,
     /// Packets are merged by the card.
     pub lro: bool,
     /// What the driver says that it can do (kernel 6.3).

@@ -23,8 +23,8 @@ use crate::{
 ///
 /// # Errors
 /// The kernel does not say which interfaces there are.
-pub async fn examine(config: &Config, file: Option<&Path>, pin_dir: &Path) -> anyhow::Result<Checkup> {
-    let facts = gather::all(config, file, pin_dir).await?;
+pub async fn examine(config: &Config, file: Option<&Path>) -> anyhow::Result<Checkup> {
+    let facts = gather::all(config, file).await?;
     Ok(checkup(checks::all(&facts), Timestamp::now()))
 }
 

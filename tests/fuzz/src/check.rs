@@ -26,8 +26,23 @@ pub fn frame(bytes: &[u8]) {
     assert_eq!(seen, reference::read(bytes), "the parser on the left, the reference on the right");
     let link = parse::link(&bytes).map(|(source, vlans)| (mac(source), (vlans.outer, vlans.inner)));
     assert_eq!(link, reference::link(bytes).map(|link| (link.source, link.vlans)), "link()");
+    without_outer_tag(bytes);
     // What may differ has been told apart from what may not; which it was does not matter here.
     let _ = peers::compare(bytes, seen.as_ref());
+}
+
+/// The kernel may take the outermost tag out of a frame, which begins untagged then, and keep it beside: that changes
+/// nothing about it but where its message starts.
+fn without_outer_tag(bytes: &[u8]) {
+    let Some((addresses, [0x81, 0x00, tag @ ..])) = bytes.split_at_checked(12) else { return };
+    // Shorter ones have no protocol behind the tag; the kernel drops them.
+    let Some((tag, rest)) = tag.split_first_chunk().filter(|(_, rest)| rest.len() >= 2) else { return };
+    let tag = Some(u16::from_be_bytes(*tag));
+    let untagged = [addresses, rest].concat();
+    let seen = parse::walk_under(&untagged.as_slice(), || tag);
+    let seen = seen.map(|dhcp| Dhcp { payload: dhcp.payload + 4, ..dhcp });
+    assert_eq!(seen, parse::walk(&bytes), "with the outer tag beside it on the left, in it on the right");
+    assert_eq!(parse::link_under(&untagged.as_slice(), tag), parse::link(&bytes), "the same for link()");
 }
 
 /// These bytes as a DHCP message of either family and in either direction, in a frame that says so.

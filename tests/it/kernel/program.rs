@@ -14,6 +14,7 @@ use tests::{
     harness::trial,
     mac::Mac,
     packets::discover,
+    program::Program,
 };
 
 use super::{KERNEL, burst_only, discovers, refill};
@@ -73,7 +74,7 @@ fn ticks() -> Result<()> {
 fn debug_log_is_free() -> Result<()> {
     let size = |debug_kernel| -> Result<u32> {
         let mut guard = GuardRun::new(&Spec { debug_kernel, ..spec(vec![port(0, 0)]) })?;
-        Ok(guard.plane().program()?.info()?.size_translated().unwrap_or(0))
+        Ok(Program::of(guard.plane())?.info()?.size_translated().unwrap_or(0))
     };
     let (off, on) = (size(false)?, size(true)?);
     ensure!(off > 0 && off < on, "{off} bytes without the log, {on} with it");
@@ -83,7 +84,7 @@ fn debug_log_is_free() -> Result<()> {
 /// The verifier gives up at a million instructions; a quarter of that leaves room for older and stricter ones.
 fn verifier_margin() -> Result<()> {
     let mut guard = GuardRun::new(&spec(vec![port(0, 0)]))?;
-    let info = guard.plane().program()?.info()?;
+    let info = Program::of(guard.plane())?.info()?;
     let processed = info.verified_instruction_count().unwrap_or(0);
     println!("verifier: {processed} instructions processed, limit 1,000,000");
     ensure!(processed > 0 && processed <= 250_000, "{processed} instructions processed");

@@ -16,7 +16,7 @@ use dhcp_guard_common::{layout::PortKey, parse::Vlans};
 use libtest_mimic::Trial;
 use tests::{
     guard_run::{GuardRun, port, spec},
-    harness::trial,
+    harness::trial_once,
     link,
     mac::Mac,
     netns::Netns,
@@ -32,17 +32,25 @@ use super::{
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("kernel: servers' messages that leave are counted, to clients and to relays", KERNEL, replies_counted),
-        trial("kernel: nothing else that leaves is counted", KERNEL, nothing_else),
-        trial("kernel: a reply is counted for the port of its VLANs, or for the default port", KERNEL, of_its_port),
-        trial("kernel: replies cut short leave and are counted as far as they are replies", KERNEL, cut_short),
-        trial("kernel: replies are not told where nobody sees them", KERNEL, not_told),
-        trial("kernel: servers' messages that come in by trusted ports are counted", KERNEL, from_trusted),
-        trial("kernel: replies through a real interface are counted, and arrive", KERNEL, real_interface),
-        trial("kernel: replies under a tag beside the frame are counted for its port", KERNEL, tag_beside),
-        trial("kernel: another program on the way out still gets its turn", KERNEL, others_run),
-        trial("kernel: an interface is not watched twice, nor one that is gone", KERNEL, refusals),
-        trial("kernel: nothing is left on the way out after its watcher, nor after SIGKILL", KERNEL, detached),
+        trial_once(
+            "kernel: servers' messages that leave are counted, to clients and to relays",
+            KERNEL,
+            replies_counted,
+        ),
+        trial_once("kernel: nothing else that leaves is counted", KERNEL, nothing_else),
+        trial_once(
+            "kernel: a reply is counted for the port of its VLANs, or for the default port",
+            KERNEL,
+            of_its_port,
+        ),
+        trial_once("kernel: replies cut short leave and are counted as far as they are replies", KERNEL, cut_short),
+        trial_once("kernel: replies are not told where nobody sees them", KERNEL, not_told),
+        trial_once("kernel: servers' messages that come in by trusted ports are counted", KERNEL, from_trusted),
+        trial_once("kernel: replies through a real interface are counted, and arrive", KERNEL, real_interface),
+        trial_once("kernel: replies under a tag beside the frame are counted for its port", KERNEL, tag_beside),
+        trial_once("kernel: another program on the way out still gets its turn", KERNEL, others_run),
+        trial_once("kernel: an interface is not watched twice, nor one that is gone", KERNEL, refusals),
+        trial_once("kernel: nothing is left on the way out after its watcher, nor after SIGKILL", KERNEL, detached),
     ]
 }
 
@@ -219,7 +227,7 @@ impl Host {
         link::wait_for_ports(&netns, 2)?;
         let ifindex = netns.ifindex(GUARDED)?;
         let plane = DataPlane::load(&spec(tagged_ports(ifindex)))?;
-        let interface = Interface { name: GUARDED.to_owned(), ifindex, up: true, xdp_program: None };
+        let interface = Interface::bare(GUARDED, ifindex);
         Ok(Self { plane, interface, netns, machine, server })
     }
 
@@ -314,7 +322,7 @@ pub(crate) fn victim() -> ExitCode {
         let netns = Netns::current()?;
         let ifindex = netns.ifindex(GUARDED)?;
         let mut plane = DataPlane::load(&spec(tagged_ports(ifindex)))?;
-        let interface = Interface { name: GUARDED.to_owned(), ifindex, up: true, xdp_program: None };
+        let interface = Interface::bare(GUARDED, ifindex);
         let _watch = plane.watch_replies(&interface)?;
         println!("ready");
         loop {

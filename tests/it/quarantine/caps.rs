@@ -61,7 +61,7 @@ pub(super) fn held_back() -> Result<()> {
         ensure!(follower.of_kind(EventKind::Systemic)?.is_empty(), "30 of 70 ports are not most of them");
         are_policed(&lab, flood)?;
         println!("{began} of {} in quarantine, {} held back: {:?}", FLOODERS.len(), spared.len(), warnings(&agent)?);
-        stop(&lab, &mut agent, libc::SIGTERM)?;
+        stop(&mut agent)?;
     }
     Ok(())
 }

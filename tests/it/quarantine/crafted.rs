@@ -58,13 +58,12 @@ pub(super) fn changes_nothing() -> Result<()> {
 }
 
 /// An agent with something already there that could be taken away.
-struct Guarded<'a> {
+struct Guarded {
     agent: Agent,
-    lab: &'a Lab,
 }
 
-impl<'a> Guarded<'a> {
-    fn new(lab: &'a Lab) -> Result<Self> {
+impl Guarded {
+    fn new(lab: &Lab) -> Result<Self> {
         let agent = Launch::new(&lab.host, &with_server_port(lab))?.config(SERVER_PORT)?.start()?;
         for words in [
             &["quarantine", "add", "em0", "--ttl", "1h", "--reason", "was here before"][..],
@@ -72,7 +71,7 @@ impl<'a> Guarded<'a> {
         ] {
             ensure!(!agent.change(words)?.is_empty(), "{words:?} changed nothing");
         }
-        let guarded = Self { agent, lab };
+        let guarded = Self { agent };
         let count = |now: &Value| {
             super::list(&now["quarantines"], "quarantines").count() + super::list(&now["allowed"], "allowed").count()
         };
@@ -90,7 +89,7 @@ impl<'a> Guarded<'a> {
     }
 
     fn end(mut self) -> Result<()> {
-        super::stop(self.lab, &mut self.agent, libc::SIGTERM)
+        super::stop(&mut self.agent)
     }
 
     /// What was right once, and was taken back, is not done again when it comes again.
@@ -167,7 +166,9 @@ fn audit(agent: &Agent) -> Result<Vec<AuditRecord>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         text => text.with_context(|| format!("cannot read {}", path.display()))?,
     };
-    text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not a record: {line}"))).collect()
+    // The latest record may be half there while it is being written.
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.map(|line| serde_json::from_str(line).with_context(|| format!("not a record: {line}"))).collect()
 }
 
 /// Empty, everything, wrong.

@@ -13,7 +13,7 @@ use tests::{
     wait,
 };
 
-use super::{BEGIN_DEADLINE, SEEN_DEADLINE, SERVER_PORT, stop, with_server_port};
+use super::{BEGIN_DEADLINE, SEEN_DEADLINE, SERVER_PORT, with_server_port};
 
 const RATE: u64 = 1000;
 /// More than any limit lets through at once.
@@ -46,7 +46,7 @@ pub(super) fn outlives_the_agent() -> Result<()> {
     // The kind end is also the end of an upgrade; the other one that of a machine that loses its power.
     for signal in [libc::SIGTERM, libc::SIGKILL] {
         drop(follower);
-        stop(&lab, &mut agent, signal)?;
+        agent.stop(signal)?;
         agent = launch.clone().start().with_context(|| format!("after signal {signal}"))?;
         follower = Follower::start(&agent)?;
         let after = documents(&agent)?;

@@ -135,7 +135,7 @@ fn now() -> Timestamp {
 fn context(access: Access) -> Context {
     let vlan = crate::config::Port { interface: "eth0".into(), vlans: vec![100], class: None, mode: None };
     let config = Config { interfaces: vec!["eth0".into()], ports: vec![vlan], access, ..Config::default() };
-    let interface = Interface { name: "eth0".into(), ifindex: 0, up: true, xdp_program: None };
+    let interface = Interface::bare("eth0", 0);
     Context {
         plan: Plan::new(&config, vec![interface], false),
         config,

@@ -79,8 +79,7 @@ fn calm(port: u32) -> Sends {
 impl Lab {
     fn new(ports: u32, toml: &str, inventory: &str) -> Self {
         let config = Config::from_toml(toml).unwrap();
-        let interfaces =
-            (1..=ports).map(|n| Interface { name: format!("tap{n}"), ifindex: n, up: true, xdp_program: None });
+        let interfaces = (1..=ports).map(|n| Interface::bare(&format!("tap{n}"), n));
         let plan = Plan::new(&config, interfaces.collect(), false);
         let (inventory, problems) = Inventory::from_csv(inventory.as_bytes()).unwrap();
         assert!(problems.is_empty(), "{problems:?}");

@@ -69,7 +69,7 @@ fn guarded(status: &Status) -> String {
     match status.interfaces.as_slice() {
         [] => "nothing".to_owned(),
         few if few.len() <= NAMED => {
-            let named = few.iter().map(|i| format!("{} ({})", i.name, words::attach_mode(i.mode)));
+            let named = few.iter().map(|i| format!("{} ({})", i.name, i.mode.word()));
             named.collect::<Vec<_>>().join(", ")
         }
         many => counted(many.len() as u64, "interface"),
@@ -107,7 +107,7 @@ fn interfaces(status: &Status, style: Style) -> String {
     for interface in &status.interfaces {
         table.row([
             interface.name.as_str().into(),
-            words::attach_mode(interface.mode).into(),
+            interface.mode.word().into(),
             count(interface.packets).into(),
             count(interface.dhcp_packets).into(),
             rate(interface.rate_pps).into(),

@@ -4,20 +4,13 @@ use super::{Tone, table::Cell};
 use crate::{
     governor::Sanction,
     human::count,
-    model::{AttachMode, Covered, EventKind, Kind, Mode, QuarantineReport, State},
+    model::{Covered, EventKind, Kind, Mode, QuarantineReport, State},
 };
 
 pub(super) fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Enforce => "enforce",
         Mode::Monitor => "monitor",
-    }
-}
-
-pub(super) fn attach_mode(mode: AttachMode) -> &'static str {
-    match mode {
-        AttachMode::Native => "native",
-        AttachMode::Generic => "generic",
     }
 }
 

@@ -1,9 +1,10 @@
 //! How guarded interfaces are set up.
 
-use super::Row;
+use super::{Row, programs};
 use crate::{
+    dataplane::hook::{self, Kind},
     doctor::facts::{Facts, Interface, Link, XdpFeatures},
-    model::{Finding, Subject},
+    model::{AttachMode, Finding, Subject},
 };
 
 /// What drivers take natively when they know no packets in several buffers: from some 3,000 to 3,500 bytes.
@@ -22,29 +23,46 @@ pub(super) fn interface_up(interface: &Interface) -> Finding {
     }
 }
 
-pub(super) fn native_mode(_: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
-    let row = Row::of("native_mode", interface);
-    let ours = link.xdp.as_ref().filter(|xdp| super::programs::is_guard(&xdp.program));
-    let what = match (ours.map(|xdp| xdp.native), link.xdp_features) {
-        (Some(true), _) => return Some(row.ok("the guard runs in the driver (native XDP)")),
-        (None, Some(XdpFeatures { native: true, .. })) => return Some(row.ok("its driver has native XDP")),
-        (None, None) => {
-            return Some(
-                row.note("whether its driver has native XDP is seen when the guard is attached (kernel 6.3 knows)"),
-            );
-        }
-        (Some(false), Some(XdpFeatures { native: true, .. })) => {
-            "the guard runs in generic mode, although the driver has native XDP: a flood costs several times as much CPU"
-        }
-        (Some(false), _) => "the guard runs in generic mode: a flood costs several times as much CPU",
-        (None, Some(_)) => {
-            "its driver has no native XDP, only generic mode is left: a flood costs several times as much CPU"
-        }
-    };
-    Some(row.weak(what, instead_of_generic(&interface.name, link)))
+/// How the guard is, or will be, on an interface. TCX costs the interfaces that need it less than generic XDP, and more than
+/// native XDP.
+pub(super) fn native_mode(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+    const DEAR: &str = "a flood costs several times as much CPU";
+    let (row, name) = (Row::of("native_mode", interface), &interface.name);
+    let ways = hook::ways(facts.wanted.hook, link.hook);
+    let on_xdp = link.xdp.as_ref().filter(|xdp| programs::is_guard(&xdp.program)).map(|xdp| xdp.native);
+    let on_tcx = link.tcx_in.iter().flatten().any(programs::is_guard);
+    let weak = |row: Row, what: String| row.weak(what, instead_of_dear(name, link));
+    Some(match (on_xdp, ways.first()) {
+        (Some(true), _) => row.ok("the guard runs in the driver (native XDP)"),
+        (Some(false), _) => weak(row, format!("the guard runs in generic mode: {DEAR}")),
+        (None, None) => row.blind(
+            "the configuration asks for TCX, which the kernel lacks: the guard does not start",
+            "set hook = \"auto\" in the configuration (`dhcp-guard run --hook auto`), or boot Linux 6.6 or later",
+        ),
+        (None, Some(AttachMode::Tcx)) => by_tcx(row, name, link),
+        (None, Some(_)) if on_tcx => weak(row, format!("the guard runs by TCX, its driver refused native XDP: {DEAR}")),
+        (None, Some(_)) => match link.xdp_features {
+            Some(XdpFeatures { native: true, .. }) => row.ok("its driver has native XDP"),
+            Some(_) => weak(row, format!("its driver has no native XDP: {DEAR}")),
+            None => row
+                .note("whether its driver has native XDP is seen when the guard is attached (Linux 6.3 knows before)"),
+        },
+    })
 }
 
-fn instead_of_generic(name: &str, link: &Link) -> String {
+/// Right for the interface, or asked for; but people may not know what it costs.
+fn by_tcx(row: Row, name: &str, link: &Link) -> Finding {
+    let what = "it is guarded by TCX, where a flood costs more CPU than with native XDP";
+    if link.hook.strips_vlan_tags && link.hook.kind == Kind::Other {
+        return row.info(
+            format!("{what}: XDP would not see its VLAN tags"),
+            format!("`ethtool -K {name} rxvlan off`, then start the agent again"),
+        );
+    }
+    row.note(what)
+}
+
+fn instead_of_dear(name: &str, link: &Link) -> String {
     match link.kind.as_deref() {
         Some("bridge" | "bond" | "team") => {
             format!("guard its members instead: `ip -br link show master {name}` lists them")
@@ -52,24 +70,27 @@ fn instead_of_generic(name: &str, link: &Link) -> String {
         Some("vlan" | "macvlan" | "ipvlan") => {
             format!("guard the interface beneath it instead: `ip link show {name}` names it after the @")
         }
-        _ if link.xdp_features.is_some_and(|features| features.native) => {
-            format!(
-                "start the agent again; if that does not help, `dmesg | grep {name}` may say what the driver refuses"
-            )
-        }
+        _ if link.xdp_features.is_some_and(|features| features.native) => format!(
+            "`dhcp-guard detach`, then start the agent again; if that does not help, `dmesg | grep {name}` may say what the \
+             driver refuses"
+        ),
         _ => format!("guard a card or veth instead, or update its driver: `ethtool -i {name}` names it"),
     }
 }
 
 pub(super) fn vlan_offload(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
     let (row, name) = (Row::of("vlan_offload", interface), &interface.name);
-    if !link.strips_vlan_tags {
+    if !link.hook.strips_vlan_tags {
         return Some(row.ok("VLAN tags stay in the frame"));
     }
-    if facts.wanted.hook_sees_offloaded_tags {
-        return Some(row.ok("VLAN tags are taken off by the card, and the hook sees them all the same"));
+    if !link.hook.hides_vlan_tags(facts.wanted.hook) {
+        return Some(row.ok("VLAN tags are taken off the frame, and TCX sees them all the same"));
     }
-    let remedy = format!("`ethtool -K {name} rxvlan off`");
+    let remedy = if link.hook.has_tcx {
+        format!("`ethtool -K {name} rxvlan off`, or hook = \"auto\" in the configuration")
+    } else {
+        format!("`ethtool -K {name} rxvlan off`")
+    };
     let hidden = facts.wanted.vlan_ports.iter().filter(|(interface, _)| interface == name);
     let hidden: Vec<&str> = hidden.map(|(_, port)| port.as_str()).collect();
     let how = "VLAN tags are taken off before the guard sees them (rx-vlan-offload)";
@@ -81,24 +102,34 @@ pub(super) fn vlan_offload(facts: &Facts, interface: &Interface, link: &Link) ->
     })
 }
 
-pub(super) fn lro(_: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+/// Whether the driver is to have the guard in it; else what drivers refuse does not matter.
+fn is_for_driver(facts: &Facts, link: &Link) -> bool {
+    hook::ways(facts.wanted.hook, link.hook).contains(&AttachMode::Native)
+}
+
+pub(super) fn lro(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
     let row = Row::of("lro", interface);
-    Some(if link.lro {
+    Some(if link.lro && is_for_driver(facts, link) {
         row.weak(
-            "packets are merged by the card (large-receive-offload): its driver refuses native XDP, or changes under it",
+            "packets are merged by the card (large-receive-offload): its driver refuses native XDP",
             format!("`ethtool -K {} lro off`, then start the agent again", interface.name),
         )
+    } else if link.lro {
+        row.ok("packets are merged by the card (LRO), which does not matter to TCX")
     } else {
         row.ok("packets are not merged by the card (LRO)")
     })
 }
 
 /// The program takes packets in several buffers; not every driver has them.
-pub(super) fn mtu(_: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+pub(super) fn mtu(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
     let (row, name, mtu) = (Row::of("mtu", interface), &interface.name, link.mtu);
     let limit = if link.kind.as_deref() == Some("tun") { 1_500 } else { ONE_BUFFER_MTU };
     if mtu <= limit {
         return Some(row.ok(format!("MTU {mtu} is within what native XDP takes")));
+    }
+    if !is_for_driver(facts, link) {
+        return Some(row.ok(format!("MTU {mtu} does not matter to TCX")));
     }
     let remedy = format!("`ip link set {name} mtu {limit}`, where the network allows");
     match link.xdp_features {
@@ -127,9 +158,10 @@ pub(super) fn mtu(_: &Facts, interface: &Interface, link: &Link) -> Option<Findi
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, on_xdp, rows, with, with_link};
+    use super::super::testing::{check, on_xdp, program, rows, with, with_link};
     use super::*;
     use crate::{
+        dataplane::hook::Hook,
         doctor::facts::OnXdp,
         model::Severity::{Blind, Info, Ok, Weak},
     };
@@ -144,12 +176,14 @@ mod tests {
     #[test]
     fn generic_mode() {
         let generic = |link: &mut Link| link.xdp = Some(OnXdp { native: false, ..on_xdp("dhcp_guard") });
-        check("native_mode", &with_link(generic), Weak, "eth0", &["although", "start the agent again"]);
+        check("native_mode", &with_link(generic), Weak, "eth0", &["generic mode", "`dhcp-guard detach`"]);
         let bridge = |link: &mut Link| {
             generic(link);
             (link.kind, link.xdp_features) = (Some("bridge".into()), Some(XdpFeatures::default()));
         };
         check("native_mode", &with_link(bridge), Weak, "eth0", &["generic mode", "`ip -br link show master eth0`"]);
+        let refused = |link: &mut Link| (link.xdp, link.tcx_in) = (None, Some(vec![program(43, "dhcp_guard_tcx")]));
+        check("native_mode", &with_link(refused), Weak, "eth0", &["refused native XDP", "detach"]);
     }
 
     #[test]
@@ -162,20 +196,37 @@ mod tests {
     }
 
     #[test]
+    fn guarded_by_tcx() {
+        let strips = |link: &mut Link| (link.xdp, link.hook.strips_vlan_tags) = (None, true);
+        check("native_mode", &with_link(strips), Info, "eth0", &["by TCX", "`ethtool -K eth0 rxvlan off`"]);
+        let bridge = |link: &mut Link| (link.xdp, link.hook.kind) = (None, Kind::Bridge);
+        assert_eq!(rows("native_mode", &with_link(bridge))[0].remedy, None, "nothing is to be done");
+        let mut without = with_link(|link| (link.xdp, link.hook.has_tcx) = (None, false));
+        without.wanted.hook = Hook::Tcx;
+        check("native_mode", &without, Blind, "eth0", &["which the kernel lacks", "--hook auto"]);
+    }
+
+    #[test]
     fn hidden_tags() {
-        let strips = with_link(|link| link.strips_vlan_tags = true);
+        let mut strips = with_link(|link| link.hook.strips_vlan_tags = true);
+        assert_eq!(rows("vlan_offload", &strips)[0].severity, Ok, "TCX sees them");
+        strips.wanted.hook = Hook::Xdp;
         let remedy = "`ethtool -K eth0 rxvlan off`";
-        check("vlan_offload", &strips, Weak, "eth0", &["untagged port", remedy]);
+        check("vlan_offload", &strips, Weak, "eth0", &["untagged port", remedy, "hook = \"auto\""]);
         let mut hides = strips.clone();
         hides.wanted.vlan_ports = vec![("eth1".into(), "eth1.7".into()), ("eth0".into(), "eth0.100".into())];
         check("vlan_offload", &hides, Blind, "eth0", &["nothing is ever seen on eth0.100,", remedy]);
-        hides.wanted.hook_sees_offloaded_tags = true;
-        assert_eq!(rows("vlan_offload", &hides)[0].severity, Ok);
+        hides.wanted.hook = Hook::Auto;
+        hides.interfaces[0].link.as_mut().unwrap().hook.has_tcx = false;
+        check("vlan_offload", &hides, Blind, "eth0", &["eth0.100", remedy]);
     }
 
     #[test]
     fn merged_packets() {
-        check("lro", &with_link(|link| link.lro = true), Weak, "eth0", &["`ethtool -K eth0 lro off`"]);
+        let mut lro = with_link(|link| link.lro = true);
+        check("lro", &lro, Weak, "eth0", &["`ethtool -K eth0 lro off`"]);
+        lro.wanted.hook = Hook::Tcx;
+        assert_eq!(rows("lro", &lro)[0].severity, Ok);
     }
 
     #[test]
@@ -195,5 +246,8 @@ mod tests {
             assert_eq!(rows("mtu", &of(mtu, kind, features))[0].severity, Ok, "{mtu} {kind:?}");
         }
         assert_eq!(rows("mtu", &of(9000, None, Some(XdpFeatures::default()))), [], "generic anyway");
+        let mut by_tcx = of(9000, None, one);
+        by_tcx.wanted.hook = Hook::Tcx;
+        assert_eq!(rows("mtu", &by_tcx)[0].severity, Ok);
     }
 }

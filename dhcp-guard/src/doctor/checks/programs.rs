@@ -2,9 +2,9 @@
 
 use super::Row;
 use crate::{
-    dataplane::{load, replies},
+    dataplane::{hook, load, replies},
     doctor::facts::{Agent, Facts, Interface, Link, Program},
-    model::Finding,
+    model::{AttachMode, Finding},
 };
 
 /// Ours, on the way in.
@@ -24,15 +24,15 @@ fn guards(link: &Link) -> Vec<&Program> {
     xdp.chain(link.tcx_in.iter().flatten()).filter(|program| is_guard(program)).collect()
 }
 
-/// Whether the kernel has TCX; none: it does not say so to us.
-fn has_tcx(facts: &Facts) -> Option<bool> {
-    facts.kernel.features.iter().find(|feature| feature.since == (6, 6))?.present
+/// Whether the kernel has no TCX, as far as it says so.
+fn lacks_tcx(facts: &Facts) -> bool {
+    facts.kernel.features.iter().any(|feature| feature.since == (6, 6) && feature.present == Some(false))
 }
 
 /// Whether the kernel has told us all programs of an interface, and their names.
 fn is_told(facts: &Facts, link: &Link) -> bool {
     let unnamed = link.xdp.as_ref().is_some_and(|xdp| xdp.program.name.is_empty());
-    !unnamed && (link.tcx_in.is_some() || has_tcx(facts) == Some(false))
+    !unnamed && (link.tcx_in.is_some() || lacks_tcx(facts))
 }
 
 /// Whether the agent that answers guards this very interface.
@@ -58,7 +58,7 @@ pub(super) fn other_xdp_program(facts: &Facts, interface: &Interface, link: &Lin
         });
     }
     let what = format!("it runs the XDP program {program} (id {id})");
-    Some(if facts.wanted.hook_sees_offloaded_tags {
+    Some(if hook::ways(facts.wanted.hook, link.hook) == [AttachMode::Tcx] {
         row.info(format!("{what}, which sees every frame before the guard does"), remedy)
     } else {
         row.blind(format!("{what}, which dhcp-guard will not displace"), remedy)
@@ -163,7 +163,7 @@ pub(super) fn replies(facts: &Facts) -> Vec<Finding> {
     if facts.wanted.trusted {
         return vec![row.ok("servers' replies are seen where they come in by a trusted port")];
     }
-    if has_tcx(facts) == Some(false) {
+    if lacks_tcx(facts) {
         return vec![row.weak(
             "servers' replies are not seen, for want of TCX (Linux 6.6) and of a trusted port: whether the servers are dead \
              cannot be told from clients that are at fault",
@@ -225,6 +225,7 @@ mod tests {
     use super::super::testing::{check, healthy, on_xdp, program, rows, with, with_link};
     use super::*;
     use crate::{
+        dataplane::hook::Hook,
         doctor::facts::Feature,
         model::Severity::{Blind, Info, Ok, Weak},
     };
@@ -239,7 +240,7 @@ mod tests {
         let parts = ["it runs the XDP program lb (id 40)", "will not displace", "`bpftool prog show id 40`"];
         check("other_xdp_program", &other, Blind, "eth0", &parts);
         let mut behind = other.clone();
-        behind.wanted.hook_sees_offloaded_tags = true;
+        behind.wanted.hook = Hook::Tcx;
         check("other_xdp_program", &behind, Info, "eth0", &["lb (id 40)", "before the guard"]);
         let unnamed = with_link(|link| link.xdp = Some(on_xdp("")));
         assert_eq!(rows("other_xdp_program", &unnamed), [], "the agent knows whose it is");

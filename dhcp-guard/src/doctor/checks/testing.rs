@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    dataplane::hook,
     doctor::facts::{Agent, Clock, Facts, Interface, Link, Pins, Program, StateDir, Wanted, XdpFeatures},
     model::{Finding, Severity, Subject},
 };
@@ -13,6 +14,7 @@ pub(super) fn healthy() -> Facts {
         ifindex: 7,
         up: true,
         mtu: 1500,
+        hook: hook::Facts { has_tcx: true, ..hook::Facts::default() },
         xdp_features: Some(XdpFeatures { native: true, multi_buffer: true }),
         xdp: Some(on_xdp("dhcp_guard")),
         tcx_in: Some(vec![]),

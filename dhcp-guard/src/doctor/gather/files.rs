@@ -7,27 +7,25 @@ use std::{
 };
 
 use aya::programs::links::{FdLink, PinnedLink};
-use rustix::fs::{Access, StatVfsMountFlags, access, statfs, statvfs};
+use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use crate::{
+    dataplane::pins::{PinFolder, is_on_bpffs},
     doctor::facts::{Pins, StateDir},
     state_file,
 };
 
-/// include/uapi/linux/magic.h
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-
 /// What can be said of the folder for pins.
 pub(super) fn pins(dir: &Path) -> Pins {
     let nearest = nearest(dir);
-    let on_bpffs = is_bpffs(&nearest);
+    let on_bpffs = is_on_bpffs(dir);
     let read_only = statvfs(&nearest).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::RDONLY));
     Pins {
         dir: dir.to_owned(),
         on_bpffs,
         read_only: on_bpffs && read_only,
         shadowed: !on_bpffs && is_hidden(dir),
-        programs: pinned_programs(&dir.join("links")),
+        programs: pinned_programs(dir),
         nearest,
     }
 }
@@ -37,10 +35,6 @@ fn nearest(path: &Path) -> PathBuf {
     path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned()
 }
 
-fn is_bpffs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|it| it.f_type as u64 & 0xffff_ffff == BPF_FS_MAGIC)
-}
-
 /// A BPF file system belongs there and is not seen: another mount of this mount namespace is on top of it, or it is only
 /// in the mount namespace of the host's first process (`ip netns exec` mounts a /sys of its own).
 fn is_hidden(dir: &Path) -> bool {
@@ -48,9 +42,7 @@ fn is_hidden(dir: &Path) -> bool {
     if mounts.split(|byte| *byte == b'\n').filter_map(bpf_mount).any(|mount| dir.starts_with(mount)) {
         return true;
     }
-    let root = Path::new("/proc/1/root");
-    let of_host = root.join(dir.strip_prefix("/").unwrap_or(dir));
-    of_host.ancestors().take_while(|path| path.starts_with(root)).find(|path| path.is_dir()).is_some_and(is_bpffs)
+    is_on_bpffs(&Path::new("/proc/1/root").join(dir.strip_prefix("/").unwrap_or(dir)))
 }
 
 /// Where a BPF file system is mounted, of a line of mountinfo (proc(5)).
@@ -61,14 +53,14 @@ fn bpf_mount(line: &[u8]) -> Option<&Path> {
     (kind == b"bpf").then(|| Path::new(std::ffi::OsStr::from_bytes(place)))
 }
 
-/// Programs of the links in a folder.
-fn pinned_programs(links: &Path) -> Vec<u32> {
-    let entries = fs::read_dir(links).into_iter().flatten().filter_map(Result::ok);
+/// Programs of the links that are pinned there.
+fn pinned_programs(dir: &Path) -> Vec<u32> {
     let program = |path: PathBuf| {
         let link: FdLink = PinnedLink::from_pin(path).ok()?.into();
         Some(link.info().ok()?.program_id())
     };
-    entries.filter_map(|entry| program(entry.path())).collect()
+    let links = PinFolder::peek(dir).ok().flatten().and_then(|pins| pins.links().ok()).unwrap_or_default();
+    links.into_iter().filter_map(|link| program(link.path)).collect()
 }
 
 /// What can be said of the folder for what survives a restart.

@@ -27,7 +27,7 @@ use crate::{
 ///
 /// # Errors
 /// The kernel does not say which interfaces there are.
-pub(super) async fn all(config: &Config, file: Option<&Path>, pin_dir: &Path) -> anyhow::Result<Facts> {
+pub(super) async fn all(config: &Config, file: Option<&Path>) -> anyhow::Result<Facts> {
     let mut facts = at_start(config, file).await?;
     facts.wanted.warnings = config.warnings();
     facts.wanted.inventory =
@@ -39,7 +39,7 @@ pub(super) async fn all(config: &Config, file: Option<&Path>, pin_dir: &Path) ->
         link.tcx_in = tcx(&interface.name, TcAttachType::Ingress);
         link.tcx_out = tcx(&interface.name, TcAttachType::Egress);
     }
-    facts.pins = Some(files::pins(pin_dir));
+    facts.pins = Some(files::pins(&config.pin_dir));
     facts.state_dir = Some(files::state_dir(&config.state_dir));
     facts.agent = Some(agent::on(&config.socket).await);
     facts.vhost_user = vhost_user::processes();
@@ -53,7 +53,10 @@ pub(super) async fn all(config: &Config, file: Option<&Path>, pin_dir: &Path) ->
 /// The kernel does not say which interfaces there are.
 pub(super) async fn at_start(config: &Config, file: Option<&Path>) -> anyhow::Result<Facts> {
     let links = links::all().await?;
-    let interfaces = config.interfaces.iter().map(|name| interface_called(name, &links)).collect();
+    let mut interfaces = Vec::new();
+    for name in &config.interfaces {
+        interfaces.push(interface_called(name, &links).await);
+    }
     let (guarded, others): (Vec<_>, Vec<_>) =
         links.iter().partition(|found| config.interfaces.contains(&found.device.name));
     Ok(Facts {
@@ -76,7 +79,7 @@ fn wanted(config: &Config, file: Option<&Path>) -> Wanted {
         file: file.map(Path::to_owned),
         vlan_ports: on_vlans.map(name).collect(),
         trusted,
-        hook_sees_offloaded_tags: false,
+        hook: config.hook,
         ..Wanted::default()
     }
 }
@@ -103,10 +106,10 @@ fn version(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-fn interface_called(name: &str, links: &[Found]) -> Interface {
+async fn interface_called(name: &str, links: &[Found]) -> Interface {
     let mut link = links.iter().find(|found| found.device.name == name).map(|found| found.link.clone());
     if let Some(link) = &mut link {
-        link.strips_vlan_tags = interface::strips_vlan_tags(name);
+        link.hook = interface::find(name).await.map(|found| found.facts).unwrap_or_default();
         link.lro = interface::merges_packets(name);
         link.xdp_features = xdp_features::of(link.ifindex);
         if let Some(xdp) = &mut link.xdp {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::XdpMode;
 use dhcp_guard::{
-    dataplane::{DataPlane, PortSpec, attach::Attachment, interface::Interface},
+    dataplane::{DataPlane, PortSpec, attach::Attachment, hook::Hook, interface::Interface},
     model::AttachMode,
 };
 use dhcp_guard_common::{layout::PortKey, parse::Vlans, verdict::Reason};
@@ -53,7 +53,7 @@ impl Receiver {
             What::Control => {
                 Kind::Control { _control: Control::attach(&bed.receiver, &interface, Verdict::Drop, XdpMode::Driver)? }
             }
-            What::Guard => guard(&bed.receiver, interface)?,
+            What::Guard => guard(&bed.receiver, &interface)?,
             What::Nftables => {
                 bed.receiver.exec_with_input(&["nft", "-f", "-"], &rules(&interface))?;
                 Kind::Nftables
@@ -101,8 +101,8 @@ struct Counters {
 }
 
 /// The guard with the limits of a port for machines.
-fn guard(netns: &Netns, name: String) -> Result<Kind> {
-    let ifindex = netns.ifindex(&name)?;
+fn guard(netns: &Netns, name: &str) -> Result<Kind> {
+    let ifindex = netns.ifindex(name)?;
     let port = PortSpec {
         key: PortKey::new(ifindex, Vlans::default()),
         total: PORT,
@@ -112,8 +112,8 @@ fn guard(netns: &Netns, name: String) -> Result<Kind> {
         ..guard_run::port(0, 0)
     };
     let mut plane = Box::new(DataPlane::load(&guard_run::spec(vec![port]))?);
-    let interface = Interface { name, ifindex, up: true, xdp_program: None };
-    let attachment = Box::new(netns.run(|| plane.attach(interface))??);
+    let interface = Interface::bare(name, ifindex);
+    let attachment = Box::new(netns.run(|| plane.attach(interface, Hook::Xdp))??);
     ensure!(attachment.mode == AttachMode::Native, "the guard is not attached natively");
     Ok(Kind::Guard { _attachment: attachment, plane })
 }

@@ -1,0 +1,35 @@
+//! `detach`: takes the guard off, deliberately.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use super::{Outcome, output::Output};
+use crate::dataplane::{
+    interface,
+    pins::{PinError, PinFolder},
+};
+
+pub(super) fn detach(pin_dir: &Path, out: &mut Output) -> anyhow::Result<Outcome> {
+    let found = PinFolder::peek(pin_dir);
+    if found.with_context(|| format!("cannot look into the pin folder {}", pin_dir.display()))?.is_none() {
+        out.text(&format!("no guard is pinned in {}: nothing to take off\n", pin_dir.display()))?;
+        return Ok(Outcome::Done);
+    }
+    let pins = match PinFolder::open(pin_dir) {
+        Ok(pins) => pins,
+        Err(PinError::InUse(_)) => bail!(
+            "cannot take the guard off while its agent runs, which would put it on again: stop the agent first (`systemctl \
+             stop dhcp-guard`)"
+        ),
+        Err(error) => return Err(error.into()),
+    };
+    let guarded = pins.clear().with_context(|| format!("not all of what is pinned in {} is off", pin_dir.display()))?;
+    let names = guarded.iter().map(|index| interface::name_of(*index).unwrap_or_else(|| format!("interface {index}")));
+    let names: Vec<String> = names.collect();
+    match names.as_slice() {
+        [] => out.text("no interface was guarded; what was kept of an earlier guard is removed\n")?,
+        names => out.text(&format!("the guard is off: {}\n", names.join(", ")))?,
+    }
+    Ok(Outcome::Done)
+}

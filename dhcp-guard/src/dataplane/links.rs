@@ -1,0 +1,77 @@
+//! What holds a program on an interface: a BPF link, pinned where there is a folder for it. Then the program stays when the
+//! agent goes, and the next agent puts its own into the place of it, between two packets.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::links::{FdLink, PinnedLink};
+use log::warn;
+
+use super::{Error, interface::Interface, sys};
+
+/// A link; what it holds comes off when it is dropped, unless it is pinned.
+#[derive(Debug)]
+pub(super) struct Link {
+    _fd: FdLink,
+    pin: Option<PathBuf>,
+}
+
+impl Link {
+    /// A new link, to be pinned where there is a place for it.
+    ///
+    /// # Errors
+    /// It cannot be pinned. Then it holds nothing any more.
+    pub(super) fn new(link: FdLink, pin: Option<&Path>) -> Result<Self, String> {
+        let Some(path) = pin else { return Ok(Self { _fd: link, pin: None }) };
+        let pinned = link.pin(path).map_err(|error| format!("cannot pin its link: {}", innermost(&error)))?;
+        Ok(Self { _fd: pinned.into(), pin: Some(path.to_owned()) })
+    }
+
+    /// A link that is pinned already.
+    pub(super) fn adopted(link: FdLink, pin: &Path) -> Self {
+        Self { _fd: link, pin: Some(pin.to_owned()) }
+    }
+
+    /// Takes off what it holds.
+    pub(super) fn take_off(self) {
+        if let Some(path) = &self.pin
+            && let Err(error) = sys::take_off(path)
+        {
+            warn!("cannot take off what the pinned link {} holds: {error}", path.display());
+        }
+    }
+}
+
+/// The link that an agent before this one has pinned for an interface, and that still holds the program which is on it:
+/// with `on_it`, the kernel ids of those that are. What holds nothing any more is removed.
+///
+/// # Errors
+/// [`Error::ForeignPin`]: there is something else, which is left alone.
+pub(super) fn pinned(pin: &Path, interface: &Interface, on_it: &[u32]) -> Result<Option<FdLink>, Error> {
+    let foreign = |reason: String| Error::ForeignPin { path: pin.to_owned(), name: interface.name.clone(), reason };
+    let facts = match sys::link_facts(pin) {
+        Ok(facts) => facts,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(foreign(format!("the kernel does not know it as a link: {error}"))),
+    };
+    if facts.ifindex == 0 {
+        fs::remove_file(pin).map_err(|error| foreign(format!("it holds nothing, but cannot be removed: {error}")))?;
+        return Ok(None);
+    }
+    if facts.ifindex != interface.ifindex || !on_it.contains(&facts.program) {
+        return Err(foreign("it holds a program somewhere else, in another network namespace perhaps".to_owned()));
+    }
+    let link = PinnedLink::from_pin(pin).map_err(|error| foreign(innermost(&error)))?;
+    Ok(Some(link.into()))
+}
+
+/// The innermost cause: "Operation not supported" says more than "`bpf_link_create` failed".
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,328 @@
+//! The folder on a BPF file system by which the data plane outlives its agent.
+//!
+//! ```text
+//! links/xdp-<ifindex>         what holds the program on an interface
+//! links/tcx-<ifindex>         the same at the other hook
+//! links/replies-<ifindex>     the same for the one that sees replies leave
+//! v<layout>-<number>/<MAP>    a set of maps; a new one is made when the old one does not fit any more
+//! ```
+//!
+//! Here is only where things are; what they are for is in [`load`](super::load), [`attach`](super::attach) and
+//! [`heritage`](super::heritage). The folder is locked while a [`PinFolder`] lives: two agents cannot share one.
+
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use log::{info, warn};
+use rustix::mount::MountFlags;
+
+use super::sys;
+
+/// Where the BPF file system is by convention: systemd mounts it there.
+const USUAL_MOUNT: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// Name of the folder with the links.
+const LINKS: &str = "links";
+
+/// Why nothing can be pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// The folder is on another file system.
+    #[error(
+        "{} is not on a BPF file system, so the guard ends with its agent: mount one with `mount -t bpf bpf {USUAL_MOUNT}`, or \
+         name a folder on one with --pin-dir",
+        .0.display()
+    )]
+    NotBpffs(PathBuf),
+    /// Another agent has the folder.
+    #[error("another agent uses the pin folder {}: name another one with --pin-dir", .0.display())]
+    InUse(PathBuf),
+    /// The folder cannot be used.
+    #[error("cannot use the pin folder {}, so the guard ends with its agent: {reason}", dir.display())]
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        reason: io::Error,
+    },
+}
+
+/// What a link holds on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LinkKind {
+    /// The program that judges, by XDP.
+    Xdp,
+    /// The same by TCX.
+    Tcx,
+    /// The one that sees replies leave.
+    Replies,
+}
+
+impl LinkKind {
+    const ALL: [Self; 3] = [Self::Xdp, Self::Tcx, Self::Replies];
+
+    /// Whether it can drop anything.
+    fn judges(self) -> bool {
+        self != Self::Replies
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
+            Self::Replies => "replies",
+        }
+    }
+}
+
+/// A pinned link, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkPin {
+    /// What it holds.
+    pub kind: LinkKind,
+    /// On which interface, as it was when it was pinned.
+    pub ifindex: u32,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// A folder with a set of maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// The layout that its name says.
+    pub layout: u32,
+    /// Larger than those of the sets before it.
+    pub number: u32,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct PinFolder {
+    dir: PathBuf,
+    /// None: only looked into.
+    _lock: Option<File>,
+}
+
+impl PinFolder {
+    /// Makes the folder if it is not there, and takes its lock. Where nothing is mounted on `/sys/fs/bpf`, as in a container
+    /// or without systemd, a BPF file system is, as bpftool and ip do it.
+    ///
+    /// # Errors
+    /// See [`PinError`].
+    pub fn open(dir: &Path) -> Result<Self, PinError> {
+        if !is_on_bpffs(dir) && dir.starts_with(USUAL_MOUNT) {
+            mount_bpffs();
+        }
+        if !is_on_bpffs(dir) {
+            return Err(PinError::NotBpffs(dir.to_owned()));
+        }
+        let failed = |reason| PinError::Folder { dir: dir.to_owned(), reason };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir.join(LINKS)).map_err(failed)?;
+        let lock = File::open(dir).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: Some(lock) }),
+            Err(TryLockError::WouldBlock) => Err(PinError::InUse(dir.to_owned())),
+            Err(TryLockError::Error(reason)) => Err(failed(reason)),
+        }
+    }
+
+    /// For looking only, also beside the agent that has it; `None`: there is nothing.
+    ///
+    /// # Errors
+    /// It may not be looked into.
+    pub fn peek(dir: &Path) -> io::Result<Option<Self>> {
+        match fs::metadata(dir.join(LINKS)) {
+            Ok(_) => Ok(is_on_bpffs(dir).then(|| Self { dir: dir.to_owned(), _lock: None })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where a link is pinned, or would be.
+    #[must_use]
+    pub fn link(&self, kind: LinkKind, ifindex: u32) -> PathBuf {
+        self.dir.join(LINKS).join(format!("{}-{ifindex}", kind.name()))
+    }
+
+    /// All pinned links.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn links(&self) -> io::Result<Vec<LinkPin>> {
+        let mut links: Vec<LinkPin> = names(&self.dir.join(LINKS))?
+            .filter_map(|(name, path)| {
+                let (kind, ifindex) = name.split_once('-')?;
+                let kind = LinkKind::ALL.into_iter().find(|one| one.name() == kind)?;
+                Some(LinkPin { kind, ifindex: ifindex.parse().ok()?, path })
+            })
+            .collect();
+        links.sort_by_key(|link| (link.kind, link.ifindex));
+        Ok(links)
+    }
+
+    /// The sets of maps, the latest last.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn generations(&self) -> io::Result<Vec<Generation>> {
+        let mut generations: Vec<Generation> = names(&self.dir)?
+            .filter_map(|(name, path)| {
+                let (layout, number) = name.strip_prefix('v')?.split_once('-')?;
+                Some(Generation { layout: layout.parse().ok()?, number: number.parse().ok()?, path })
+            })
+            .collect();
+        generations.sort_by_key(|generation| generation.number);
+        Ok(generations)
+    }
+
+    /// Makes the folder for another set of maps.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new_generation(&self, layout: u32) -> io::Result<Generation> {
+        let latest = self.generations()?.last().map_or(0, |generation| generation.number);
+        let number = latest.saturating_add(1);
+        let path = self.dir.join(format!("v{layout}-{number}"));
+        fs::create_dir(&path)?;
+        Ok(Generation { layout, number, path })
+    }
+
+    /// Takes everything off that a link holds, and removes all maps. Answers the indexes of the interfaces that were guarded.
+    ///
+    /// # Errors
+    /// Something cannot be taken off; all else is all the same.
+    pub fn clear(&self) -> io::Result<Vec<u32>> {
+        let mut result = Ok(());
+        let mut guarded = Vec::new();
+        for link in self.links()? {
+            let facts = sys::link_facts(&link.path);
+            if facts.is_ok_and(|facts| facts.ifindex != 0) && link.kind.judges() {
+                guarded.push(link.ifindex);
+            }
+            result = result.and(link.take_off());
+        }
+        self.generations()?.iter().for_each(Generation::remove);
+        // Where somebody has put something else, they stay.
+        let _ = fs::remove_dir(self.dir.join(LINKS));
+        let _ = fs::remove_dir(&self.dir);
+        result.map(|()| guarded)
+    }
+}
+
+impl LinkPin {
+    /// Takes off what it holds, if it holds anything, and removes it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn take_off(&self) -> io::Result<()> {
+        match sys::link_facts(&self.path) {
+            Ok(facts) if facts.ifindex != 0 => sys::take_off(&self.path),
+            Ok(_) => fs::remove_file(&self.path),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether it holds nothing any more: its interface is gone, or somebody has taken the program off.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        sys::link_facts(&self.path).is_ok_and(|facts| facts.ifindex == 0)
+    }
+}
+
+impl Generation {
+    /// Where a map is pinned.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Removes it. Maps that a program uses live on, without a name. What cannot be removed now is tried again at the next
+    /// start.
+    pub fn remove(&self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            warn!("cannot remove the pinned maps in {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// What is in a folder, by name.
+fn names(dir: &Path) -> io::Result<impl Iterator<Item = (String, PathBuf)>> {
+    let entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
+    Ok(entries.into_iter().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))))
+}
+
+/// Whether a folder that is there, or is to be made, is on a BPF file system.
+#[must_use]
+pub fn is_on_bpffs(dir: &Path) -> bool {
+    let existing = dir.ancestors().find(|folder| folder.exists());
+    let statistics = existing.and_then(|folder| rustix::fs::statfs(folder).ok());
+    statistics.is_some_and(|statistics| statistics.f_type as u64 & 0xffff_ffff == BPF_FS_MAGIC)
+}
+
+fn mount_bpffs() {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
+    match rustix::mount::mount("bpf", USUAL_MOUNT, "bpf", flags, c"mode=0700") {
+        Ok(()) => info!("nothing was mounted on {USUAL_MOUNT}: there is a BPF file system now"),
+        Err(error) => warn!("cannot mount a BPF file system on {USUAL_MOUNT}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, PinFolder) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(LINKS)).unwrap();
+        let pins = PinFolder { dir: folder.path().to_owned(), _lock: None };
+        (folder, pins)
+    }
+
+    #[test]
+    fn names_say_what_a_link_holds_and_where() {
+        let (_folder, pins) = folder();
+        for (kind, ifindex) in [(LinkKind::Replies, 7), (LinkKind::Xdp, 12), (LinkKind::Xdp, 3)] {
+            fs::write(pins.link(kind, ifindex), "").unwrap();
+        }
+        fs::write(pins.dir.join(LINKS).join("xdp-eth0"), "").unwrap();
+        fs::write(pins.dir.join(LINKS).join("somebody's"), "").unwrap();
+        let links: Vec<_> = pins.links().unwrap().into_iter().map(|link| (link.kind, link.ifindex)).collect();
+        assert_eq!(links, [(LinkKind::Xdp, 3), (LinkKind::Xdp, 12), (LinkKind::Replies, 7)]);
+    }
+
+    #[test]
+    fn the_latest_generation_is_the_last_whatever_its_layout() {
+        let (_folder, pins) = folder();
+        for name in ["v6-2", "v5-10", "v5-1", "v5-", "v5", "other"] {
+            fs::create_dir(pins.dir.join(name)).unwrap();
+        }
+        let new = pins.new_generation(6).unwrap();
+        assert_eq!(new.path, pins.dir.join("v6-11"));
+        let found: Vec<_> = pins.generations().unwrap().iter().map(|one| (one.layout, one.number)).collect();
+        assert_eq!(found, [(5, 1), (6, 2), (5, 10), (6, 11)]);
+        new.remove();
+        assert!(!new.path.exists());
+    }
+
+    #[test]
+    fn another_file_system_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = PinFolder::open(&folder.path().join("pins")).unwrap_err().to_string();
+        assert!(error.contains("is not on a BPF file system") && error.contains("--pin-dir"), "{error}");
+        assert!(!folder.path().join("pins").exists(), "and nothing is made there");
+        assert!(PinFolder::peek(folder.path()).unwrap().is_none());
+    }
+}
