@@ -91,6 +91,8 @@ pub struct Pins {
     pub read_only: bool,
     /// Another mount hides the BPF file system that belongs there.
     pub shadowed: bool,
+    /// An agent with our rights would mount one at its start.
+    pub is_mounted_at_start: bool,
     /// Kernel ids of the programs whose links are pinned there.
     pub programs: Vec<u32>,
 }

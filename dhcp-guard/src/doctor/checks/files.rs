@@ -2,12 +2,10 @@
 
 use super::Row;
 use crate::{
-    doctor::facts::{Facts, Pins},
+    dataplane::pins::USUAL_MOUNT,
+    doctor::facts::{Agent, Facts, Pins},
     model::Finding,
 };
-
-/// Where a BPF file system belongs.
-const BPFFS: &str = "/sys/fs/bpf";
 
 pub(super) fn bpffs(facts: &Facts) -> Vec<Finding> {
     const LOST: &str = "nothing can be pinned, so protection would end with the agent";
@@ -29,15 +27,20 @@ pub(super) fn bpffs(facts: &Facts) -> Vec<Finding> {
             "enter only the network namespace: `nsenter --net=/run/netns/NAME dhcp-guard …`, or `umount` what hides it \
              (`findmnt -R /sys` lists the mounts)",
         )
-    } else if pins.dir.starts_with(BPFFS) {
+    } else if pins.is_mounted_at_start && !matches!(facts.agent, Some(Agent::Runs { .. })) {
+        row.info(
+            format!("it is on no BPF file system yet; the agent mounts one at {USUAL_MOUNT} when it starts"),
+            format!("nothing, or `mount -t bpf bpf {USUAL_MOUNT}`"),
+        )
+    } else if pins.dir.starts_with(USUAL_MOUNT) {
         row.weak(
-            format!("it is on no BPF file system, none is mounted at {BPFFS}: {LOST}"),
-            format!("`mount -t bpf bpf {BPFFS}`"),
+            format!("it is on no BPF file system, none is mounted at {USUAL_MOUNT}: {LOST}"),
+            format!("`mount -t bpf bpf {USUAL_MOUNT}`"),
         )
     } else {
         row.weak(
             format!("it is on no BPF file system: {LOST}"),
-            format!("use the default folder, {BPFFS}/dhcp-guard, or mount one: `mount --mkdir -t bpf bpf {dir}`"),
+            format!("use the default folder, {USUAL_MOUNT}/dhcp-guard, or mount one: `mount --mkdir -t bpf bpf {dir}`"),
         )
     };
     vec![finding]
@@ -45,7 +48,7 @@ pub(super) fn bpffs(facts: &Facts) -> Vec<Finding> {
 
 /// The usual one, if it is there; else what is there.
 fn mount_point(pins: &Pins) -> String {
-    if pins.dir.starts_with(BPFFS) { BPFFS.to_owned() } else { pins.nearest.display().to_string() }
+    if pins.dir.starts_with(USUAL_MOUNT) { USUAL_MOUNT.to_owned() } else { pins.nearest.display().to_string() }
 }
 
 pub(super) fn state_dir(facts: &Facts) -> Vec<Finding> {
@@ -74,7 +77,7 @@ pub(super) fn state_dir(facts: &Facts) -> Vec<Finding> {
 mod tests {
     use super::super::testing::{check, with};
     use super::*;
-    use crate::model::Severity::Weak;
+    use crate::model::Severity::{Info, Weak};
 
     const DIR: &str = "/sys/fs/bpf/dhcp-guard";
 
@@ -86,6 +89,10 @@ mod tests {
     fn a_bpf_file_system_that_is_not_there() {
         let missing = |pins: &mut Pins| (pins.on_bpffs, pins.shadowed) = (false, false);
         check("bpffs", &pins(missing), Weak, DIR, &["none is mounted", "`mount -t bpf bpf /sys/fs/bpf`"]);
+        let mut yet = pins(|pins| (pins.on_bpffs, pins.is_mounted_at_start) = (false, true));
+        check("bpffs", &yet, Weak, DIR, &["none is mounted"]);
+        yet.agent = Some(Agent::None("/s".into()));
+        check("bpffs", &yet, Info, DIR, &["when it starts", "`mount -t bpf bpf /sys/fs/bpf`"]);
         let shadowed = |pins: &mut Pins| (pins.on_bpffs, pins.shadowed) = (false, true);
         check("bpffs", &pins(shadowed), Weak, DIR, &["ip netns exec", "nsenter --net=/run/netns/NAME", "findmnt"]);
         check("bpffs", &pins(|pins| pins.read_only = true), Weak, DIR, &["`mount -o remount,rw /sys/fs/bpf`"]);

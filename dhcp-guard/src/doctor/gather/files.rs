@@ -7,10 +7,11 @@ use std::{
 };
 
 use aya::programs::links::{FdLink, PinnedLink};
+use caps::{CapSet, Capability};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use crate::{
-    dataplane::pins::{PinFolder, is_on_bpffs},
+    dataplane::pins::{PinFolder, USUAL_MOUNT, is_on_bpffs},
     doctor::facts::{Pins, StateDir},
     state_file,
 };
@@ -20,11 +21,14 @@ pub(super) fn pins(dir: &Path) -> Pins {
     let nearest = nearest(dir);
     let on_bpffs = is_on_bpffs(dir);
     let read_only = statvfs(&nearest).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::RDONLY));
+    let shadowed = !on_bpffs && is_hidden(dir);
+    let may_mount = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false);
     Pins {
         dir: dir.to_owned(),
         on_bpffs,
         read_only: on_bpffs && read_only,
-        shadowed: !on_bpffs && is_hidden(dir),
+        shadowed,
+        is_mounted_at_start: !on_bpffs && !shadowed && may_mount && dir.starts_with(USUAL_MOUNT),
         programs: pinned_programs(dir),
         nearest,
     }
