@@ -72,6 +72,9 @@ fn compile(bin: &str, workspace: &Path, target_dir: &Path, path: &OsString) -> P
         // The pinned stable compiler, with the few unstable features that the BPF target needs.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", ["-Ctarget-cpu=v3", "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f"));
+    if env::var_os("CARGO_FEATURE_OTHER_LAYOUT").is_some() {
+        cargo.args(["--features", "other-layout"]);
+    }
     // Meant for the crate whose build script this is, not for the one it builds.
     for name in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CLIPPY_ARGS"] {
         cargo.env_remove(name);

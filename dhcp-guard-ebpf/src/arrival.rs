@@ -80,7 +80,7 @@ impl Fresh {
     }
 }
 
-// SAFETY: each CPU has its own, and XDP runs to its end there.
+// SAFETY: each CPU has its own, and the program, at either hook, runs to its end there.
 unsafe impl Sync for Arrival {}
 
 impl Arrival {
@@ -99,7 +99,7 @@ impl Arrival {
         let chaddr = if fresh.sender.chaddr_differs { flag::CHADDR_DIFFERS } else { 0 };
         let listed = if located.listed { flag::LISTED } else { 0 };
         // SAFETY: a lookup made the pointer, to a value of this CPU alone, where no other packet is until this one is done
-        // with: XDP runs with bottom halves off. Only `last_ports` last.
+        // with: both hooks run with bottom halves off. Only `last_ports` last.
         unsafe {
             (*place).port = fresh.port;
             (*place).who = fresh.who;

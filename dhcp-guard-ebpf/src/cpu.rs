@@ -1,4 +1,5 @@
-//! What this CPU remembers from packet to packet: nobody else writes it, and XDP runs to its end with bottom halves off.
+//! What this CPU remembers from packet to packet: nobody else writes it, and XDP and TCX both run to their
+//! end with bottom halves off, so that neither can begin while the other is at it.
 
 use dhcp_guard_common::layout::{CLIENT_MEMO_BITS, CPU_OWN_WORDS, ClientMemo, CpuState};
 

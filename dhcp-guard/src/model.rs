@@ -34,6 +34,8 @@ pub enum AttachMode {
     Generic,
     /// TCX, where the network stack begins: costs as much, and sees VLAN tags that the card has taken off.
     Tcx,
+    /// Not at all: somebody took it off.
+    Detached,
 }
 
 impl AttachMode {
@@ -44,6 +46,7 @@ impl AttachMode {
             Self::Native => "native",
             Self::Generic => "generic",
             Self::Tcx => "tcx",
+            Self::Detached => "detached",
         }
     }
 }
@@ -364,8 +367,20 @@ pub enum EventKind {
     UnknownVlan,
     /// The host's untrusted ports are over what they may send together.
     HostOverLimit,
-    /// A guarded interface was deleted or renamed.
+    /// An interface is not guarded any more: it was deleted, or is not meant by the configuration.
     InterfaceGone,
+    /// An interface has appeared, or is meant by the configuration from now on, and is guarded.
+    InterfaceGuarded,
+    /// A guarded interface is called otherwise.
+    InterfaceRenamed,
+    /// An interface should be guarded, and cannot be.
+    CannotGuard,
+    /// Somebody took the guard off an interface.
+    Detached,
+    /// It is there again.
+    Reattached,
+    /// Another configuration is in force.
+    Reloaded,
     /// Somebody was put into quarantine.
     QuarantineBegan,
     /// A quarantine ended.

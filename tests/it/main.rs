@@ -6,10 +6,13 @@ mod errors;
 mod fixtures;
 mod flooded;
 mod guard;
+mod hook;
 mod kernel;
 mod lab;
+mod lifecycle;
 mod quarantine;
 mod reference;
+mod reload;
 
 use std::process::ExitCode;
 
@@ -34,8 +37,11 @@ fn main() -> ExitCode {
         lab::trials(),
         on_both_hooks(guard::trials),
         on_both_hooks(quarantine::trials),
+        hook::trials(),
         errors::trials(),
         doctor::trials(),
+        lifecycle::trials(),
+        reload::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

@@ -27,6 +27,8 @@ use crate::{
 
 /// Names the binary to test; set by `cargo xtask`.
 pub const BINARY: &str = "DHCP_GUARD_BIN";
+/// Names the same with another layout of its maps; set by `cargo xtask`.
+pub const OTHER_BINARY: &str = "DHCP_GUARD_OTHER_BIN";
 /// Loading takes a fraction of a second; this is for a machine that is busy with a flood.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -39,6 +41,11 @@ pub fn binary() -> Result<PathBuf> {
     let own = env::current_exe().context("where am I")?;
     let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("dhcp-guard")).find(|path| path.is_file());
     beside.with_context(|| format!("no dhcp-guard binary: build it with `cargo xtask build`, or name it in {BINARY}"))
+}
+
+/// The binary of another version, whose maps are laid out otherwise.
+pub fn other_binary() -> Result<PathBuf> {
+    env::var_os(OTHER_BINARY).map(PathBuf::from).with_context(|| format!("no other version: name it in {OTHER_BINARY}"))
 }
 
 /// How an agent is to be started: a folder of its own with an empty configuration, unless told otherwise.
@@ -89,6 +96,16 @@ impl Launch {
     #[must_use]
     pub fn socket(self, socket: PathBuf) -> Self {
         Self { socket, ..self }
+    }
+
+    /// On these interfaces instead.
+    #[must_use]
+    pub fn only(mut self, interfaces: &[&str]) -> Self {
+        while let Some(place) = self.arguments.iter().position(|argument| argument == "-i") {
+            self.arguments.drain(place..place + 2);
+        }
+        self.arguments.extend(interfaces.iter().flat_map(|interface| ["-i", interface]).map(str::to_owned));
+        self
     }
 
     /// With further arguments of `run`.
@@ -177,6 +194,11 @@ impl Launch {
             bail!("the agent did not start:\n{}", process.last_lines());
         }
         Ok(Agent { process, launch: self })
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn begin(&self) -> Result<Process> {
+        Process::start(self.run(), |_| ())
     }
 
     /// Starts it and waits for its end, which must come by itself.
@@ -295,13 +317,24 @@ impl Agent {
         self.process.id()
     }
 
-    /// Sends a signal and waits for the end.
-    pub fn stop(&mut self, signal: libc::c_int) -> Result<ExitStatus> {
+    /// Sends a signal.
+    pub fn signal(&self, signal: libc::c_int) -> Result<()> {
         let pid = i32::try_from(self.process.id())?;
         // SAFETY: no memory involved; the process is our child and has not been reaped, so the id is its own.
         ensure!(unsafe { libc::kill(pid, signal) } == 0, "cannot signal the agent");
+        Ok(())
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn stop(&mut self, signal: libc::c_int) -> Result<ExitStatus> {
+        self.signal(signal)?;
+        self.ended(STOP_DEADLINE)
+    }
+
+    /// Waits for the end.
+    pub fn ended(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let mut status = None;
-        wait::until("the end of the agent", STOP_DEADLINE, || {
+        wait::until("the end of the agent", deadline, || {
             status = self.process.ended()?;
             Ok(status.is_some())
         })?;

@@ -83,7 +83,9 @@ impl GuardRun {
     pub fn new(spec: &Spec) -> Result<Self> {
         let netns = Netns::new("guard-run")?;
         netns.ip("link set lo up")?;
-        let plane = DataPlane::load(spec).context("cannot load the guard's program")?;
+        let mut plane = DataPlane::load(spec).context("cannot load the guard's program")?;
+        // Now, and not when the first frame is sent: until then deadlines could pass.
+        Program::of(&mut plane)?;
         Ok(Self { plane, orders: Orders::default(), epoch: Instant::now(), netns })
     }
 

@@ -12,6 +12,7 @@ use dhcp_guard::dataplane::hook::Hook;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::{
+    agent::OTHER_BINARY,
     client::DHCLIENT,
     control,
     program::{current_hook, with_hook},
@@ -30,6 +31,8 @@ pub enum Need {
     Tool(&'static str),
     /// A build with the BPF toolchain.
     BpfObject,
+    /// An agent of another version.
+    OtherVersion,
 }
 
 impl Need {
@@ -52,6 +55,9 @@ impl Need {
             // SAFETY: no arguments.
             Self::Root => (unsafe { libc::geteuid() } != 0).then(|| "needs root".into()),
             Self::Tool(name) => (!exists(name)).then(|| format!("needs `{name}`: run `cargo xtask setup`")),
+            Self::OtherVersion => env::var_os(OTHER_BINARY)
+                .is_none()
+                .then(|| format!("needs an agent of another version, named in {OTHER_BINARY}: run `cargo xtask test`")),
             Self::BpfObject => (!control::object_is_built())
                 .then(|| "needs the BPF programs: run `cargo xtask setup` and build again".into()),
         }

@@ -19,6 +19,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod bpf_links;
 pub mod cleanup;
 pub mod client;
 pub mod control;
@@ -35,6 +36,7 @@ pub mod mac;
 pub mod netns;
 pub mod orders;
 mod paced;
+pub mod packet_ring;
 pub mod packet_socket;
 pub mod packets;
 pub mod process;

@@ -50,7 +50,7 @@ impl PacketSocket {
         })
     }
 
-    fn set_option(&self, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    pub(crate) fn set_option<T: Copy>(&self, level: libc::c_int, name: libc::c_int, value: T) -> io::Result<()> {
         // SAFETY: a value that lives through the call.
         check(unsafe {
             libc::setsockopt(

@@ -32,6 +32,20 @@ pub(crate) fn with_hook<T>(hook: Option<Hook>, run: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Whether the kernel runs the program of the test's hook on a frame of these bytes. It makes a packet of it for TCX, and
+/// refuses when nothing is behind the Ethernet header, or less than the IP header that this announces.
+#[must_use]
+pub fn can_run(frame: &[u8]) -> bool {
+    const ETHERNET: usize = 14;
+    let behind = match frame.get(12..ETHERNET) {
+        _ if current_hook() != Some(Hook::Tcx) => 0,
+        Some([0x08, 0x00]) => 20,
+        Some([0x86, 0xdd]) => 40,
+        _ => 1,
+    };
+    frame.len() >= ETHERNET + behind
+}
+
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {

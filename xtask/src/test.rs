@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::{
     fuzz, launch, process, setup,
     totals::{Scanner, Totals},
-    workspace::{AGENT_VARIABLE, Workspace},
+    workspace::{AGENT_VARIABLE, OTHER_AGENT_VARIABLE, Workspace},
 };
 
 /// The crates whose tests need nothing but a compiler.
@@ -48,9 +48,10 @@ fn pure(workspace: &Workspace, filters: &[String]) -> Command {
 /// The lab and the tests in it. For release, agent and tests alike, because they make and meet floods.
 fn integration(workspace: &Workspace, filters: &[String]) -> Result<Totals> {
     setup::for_lab(workspace).context("the tests in the lab did not run")?;
+    let other = launch::build_other_agent(workspace).context("the tests in the lab did not run")?;
     let agent = launch::build_agent(workspace).context("the tests in the lab did not run")?;
     let mut command = workspace.cargo(["test", "--release", "--locked", "--no-fail-fast", "--package", "tests"]);
-    cargo_test(command.env(AGENT_VARIABLE, agent).arg("--").args(filters))
+    cargo_test(command.env(AGENT_VARIABLE, agent).env(OTHER_AGENT_VARIABLE, other).arg("--").args(filters))
 }
 
 /// Runs one `cargo test`; its output passes through unchanged and is counted on the way.

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 /// The variable that tells tests, demo and benchmarks which agent to start.
 pub(crate) const AGENT_VARIABLE: &str = "DHCP_GUARD_BIN";
+/// The same for the agent of another version, to upgrade to.
+pub(crate) const OTHER_AGENT_VARIABLE: &str = "DHCP_GUARD_OTHER_BIN";
 
 /// The workspace that this program belongs to.
 pub(crate) struct Workspace {

@@ -97,11 +97,15 @@ pub struct HostPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientRule {
     /// Its DHCP is dropped until then.
+    #[cfg(not(feature = "other-layout"))]
     pub muted_until: u64,
     /// All its frames are dropped until then.
     pub isolated_until: u64,
     /// Its DHCP passes, whatever else says otherwise, until then; [`FOREVER`] for no end.
     pub allowed_until: u64,
+    /// Its DHCP is dropped until then.
+    #[cfg(feature = "other-layout")]
+    pub muted_until: u64,
 }
 
 /// A time that never comes.

@@ -8,6 +8,9 @@ use crate::verdict::{MessageType, Note, Reason};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortState {
+    /// Moves everything else.
+    #[cfg(feature = "other-layout")]
+    pub moves: [u64; 32],
     /// Word of `PortPolicy::total`.
     pub total: u64,
     /// Word of `PortPolicy::strangers`.
@@ -46,6 +49,9 @@ pub const DISTINCT_WORDS: usize = 16;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostState {
+    /// Moves everything else.
+    #[cfg(feature = "other-layout")]
+    pub moves: [u64; 3],
     /// Word of `HostPolicy::total`.
     pub total: u64,
     /// Word of `HostPolicy::strangers`.
@@ -59,6 +65,7 @@ pub struct HostState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientState {
     /// Word of `PortPolicy::client_v4`.
+    #[cfg(not(feature = "other-layout"))]
     pub limiter_v4: u64,
     /// Word of `PortPolicy::client_v6`.
     pub limiter_v6: u64,
@@ -79,6 +86,9 @@ pub struct ClientState {
     pub relay: u64,
     /// [`Sender::client`](crate::message::Sender::client).
     pub client: u64,
+    /// Word of `PortPolicy::client_v4`.
+    #[cfg(feature = "other-layout")]
+    pub limiter_v4: u64,
 }
 
 /// A per-CPU memory of a client whose packets are certain to be dropped until `until`, unless the version changes: they
@@ -218,9 +228,9 @@ pub const EVENT_UNKNOWN_VLAN: u32 = 4;
 pub const EVENT_HOST_OVER_LIMIT: u32 = 5;
 
 const _: () = {
-    assert!(size_of::<PortState>() == 256);
+    assert!(size_of::<PortState>() == if cfg!(feature = "other-layout") { 512 } else { 256 });
     assert!(DISTINCT_WORDS * 64 == 1 << 10, "hash::distinct_bit has ten bits");
-    assert!(size_of::<HostState>() == 24);
+    assert!(size_of::<HostState>() == if cfg!(feature = "other-layout") { 48 } else { 24 });
     assert!(size_of::<ClientState>() == 80);
     assert!(size_of::<ClientMemo>() == 64);
     assert!(size_of::<PortMemo>() == 24);

@@ -38,8 +38,8 @@ use tokio::sync::watch;
 pub use self::socket::{Listener, bind};
 use self::{changes::Endpoint, document::Document, gate::Gate, refusals::Refusals, replays::Replays};
 use super::{
-    Context,
     decide::Picture,
+    follow::Reloads,
     journal::Journal,
     peers::{Names, Peer, Right, Rights},
     requests::Requests,
@@ -49,14 +49,14 @@ use crate::{audit, model::ApiError};
 /// What the handlers answer from.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// What does not change.
-    pub context: Arc<Context>,
     /// Events.
     pub journal: Arc<Journal>,
     /// The latest picture.
     pub pictures: watch::Receiver<Arc<Picture>>,
     /// The way to the decision loop.
     pub requests: Requests,
+    /// The way to whoever reads the configuration again.
+    pub reloads: Reloads,
     /// Where refused requests are put on record.
     pub audit: audit::Handle,
     /// Who may do what.
@@ -138,7 +138,7 @@ fn is_question(method: &Method) -> bool {
 async fn unknown(State(api): State<Api>, ConnectInfo(peer): ConnectInfo<Peer>, method: Method) -> Refusal {
     let sentence = "there is nothing here: ask (GET) for /v1/status, /v1/offenders, /v1/ports, /v1/clients, \
                     /v1/quarantine, /v1/allow, /v1/explain, /v1/events or /v1/events/follow; change (POST) with \
-                    /v1/quarantine/add, /v1/quarantine/release, /v1/hold, /v1/undo, /v1/allow/add or /v1/allow/remove";
+                    /v1/quarantine/add, /v1/quarantine/release, /v1/hold, /v1/undo, /v1/allow/add, /v1/allow/remove or /v1/reload";
     not_here(&api, &peer, &method, StatusCode::NOT_FOUND, sentence).await
 }
 

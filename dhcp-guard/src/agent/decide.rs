@@ -21,11 +21,13 @@ use super::{
     learn::Learner,
     orders,
     plan::Plan,
+    reader::{Changed, Reading},
     requests::Asked,
     sanctions::{Sanctioned, Sanctioner},
 };
 use crate::{
     actuators,
+    config::Config,
     dataplane::{Snapshot, clock::Moment, interface::Interface},
     engine::{Change, Engine, Observation, Report, Rules, Standing, Subject, Totals, Window},
     model::EventKind,
@@ -69,14 +71,16 @@ pub struct PortPicture {
 /// Everything that queries are answered from: one consistent moment.
 #[derive(Clone, Debug)]
 pub struct Picture {
+    /// What its slots mean, and what was in force.
+    pub context: Arc<Context>,
     /// When the counters were read.
     pub moment: Moment,
     /// By slot, beginning with the one that no port has.
     pub ports: Vec<PortPicture>,
     /// Everyone with an entry, and offenders that lost theirs.
     pub clients: Vec<ClientPicture>,
-    /// Frames that were not DHCP, for each interface of the plan.
-    pub non_dhcp: Vec<u64>,
+    /// Frames that were not DHCP, by interface index.
+    pub non_dhcp: HashMap<u32, u64>,
     /// What the program could not do.
     pub troubles: dhcp_guard_common::layout::Troubles,
     /// Messages of servers that came in on trusted ports; none: no port is trusted.
@@ -91,24 +95,21 @@ pub struct Decider {
     context: Arc<Context>,
     journal: Arc<Journal>,
     engine: Engine,
-    /// None: nobody is to be learned.
-    learner: Option<Learner>,
+    learner: Learner,
     sanctioner: Sanctioner,
     relayed: Relayed,
     moment: Moment,
     excess_ticks: Vec<(u64, u64)>,
-    /// Frames that each interface had received when the guard came.
-    received_before: HashMap<String, u64>,
-    /// Interfaces that were reported as gone.
-    gone: HashSet<String>,
+    /// Frames that each interface, by index, had received when the guard came, or that no port has any more.
+    received_before: HashMap<u32, u64>,
     pictures: watch::Sender<Arc<Picture>>,
 }
 
 /// What the decision loop hears.
 #[derive(Debug)]
 pub struct Inputs {
-    /// The counters, once a window.
-    pub snapshots: mpsc::Receiver<Snapshot>,
+    /// The counters, once a window; and what has changed, in order with them.
+    pub readings: mpsc::Receiver<Reading>,
     /// What the kernel tells at once.
     pub events: mpsc::Receiver<KernelEvent>,
     /// What people ask for.
@@ -122,16 +123,32 @@ pub struct Inputs {
 impl Picture {
     /// Of the moment of a reading, and of nothing yet.
     #[must_use]
-    pub fn before(first: &Snapshot) -> Self {
+    pub fn before(context: &Arc<Context>, first: &Snapshot) -> Self {
         Self {
+            context: Arc::clone(context),
             moment: first.moment,
             ports: Vec::new(),
             clients: Vec::new(),
-            non_dhcp: Vec::new(),
+            non_dhcp: HashMap::new(),
             troubles: first.troubles,
             server_messages: None,
             sanctioned: Arc::default(),
         }
+    }
+}
+
+impl Picture {
+    /// The same moment, to be read with another context: nothing is known yet of ports that have come, and nothing any more
+    /// of those that have gone.
+    #[must_use]
+    pub fn with_context(&self, context: &Arc<Context>, gone: &HashSet<u32>) -> Self {
+        let mut picture = Self { context: Arc::clone(context), ..self.clone() };
+        let unknown = PortPicture::new(PortCounters::ZERO, Some(0), None);
+        let last = context.plan.ports.iter().map(|port| port.slot as usize).max().unwrap_or(0);
+        picture.ports.resize(picture.ports.len().max(last + 1), unknown);
+        gone.iter().for_each(|slot| _ = picture.ports.get_mut(*slot as usize).map(|port| *port = unknown));
+        picture.clients.retain(|client| !gone.contains(&client.key.slot()));
+        picture
     }
 }
 
@@ -140,19 +157,13 @@ impl Decider {
     pub fn new(
         context: Arc<Context>,
         journal: Arc<Journal>,
-        learner: Option<Learner>,
+        learner: Learner,
         sanctioner: Sanctioner,
         first: &Snapshot,
     ) -> (Self, watch::Receiver<Arc<Picture>>) {
-        let detection = &context.config.detection;
-        let engine = Engine::new(Rules {
-            offender_windows: detection.offender_windows,
-            recover_after: std::time::Duration::from_secs(detection.recover_after_s.into()),
-            remember: std::time::Duration::from_secs(detection.remember_s.into()),
-        });
-        let (pictures, receiver) = watch::channel(Arc::new(Picture::before(first)));
+        let engine = Engine::new(rules(&context.config));
+        let (pictures, receiver) = watch::channel(Arc::new(Picture::before(&context, first)));
         let excess_ticks = vec![(0, 0); first.ports.len()];
-        let received_before = received_before(&context.plan, first);
         let mut decider = Self {
             context,
             journal,
@@ -162,8 +173,7 @@ impl Decider {
             relayed: Relayed::default(),
             moment: first.moment,
             excess_ticks,
-            received_before,
-            gone: HashSet::new(),
+            received_before: HashMap::new(),
             pictures,
         };
         decider.take_snapshot(first);
@@ -174,7 +184,14 @@ impl Decider {
     pub async fn run(mut self, mut inputs: Inputs, mut stopped: watch::Receiver<bool>) {
         loop {
             tokio::select! {
-                Some(snapshot) = inputs.snapshots.recv() => self.take_snapshot(&snapshot),
+                Some(reading) = inputs.readings.recv() => match reading {
+                    Reading::Snapshot(snapshot) => self.take_snapshot(&snapshot),
+                    Reading::Changed(Changed { done, gone, answer }) => {
+                        self.take_context(&done.context, &gone);
+                        // Whoever asked may not wait any more.
+                        let _ = answer.send(Ok(done));
+                    }
+                },
                 Some(event) = inputs.events.recv() => self.take_event(&event),
                 Some(asked) = inputs.requests.recv() => self.take_request(asked),
                 Some(outcome) = inputs.orders.recv() => {
@@ -194,40 +211,40 @@ impl Decider {
         self.sanctioner.answer(asked, |picture| _ = pictures.send_replace(picture));
     }
 
-    /// Says once that an interface has gone.
-    fn look_for_gone_interfaces(&mut self) {
-        let context = Arc::clone(&self.context);
-        for name in context.gone_interfaces() {
-            if self.gone.insert(name.to_owned()) {
-                let port = context.plan.ports.iter().find(|port| port.interface == name);
-                let message = format!("interface {name} is gone, deleted or renamed: see `dhcp-guard status`");
-                let draft = Draft {
-                    kind: EventKind::InterfaceGone,
-                    at: self.moment.wall,
-                    port,
-                    mac: None,
-                    source: None,
-                    vlans: None,
-                    message,
-                };
-                self.journal.add(draft);
+    /// Goes on with another configuration or other interfaces. `gone`: slots that nobody has any more.
+    fn take_context(&mut self, context: &Arc<Context>, gone: &HashSet<u32>) {
+        let before = std::mem::replace(&mut self.context, Arc::clone(context));
+        self.engine.set_rules(rules(&context.config));
+        self.engine.forget(gone);
+        self.learner.reconfigure(&context.config, &context.plan);
+        let is_guarded = |ifindex: u32| context.plan.interfaces.iter().any(|interface| interface.ifindex == ifindex);
+        self.received_before.retain(|ifindex, _| is_guarded(*ifindex));
+        for slot in gone {
+            // What was DHCP on a port that is gone is not taken for other frames of its interface now.
+            let port = before.plan.port(*slot).and_then(|port| self.received_before.get_mut(&port.ifindex));
+            let counters = self.sanctioner.picture().ports.get(*slot as usize).map(|port| port.counters);
+            if let (Some(received), Some(counters)) = (port, counters) {
+                *received += count_where(&counters, |_| true);
+            }
+            if let Some(ticks) = self.excess_ticks.get_mut(*slot as usize) {
+                *ticks = (0, 0);
             }
         }
+        self.pictures.send_replace(self.sanctioner.take_context(context, gone));
     }
 
     fn take_snapshot(&mut self, snapshot: &Snapshot) {
         self.moment = snapshot.moment;
+        self.excess_ticks.resize(self.excess_ticks.len().max(snapshot.ports.len()), (0, 0));
+        self.note_received(snapshot);
         let observation = self.observe(snapshot);
         let reports = self.engine.step(&observation);
         self.relayed.update(snapshot, |key| self.engine.get(Subject::Client(key)).is_some());
         reports.into_iter().for_each(|report| self.tell(report));
         let picture = self.picture(snapshot);
-        if let Some(learner) = &mut self.learner {
-            let excess = |slot: u32| picture.ports.get(slot as usize).map_or(0, |port| port.window.own_excess);
-            learner.step(snapshot, &self.context.plan, excess);
-        }
+        let excess = |slot: u32| picture.ports.get(slot as usize).map_or(0, |port| port.window.own_excess);
+        self.learner.step(snapshot, &self.context.plan, excess);
         self.pictures.send_replace(self.sanctioner.step(picture));
-        self.look_for_gone_interfaces();
     }
 
     fn observe(&mut self, snapshot: &Snapshot) -> Observation {
@@ -269,9 +286,10 @@ impl Decider {
                 }
             }
         }
-        let non_dhcp = self.context.plan.interfaces.iter().map(|i| self.non_dhcp(snapshot, i)).collect();
+        let non_dhcp = self.context.plan.interfaces.iter().map(|i| (i.ifindex, self.non_dhcp(snapshot, i))).collect();
         let is_trusted = self.context.plan.ports.iter().any(|port| port.rules.trusted);
         Picture {
+            context: Arc::clone(&self.context),
             moment: snapshot.moment,
             ports,
             clients,
@@ -282,10 +300,20 @@ impl Decider {
         }
     }
 
+    /// What an interface had received before the guard was on it: the first reading comes right after that, and what is DHCP
+    /// in it was seen by the guard.
+    fn note_received(&mut self, snapshot: &Snapshot) {
+        for interface in &self.context.plan.interfaces {
+            let Some(received) = snapshot.received.get(&interface.name) else { continue };
+            let seen = dhcp_packets(&self.context.plan, snapshot, interface);
+            self.received_before.entry(interface.ifindex).or_insert_with(|| received.saturating_sub(seen));
+        }
+    }
+
     /// Frames of an interface, since the guard is on it, that were not DHCP.
     fn non_dhcp(&self, snapshot: &Snapshot, interface: &Interface) -> u64 {
         let received = snapshot.received.get(&interface.name).copied().unwrap_or(0);
-        let before = self.received_before.get(&interface.name).copied().unwrap_or(0);
+        let before = self.received_before.get(&interface.ifindex).copied().unwrap_or(0);
         received.saturating_sub(before).saturating_sub(dhcp_packets(&self.context.plan, snapshot, interface))
     }
 
@@ -307,7 +335,8 @@ impl Decider {
 
     fn take_event(&mut self, event: &KernelEvent) {
         let plan = &self.context.plan;
-        let Some(port) = plan.port(event.slot) else { return };
+        // A slot's port may be another one by now.
+        let Some(port) = plan.port(event.slot).filter(|port| port.ifindex == event.port.ifindex) else { return };
         let client = ClientKey(event.client);
         let who = self.relayed.who(client);
         let wall = self.moment.wall_of(event.at);
@@ -331,18 +360,21 @@ fn dhcp_packets(plan: &Plan, snapshot: &Snapshot, interface: &Interface) -> u64 
     ports.filter_map(|port| snapshot.ports.get(port.slot as usize)).map(|port| count_where(port, |_| true)).sum()
 }
 
-/// What each interface had received before the guard was on it: the first reading comes right after that, and what is
-/// DHCP in it was seen by the guard.
-fn received_before(plan: &Plan, first: &Snapshot) -> HashMap<String, u64> {
-    let before = |interface: &Interface| {
-        let received = first.received.get(&interface.name)?;
-        Some((interface.name.clone(), received.saturating_sub(dhcp_packets(plan, first, interface))))
-    };
-    plan.interfaces.iter().filter_map(before).collect()
+/// When the configuration says that somebody is an offender.
+fn rules(config: &Config) -> Rules {
+    let seconds = |seconds: u32| std::time::Duration::from_secs(seconds.into());
+    let detection = &config.detection;
+    Rules {
+        offender_windows: detection.offender_windows,
+        recover_after: seconds(detection.recover_after_s),
+        remember: seconds(detection.remember_s),
+    }
 }
 
 impl PortPicture {
-    fn new(counters: PortCounters, distinct: Option<u64>, replies: Option<u64>) -> Self {
+    /// A port of which nothing is known but this.
+    #[must_use]
+    pub fn new(counters: PortCounters, distinct: Option<u64>, replies: Option<u64>) -> Self {
         Self {
             counters,
             window: Window::default(),

@@ -1,8 +1,8 @@
-//! Keeps the agent's inventory what its file says, on a thread of its own: a file server that does not answer stops this
-//! thread and nothing else.
+//! Whose machine is where: the inventory that is in force, and a thread that keeps it what its file says. A file server
+//! that does not answer stops that thread and nothing else.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, PoisonError, RwLock},
     thread,
     time::Duration,
 };
@@ -10,26 +10,59 @@ use std::{
 use anyhow::Context as _;
 use log::{info, warn};
 
-use super::Context;
-use crate::inventory::watch::{Known, Watcher};
+use crate::inventory::{
+    Inventory,
+    watch::{Known, Watcher},
+};
 
 /// Between two looks at the file.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Looks at the file once a second for as long as there is a context. Nobody waits for the thread to end.
+/// The inventory in force. The file may change at any time, the configuration's other changes make a new context around it.
+#[derive(Debug, Default)]
+pub struct Machines(RwLock<Known>);
+
+impl Machines {
+    /// Those that were known when the agent started.
+    #[must_use]
+    pub fn new(known: Known) -> Self {
+        Self(RwLock::new(known))
+    }
+
+    /// The inventory at this moment.
+    #[must_use]
+    pub fn inventory(&self) -> Arc<Inventory> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).inventory)
+    }
+
+    /// What is wrong with its file, in sentences.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).warnings.clone()
+    }
+
+    /// Puts another inventory into the place of this one. Nobody waits for more than that: it was read before, and the old
+    /// one is freed after.
+    pub fn set(&self, known: Known) {
+        let before = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), known);
+        drop(before);
+    }
+}
+
+/// Looks at the file once a second for as long as anybody wants to know. Nobody waits for the thread to end.
 ///
 /// # Errors
 /// The system has no thread left.
-pub fn keep_fresh(context: &Arc<Context>, mut watcher: Watcher) -> anyhow::Result<()> {
-    let context = Arc::downgrade(context);
+pub fn keep_fresh(machines: &Arc<Machines>, mut watcher: Watcher) -> anyhow::Result<()> {
+    let machines = Arc::downgrade(machines);
     let body = move || {
         loop {
             thread::sleep(PERIOD);
             let changed = watcher.changed();
-            let Some(context) = Weak::upgrade(&context) else { return };
+            let Some(machines) = machines.upgrade() else { return };
             if let Some(known) = changed {
                 tell(&watcher, &known);
-                context.set_inventory(known);
+                machines.set(known);
             }
         }
     };

@@ -83,7 +83,13 @@ impl Journal {
         };
         match draft.kind {
             EventKind::AgentStarted => {}
-            EventKind::ClientOverLimit | EventKind::PortOverLimit | EventKind::OffenderRecovered => {
+            EventKind::ClientOverLimit
+            | EventKind::PortOverLimit
+            | EventKind::OffenderRecovered
+            | EventKind::InterfaceGuarded
+            | EventKind::InterfaceRenamed
+            | EventKind::Reattached
+            | EventKind::Reloaded => {
                 info!("{message}");
             }
             _ => warn!("{message}"),

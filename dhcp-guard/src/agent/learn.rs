@@ -18,6 +18,7 @@ const QUEUE: usize = 2;
 /// The decision loop's end.
 #[derive(Debug)]
 pub struct Learner {
+    enabled: bool,
     learning: Learning,
     actions: std_mpsc::SyncSender<Vec<Action>>,
 }
@@ -29,27 +30,39 @@ pub struct Actions {
     failures: u64,
 }
 
-/// Both ends; no learner if the configuration wants none.
+/// Both ends.
 #[must_use]
-pub fn channel(config: &Config, plan: &Plan) -> (Option<Learner>, Actions) {
+pub fn channel(config: &Config, plan: &Plan) -> (Learner, Actions) {
     let (actions, receiver) = std_mpsc::sync_channel(QUEUE);
-    let rules = Rules {
+    let learning = Learning::new(rules(config), plan.configured.clone());
+    let learner = Learner { enabled: config.learning.enabled, learning, actions };
+    (learner, Actions { receiver, failures: 0 })
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
         after: Duration::from_secs(config.learning.after_s.into()),
         per_port_per_minute: config.learning.per_port_per_minute as usize,
         per_port_max: config.learning.per_port_max as usize,
         forget_after: Duration::from_secs(config.learning.forget_after_s.into()),
         capacity: config.capacity.known_clients as usize,
-    };
-    let learning = Learning::new(rules, plan.configured.clone());
-    let learner = config.learning.enabled.then_some(Learner { learning, actions });
-    (learner, Actions { receiver, failures: 0 })
+    }
 }
 
 impl Learner {
-    /// Learns from a reading. `excess` has, by slot, the packets over the port's limits in the last window.
+    /// Goes on with another configuration, and perhaps other slots.
+    pub fn reconfigure(&mut self, config: &Config, plan: &Plan) {
+        self.enabled = config.learning.enabled;
+        self.learning.reconfigure(rules(config), plan.configured.clone());
+    }
+
+    /// Learns from a reading, if the configuration wants that. `excess` has, by slot, the packets over the port's limits in the last window.
     ///
     /// Waits for nobody: what finds the queue full is lost, and decided anew.
     pub fn step(&mut self, snapshot: &Snapshot, plan: &Plan, excess: impl Fn(u32) -> u64) {
+        if !self.enabled {
+            return;
+        }
         let ports = plan.ports.iter().map(|port| PortSeen {
             slot: port.slot,
             excess: excess(port.slot),
@@ -161,8 +174,7 @@ mod tests {
     fn what_was_read_reaches_learning_and_what_it_decides_the_reader() {
         let config = Config::default();
         let plan = plan(&config);
-        let (learner, actions) = channel(&config, &plan);
-        let mut learner = learner.unwrap();
+        let (mut learner, actions) = channel(&config, &plan);
         learner.step(&snapshot(500, Some(26), vec![stranger(1)]), &plan, |_| 0);
         learner.step(&snapshot(510, Some(0), vec![stranger(1)]), &plan, |_| 1);
         assert!(actions.receiver.try_recv().is_err(), "the port is under pressure");
@@ -175,8 +187,7 @@ mod tests {
     fn a_reader_that_does_not_come_is_not_waited_for() {
         let config = Config::default();
         let plan = plan(&config);
-        let (learner, actions) = channel(&config, &plan);
-        let mut learner = learner.unwrap();
+        let (mut learner, actions) = channel(&config, &plan);
         for round in 0..10 {
             learner.step(&snapshot(500 + round * 10, Some(0), vec![stranger(1)]), &plan, |_| 0);
         }
@@ -186,10 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_want_learning_has_none() {
+    fn who_does_not_want_learning_has_none_until_they_want_it() {
         let mut config = Config::default();
         config.learning.enabled = false;
-        assert!(channel(&config, &plan(&config)).0.is_none());
+        let plan = plan(&config);
+        let (mut learner, actions) = channel(&config, &plan);
+        learner.step(&snapshot(500, Some(0), vec![stranger(1)]), &plan, |_| 0);
+        assert!(actions.receiver.try_recv().is_err());
+        learner.reconfigure(&Config::default(), &plan);
+        learner.step(&snapshot(510, Some(0), vec![stranger(1)]), &plan, |_| 0);
+        assert_eq!(actions.receiver.try_recv().unwrap(), [Action::Promote(stranger(1).key)]);
     }
 
     #[test]

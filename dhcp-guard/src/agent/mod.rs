@@ -19,6 +19,8 @@
 //! * [`kept`]: what survives a restart.
 //! * [`journal`]: the latest events, for `events` and its followers.
 //! * [`inventory`]: reads the inventory again when its file changes.
+//! * [`follow`]: interfaces that come and go, and the configuration when it is to be read again; [`links`]: which interfaces
+//!   there are; [`change`]: how the guard changes, as a whole or not at all.
 //! * [`orders`]: from the decision loop to the data plane. [`host_facts`]: what the host itself lives on.
 //! * [`requests`]: what people ask of the decision loop; [`names`]: slots and names.
 //! * [`sanctions`]: who is put into quarantine, and who is not.
@@ -26,14 +28,17 @@
 //! * [`api`]: HTTP on the Unix socket. [`peers`]: who is at its other end.
 
 pub mod api;
+pub mod change;
 pub mod decide;
 pub mod describe;
+pub mod follow;
 pub mod host_facts;
 pub mod inventory;
 pub mod journal;
 pub mod kept;
 pub mod kernel_events;
 pub mod learn;
+pub mod links;
 pub mod names;
 pub mod orders;
 pub mod peers;
@@ -44,35 +49,31 @@ pub mod requests;
 pub mod sanctions;
 pub mod start;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use log::{info, warn};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
 };
 
 use crate::{
     actuators::{self, Dispatcher},
     audit,
-    config::Config,
-    dataplane::{self, interface},
-    inventory::{
-        Inventory,
-        watch::{Known, Watcher},
-    },
+    config::{Config, Overrides},
+    dataplane,
+    inventory::{Inventory, watch::Watcher},
     model::{AttachMode, EventKind, Mode},
 };
 
 use self::{
+    change::Lasting,
     decide::{Decider, Inputs, Picture},
+    follow::{Follower, Reloads},
+    inventory::Machines,
     journal::{Draft, Journal},
     orders::Clock,
     peers::Rights,
@@ -89,11 +90,14 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Options {
     /// The configuration file in force; none: defaults.
     pub config_path: Option<PathBuf>,
+    /// What the command line says over the file.
+    pub overrides: Overrides,
     /// Print the kernel program's debug messages.
     pub debug_kernel: bool,
 }
 
-/// What does not change while the agent runs, but for the inventory.
+/// What is guarded, how, and by which configuration. It never changes: a change of the configuration or of the interfaces
+/// puts another one in its place, as a whole, and each [`Picture`] has the one that it is to be read with.
 #[derive(Debug)]
 pub struct Context {
     /// The configuration in force.
@@ -104,11 +108,11 @@ pub struct Context {
     pub plan: Plan,
     /// How each interface of the plan is attached, in its order.
     pub modes: Vec<AttachMode>,
-    /// Whose machine is where, see [`Context::inventory`].
-    pub known: RwLock<Known>,
+    /// Whose machine is where.
+    pub machines: Arc<Machines>,
     /// When the agent started.
     pub started: Timestamp,
-    /// What makes the guard blind or weak from the start.
+    /// What makes the guard blind or weak.
     pub warnings: Vec<String>,
 }
 
@@ -116,29 +120,7 @@ impl Context {
     /// Whose machine is where. The file may change at any time: whoever asks more than once for one answer keeps this.
     #[must_use]
     pub fn inventory(&self) -> Arc<Inventory> {
-        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner).inventory)
-    }
-
-    /// What is wrong with the inventory's file, in sentences.
-    #[must_use]
-    pub fn inventory_warnings(&self) -> Vec<String> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).warnings.clone()
-    }
-
-    /// Puts another inventory into the place of this one. Nobody waits for more than that: it was read before, and the old
-    /// one is freed after.
-    pub fn set_inventory(&self, known: Known) {
-        let before = std::mem::replace(&mut *self.known.write().unwrap_or_else(PoisonError::into_inner), known);
-        drop(before);
-    }
-
-    /// Guarded interfaces that the kernel has no more under their name and index. Two cheap system calls each.
-    pub fn gone_interfaces(&self) -> impl Iterator<Item = &str> {
-        self.plan
-            .interfaces
-            .iter()
-            .filter(|interface| interface::index_of(&interface.name) != Some(interface.ifindex))
-            .map(|interface| interface.name.as_str())
+        self.machines.inventory()
     }
 }
 
@@ -154,9 +136,15 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let listener = api::bind(&config.socket, &config.access).await?;
     let mut running = Running::start(config, options, listener).await?;
-    let signal = tokio::select! {
-        signal = signals.next() => signal,
-        error = running.failed() => return Err(error),
+    let signal = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Caught::End(signal) => break signal,
+                // Not awaited here: whatever it takes, the next signal is heard.
+                Caught::Reload => drop(tokio::spawn(running.reload_on_signal())),
+            },
+            error = running.failed() => return Err(error),
+        }
     };
     if running.stays {
         info!("{signal}: stopping; the interfaces stay guarded (`dhcp-guard detach` takes the guard off)");
@@ -174,7 +162,15 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
 }
 
-/// What ends the agent, and what does not.
+/// What a signal wants.
+enum Caught {
+    /// The agent ends, by this signal.
+    End(&'static str),
+    /// The configuration is read again.
+    Reload,
+}
+
+/// The signals that mean something.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -187,18 +183,12 @@ impl Signals {
         Ok(Self { interrupt, terminate, hangup: signal(SignalKind::hangup())? })
     }
 
-    /// Waits for one that ends the agent.
-    async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.terminate.recv() => return "SIGTERM",
-                // There is nothing to reload yet. Without this, the end of a terminal, or the habit of sending HUP, would
-                // end the guard.
-                Some(()) = self.hangup.recv() => {
-                    warn!("SIGHUP: this version cannot reload its configuration; the guard goes on with the one it has");
-                }
-            }
+    /// Waits for the next one.
+    async fn next(&mut self) -> Caught {
+        tokio::select! {
+            _ = self.interrupt.recv() => Caught::End("SIGINT"),
+            _ = self.terminate.recv() => Caught::End("SIGTERM"),
+            _ = self.hangup.recv() => Caught::Reload,
         }
     }
 }
@@ -210,6 +200,8 @@ struct Running {
     stop: watch::Sender<bool>,
     reader: Reader,
     decisions: JoinHandle<()>,
+    follower: JoinHandle<()>,
+    reloads: Reloads,
     server: JoinHandle<anyhow::Result<()>>,
     dispatcher: Dispatcher,
     audit: audit::Handle,
@@ -224,38 +216,51 @@ impl Running {
         let (rights, without_group) = Rights::new(&config.access);
         let actuators = actuators::configured(&config.actuators)?;
         let facts = host_facts::watch().await;
-        let (mut plan, hidden_servers) = start::plan(&config, options.debug_kernel).await?;
+        let links = links::watch().await?;
+        let now = Arc::clone(&links.borrow());
+        let (mut plan, hidden_servers) = start::plan(&config, &now, options.debug_kernel).await?;
         let weaknesses = start::weaknesses(&config, options.config_path.as_deref()).await?;
         let mut kept = kept::load(&config, &clock);
-        let (mut guarded, governor) = start::guard(&config, &mut plan, &mut kept, &clock).await?;
+        let (mut guarded, governor) = start::guard(&mut plan, &config, &mut kept, &clock).await?;
         let stays = guarded.plane.is_pinned();
         let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(guarded.plane.ebpf())).transpose()?;
         let events = kernel_events::open(&mut guarded.plane)?;
 
-        let mut warnings = config.warnings();
-        warnings.extend(without_group);
+        let lasting = Lasting {
+            config_path: options.config_path,
+            debug_kernel: options.debug_kernel,
+            started: Timestamp::now(),
+            warnings: without_group
+                .into_iter()
+                .chain(kept.warnings.drain(..))
+                .chain(guarded.warnings.drain(..))
+                .chain(weaknesses)
+                .collect(),
+        };
+        let mut warnings = lasting.warnings.clone();
+        warnings.extend(config.warnings());
         warnings.extend(hidden_servers);
-        warnings.extend(weaknesses);
-        warnings.append(&mut kept.warnings);
-        warnings.append(&mut guarded.warnings);
+        warnings.extend(guarded.weaknesses(&plan));
         warnings.iter().chain(&known.warnings).for_each(|warning| warn!("{warning}"));
         let context = Arc::new(Context {
-            modes: guarded.attachments.iter().map(|a| a.mode).collect(),
+            modes: guarded.modes(&plan),
             config,
-            config_path: options.config_path,
+            config_path: lasting.config_path.clone(),
             plan,
-            known: RwLock::new(known),
-            started: Timestamp::now(),
+            machines: Arc::new(Machines::new(known)),
+            started: lasting.started,
             warnings,
         });
         let journal = Arc::new(Journal::default());
         journal.add(started(&context));
-        watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context, watcher))?;
+        watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context.machines, watcher))?;
 
         let first = reader::read(&mut guarded.plane, clock.epoch()).context("cannot read the counters")?;
         let (learner, learned) = learn::channel(&context.config, &context.plan);
         let (executor, orders) = orders::executor(&context.plan);
-        let (reader, snapshots) = Reader::start(guarded, learned, executor, clock.epoch())?;
+        let (lost, taken_off) = mpsc::channel(1);
+        let parts = reader::Parts { guarded, actions: learned, executor, lost };
+        let (reader, readings) = Reader::start(parts, clock.epoch())?;
         let audit = kept.keep(&context.config, &journal).context("no thread for the audit log")?;
         let (handle, outcomes, dispatcher) = Dispatcher::start(actuators);
         let hands = Hands {
@@ -264,17 +269,30 @@ impl Running {
             audit: audit.clone(),
             actuators: handle,
         };
-        let sanctioner = Sanctioner::new(Arc::clone(&context), hands, clock, facts, governor, &Picture::before(&first));
+        let sanctioner =
+            Sanctioner::new(Arc::clone(&context), hands, clock, facts, governor, &Picture::before(&context, &first));
         let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, sanctioner, &first);
         let (stop, stopped) = watch::channel(false);
         let (requests, asked) = requests::channel();
-        let inputs = Inputs { snapshots, events, requests: asked, orders, actuators: outcomes };
+        let inputs = Inputs { readings, events, requests: asked, orders, actuators: outcomes };
         let decisions = tokio::spawn(decider.run(inputs, stopped.clone()));
         let rights = Arc::new(rights);
-        let shared = api::Shared { context, journal, pictures, requests, audit: audit.clone(), rights };
+        let (follower, reloads) = Follower::new(follow::Parts {
+            links,
+            lost: taken_off,
+            messages: reader.messages(),
+            context,
+            lasting,
+            overrides: options.overrides,
+            journal: Arc::clone(&journal),
+            audit: audit.clone(),
+        });
+        let follower = tokio::spawn(follower.run(stopped.clone()));
+        let shared =
+            api::Shared { journal, pictures, requests, reloads: reloads.clone(), audit: audit.clone(), rights };
         let server = tokio::spawn(api::serve(listener, shared, stopped));
         let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
-        Ok(Self { stays, stop, reader, decisions, server, dispatcher, audit, kernel_log })
+        Ok(Self { stays, stop, reader, decisions, follower, reloads, server, dispatcher, audit, kernel_log })
     }
 
     /// Waits until a part ends by itself, which is for ever if none does.
@@ -282,13 +300,21 @@ impl Running {
         tokio::select! {
             error = self.reader.failed() => error,
             ended = &mut self.decisions => anyhow!("the decision loop ended by itself ({ended:?}): please report it"),
+            ended = &mut self.follower => anyhow!("what follows the interfaces ended by itself ({ended:?}): please report it"),
             ended = &mut self.server => anyhow!("the control API ended by itself ({ended:?}): please report it"),
         }
+    }
+
+    /// Reads the configuration again, as soon as this is awaited.
+    fn reload_on_signal(&self) -> impl Future<Output = ()> + Send + use<> {
+        let reloads = self.reloads.clone();
+        async move { follow::on_signal(&reloads).await }
     }
 
     async fn stop(self) -> anyhow::Result<()> {
         let _ = self.stop.send(true);
         self.decisions.await.context("the decision loop failed")?;
+        self.follower.await.context("what follows the interfaces failed")?;
         self.server.await.context("the control API failed")??;
         self.dispatcher.finish(GRACE).await;
         let audit = self.audit;
@@ -309,10 +335,14 @@ fn started(context: &Context) -> Draft<'static> {
         .interfaces
         .iter()
         .zip(&context.modes)
-        .map(|(interface, mode)| format!("{} ({})", interface.name, mode.word()))
+        .map(|(interface, mode)| match mode {
+            AttachMode::Detached => format!("{} (not yet)", interface.name),
+            mode => format!("{} ({})", interface.name, mode.word()),
+        })
         .collect();
     let mode = if context.config.mode == Mode::Enforce { "enforce" } else { "monitor" };
-    let message = format!("guarding {} in {mode} mode", interfaces.join(", "));
+    let which = if interfaces.is_empty() { "nothing yet".to_owned() } else { interfaces.join(", ") };
+    let message = format!("guarding {which} in {mode} mode");
     info!("{message}; control API on {}", context.config.socket.display());
     Draft::of_nobody(EventKind::AgentStarted, context.started, message)
 }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use log::warn;
 use tokio::sync::mpsc;
 
-use super::{names, plan::Plan};
+use super::{change::Change, names, plan::Plan};
 use crate::{
     actuators::What,
     dataplane::DataPlane,
@@ -28,6 +28,8 @@ pub enum Message {
     Stop,
     /// Carry these out, now.
     Orders(Batch),
+    /// Change what is guarded.
+    Change(Box<Change>),
 }
 
 /// Orders, and how their times are told in the kernel's ticks.
@@ -136,6 +138,17 @@ pub fn executor(plan: &Plan) -> (Executor, mpsc::Receiver<Outcome>) {
 }
 
 impl Executor {
+    /// The ports that orders are about.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Goes on with other ports.
+    pub fn set_plan(&mut self, plan: Plan) {
+        self.plan = plan;
+    }
+
     /// Carries orders out. That one cannot be is no reason not to try the next.
     pub fn carry_out(&self, plane: &mut DataPlane, batch: &Batch) {
         for order in &batch.orders {

@@ -3,21 +3,22 @@
 use std::collections::{HashMap, HashSet};
 
 use dhcp_guard_common::{
-    layout::{ClientKey, PortKey},
+    layout::{ClientKey, NO_PORT_SLOT, PortKey},
     parse::Vlans,
 };
 
 use crate::{
-    config::{Config, Host, RogueServers, Rules, port_name, share},
-    dataplane::{HostSpec, Policy, PortSpec, Spec, hook::Hook, interface::Interface, load::slot_of},
+    config::{Config, Host, RogueServers, Rules, is_pattern, names, port_name, share},
+    dataplane::{DataPlane, HostSpec, Policy, PortSpec, Spec, hook::Hook, interface::Interface, load::slot_of},
     governor::PortName,
+    mac::Mac,
     model::Mode,
 };
 
 /// A port as the agent knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// Its slot in the maps.
+    /// Its slot in the maps, see [`Plan::take_slots`].
     pub slot: u32,
     /// Kernel index of the interface.
     pub ifindex: u32,
@@ -38,7 +39,7 @@ pub struct Port {
 pub struct Plan {
     /// The interfaces, in the configuration's order.
     pub interfaces: Vec<Interface>,
-    /// The ports, in the order of their slots.
+    /// The ports: each interface's untagged one first. Their slots can be any, and have gaps.
     pub ports: Vec<Port>,
     /// The clients that the configuration makes known.
     pub configured: HashSet<ClientKey>,
@@ -48,47 +49,76 @@ pub struct Plan {
     pub hook: Hook,
     /// The places of the ports. There may be thousands of them, and of clients on them.
     by_name: HashMap<PortName, usize>,
+    /// The same by slot.
     by_slot: HashMap<u32, usize>,
 }
 
 impl Plan {
-    /// Each interface's default port first, then the configured ones on VLANs.
+    /// Each interface's default port first, then the configured ones on VLANs. Their slots are those that an empty data
+    /// plane will give them; for any other one, see [`Plan::take_slots`].
     #[must_use]
     pub fn new(config: &Config, interfaces: Vec<Interface>, debug_kernel: bool) -> Self {
         let mut ports = Vec::new();
         for interface in &interfaces {
             add_port(&mut ports, config, interface, &[]);
         }
+        // By pattern several interfaces may be meant, and by several patterns one.
+        let mut tagged = HashSet::new();
         for port in config.ports.iter().filter(|port| !port.vlans.is_empty()) {
-            if let Some(interface) = interfaces.iter().find(|i| i.name == port.interface) {
-                add_port(&mut ports, config, interface, &port.vlans);
+            for interface in interfaces.iter().filter(|interface| names(&port.interface, &interface.name)) {
+                if tagged.insert((interface.ifindex, &port.vlans)) {
+                    add_port(&mut ports, config, interface, &port.vlans);
+                }
             }
         }
         let by_name: HashMap<PortName, usize> = ports.iter().map(Port::port_name).zip(0..).collect();
-        let find = |interface: &str, vlans: &[u16]| {
-            let name = PortName { interface: interface.to_owned(), vlans: vlans.to_vec() };
-            by_name.get(&name).and_then(|place| ports.get(*place))
+        let keys = |word: &str, vlans: &[u16]| -> Vec<PortKey> {
+            if is_pattern(word) {
+                let here = ports.iter().filter(|port| port.vlans == vlans && names(word, &port.interface));
+                return here.map(Port::key).collect();
+            }
+            // There may be thousands of clients on thousands of ports.
+            let name = PortName { interface: word.to_owned(), vlans: vlans.to_vec() };
+            by_name.get(&name).and_then(|place| ports.get(*place)).map(Port::key).into_iter().collect()
         };
-        let known: Vec<(&Port, [u8; 6])> = config
-            .known_clients
-            .iter()
-            .filter_map(|client| Some((find(&client.interface, &client.vlans)?, client.mac.0)))
-            .collect();
-        let allowed = config.allowed.iter();
-        let allowed_clients =
-            allowed.filter_map(|allow| Some((find(&allow.interface, &allow.vlans)?.key(), allow.mac?.0))).collect();
+        let on = |word: &str, vlans: &[u16], mac: Mac| keys(word, vlans).into_iter().map(move |key| (key, mac.0));
+        let known = config.known_clients.iter();
+        let allowed = config.allowed.iter().filter_map(|allow| Some((allow, allow.mac?)));
         let spec = Spec {
             policy: Policy { ports: ports.iter().map(port_spec).collect(), host: host_spec(config, &ports) },
-            known_clients: known.iter().map(|(port, mac)| (port.key(), *mac)).collect(),
-            allowed_clients,
+            known_clients: known.flat_map(|client| on(&client.interface, &client.vlans, client.mac)).collect(),
+            allowed_clients: allowed.flat_map(|(allow, mac)| on(&allow.interface, &allow.vlans, mac)).collect(),
             port_capacity: config.capacity.ports,
             known_capacity: config.capacity.known_clients,
             stranger_capacity: config.capacity.strangers,
             debug_kernel,
         };
-        let configured = known.iter().map(|(port, mac)| ClientKey::from_mac(port.slot, *mac)).collect();
-        let by_slot = ports.iter().map(|port| port.slot).zip(0..).collect();
-        Self { interfaces, ports, configured, spec, hook: config.hook, by_name, by_slot }
+        let mut plan = Self { interfaces, ports, spec, hook: config.hook, by_name, ..Self::default() };
+        plan.slots_changed();
+        plan
+    }
+
+    /// Takes the slots that the data plane has given to the ports of this plan's policy. A port keeps its slot for as long
+    /// as it is one, and slots are used again, so only the data plane knows.
+    pub fn take_slots(&mut self, plane: &DataPlane) {
+        self.take_slots_from(|key| plane.slot(key));
+    }
+
+    /// One without a slot is in the slot that nobody has.
+    fn take_slots_from(&mut self, slot_of: impl Fn(PortKey) -> Option<u32>) {
+        for port in &mut self.ports {
+            port.slot = slot_of(port.key()).unwrap_or(NO_PORT_SLOT);
+        }
+        self.slots_changed();
+    }
+
+    /// What follows from the slots.
+    fn slots_changed(&mut self) {
+        self.by_slot = self.ports.iter().map(|port| port.slot).zip(0..).collect();
+        self.by_slot.remove(&NO_PORT_SLOT);
+        let slots: HashMap<PortKey, u32> = self.ports.iter().map(|port| (port.key(), port.slot)).collect();
+        let client = |(port, mac): &(PortKey, [u8; 6])| Some(ClientKey::from_mac(*slots.get(port)?, *mac));
+        self.configured = self.spec.known_clients.iter().filter_map(client).collect();
     }
 
     /// Lets rogue servers pass, if they were to be dropped, while servers may be taken for rogues: when a trusted port is on
@@ -121,27 +151,10 @@ impl Plan {
     pub fn port(&self, slot: u32) -> Option<&Port> {
         self.ports.get(*self.by_slot.get(&slot)?)
     }
-
-    /// Gives the ports the slots that the data plane has for them.
-    pub fn take_slots(&mut self, slot_of: impl Fn(PortKey) -> Option<u32>) {
-        let before: HashMap<u32, u32> = self
-            .ports
-            .iter_mut()
-            .filter_map(|port| {
-                let before = port.slot;
-                port.slot = slot_of(port.key())?;
-                Some((before, port.slot))
-            })
-            .collect();
-        self.by_slot = self.ports.iter().map(|port| port.slot).zip(0..).collect();
-        let moved = |client: &ClientKey| Some(ClientKey::from_mac(*before.get(&client.slot())?, client.mac()));
-        self.configured = self.configured.iter().filter_map(moved).collect();
-    }
 }
 
 fn add_port(ports: &mut Vec<Port>, config: &Config, interface: &Interface, vlans: &[u16]) {
-    let allows =
-        |allow: &crate::config::Allow| allow.mac.is_none() && allow.interface == interface.name && allow.vlans == vlans;
+    let allows = |allow: &crate::config::Allow| allow.mac.is_none() && allow.is_on(&interface.name, vlans);
     ports.push(Port {
         slot: slot_of(ports.len()),
         ifindex: interface.ifindex,
@@ -223,6 +236,22 @@ mod tests {
     }
 
     #[test]
+    fn slots_are_the_data_planes_and_may_have_gaps() {
+        let mut config = Config::default();
+        let mac = Mac([2; 6]);
+        config.known_clients = vec![config::KnownClient { interface: "tap1".into(), vlans: vec![], mac }];
+        let mut plan =
+            Plan::new(&config, vec![interface("tap0", 3), interface("tap1", 7), interface("tap2", 9)], false);
+        let given = HashMap::from([(3, 40), (7, 2)]);
+        plan.take_slots_from(|key| given.get(&key.ifindex).copied());
+        let name = |slot| plan.port(slot).map(|port| port.name.as_str());
+        assert_eq!([40, 2, 1, 3, NO_PORT_SLOT].map(name), [Some("tap0"), Some("tap1"), None, None, None]);
+        assert_eq!(plan.configured, HashSet::from([ClientKey::from_mac(2, mac.0)]));
+        let tap1 = PortName { interface: "tap1".into(), vlans: vec![] };
+        assert_eq!(plan.named(&tap1).map(|port| port.slot), Some(2));
+    }
+
+    #[test]
     fn trusted_ports_and_known_clients_reach_the_data_plane() {
         let mut config = Config::default();
         config.ports = vec![config::Port {
@@ -234,7 +263,7 @@ mod tests {
         let client = |interface: &str, vlans: &[u16], last| config::KnownClient {
             interface: interface.into(),
             vlans: vlans.to_vec(),
-            mac: crate::mac::Mac([2, 0, 0, 0, 0, last]),
+            mac: Mac([2, 0, 0, 0, 0, last]),
         };
         config.known_clients = vec![client("eth0", &[100], 1), client("elsewhere", &[], 2), client("eth1", &[], 3)];
         let plan = Plan::new(&config, vec![interface("eth0", 3), interface("eth1", 7)], false);
@@ -258,7 +287,7 @@ mod tests {
     }
 
     fn allow(interface: &str, mac: Option<[u8; 6]>) -> config::Allow {
-        config::Allow { interface: interface.into(), vlans: vec![], mac: mac.map(crate::mac::Mac) }
+        config::Allow { interface: interface.into(), vlans: vec![], mac: mac.map(Mac) }
     }
 
     #[test]
@@ -270,6 +299,46 @@ mod tests {
         assert_eq!(allowed, [(3, false), (7, true)]);
         assert_eq!(plan.spec.allowed_clients, [(PortKey::default_of(3), [2; 6])]);
         assert!(plan.configured.is_empty(), "to be allowed is not to be known");
+    }
+
+    #[test]
+    fn a_pattern_means_every_interface_that_matches_and_a_name_comes_before_it() {
+        let text = "interfaces = ['tap*']
+            [[port]]
+            interface = 'tap*'
+            class = 'vm'
+            [[port]]
+            interface = 'tap1'
+            class = 'strict'
+            [[port]]
+            interface = 'tap?'
+            vlans = [100]
+            [[port]]
+            interface = 'tap*'
+            vlans = [100]
+            [[known_client]]
+            interface = 'tap*'
+            mac = '02:00:00:00:00:01'
+            [[known_client]]
+            interface = 'tap0'
+            vlans = [100]
+            mac = '02:00:00:00:00:01'
+            [[allow]]
+            interface = '*'
+            vlans = [100]";
+        let config = Config::from_toml(text).unwrap();
+        let plan = Plan::new(&config, vec![interface("tap0", 3), interface("tap1", 7)], false);
+        let ports: Vec<_> = plan.ports.iter().map(|p| (p.name.as_str(), p.rules.class.as_str(), p.allowed)).collect();
+        // A port of its own without a class has the default one.
+        let expected = [
+            ("tap0", "vm", false),
+            ("tap1", "strict", false),
+            ("tap0.100", "metal", true),
+            ("tap1.100", "metal", true),
+        ];
+        assert_eq!(ports, expected);
+        let known: Vec<_> = plan.spec.known_clients.iter().map(|(key, _)| (key.ifindex, key.outer_vlan)).collect();
+        assert_eq!(known, [(3, 0), (7, 0), (3, 100)]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! it owns the data plane.
 
 use std::{
+    collections::HashSet,
     sync::mpsc as std_mpsc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use tokio::sync::{
 };
 
 use super::{
+    change::{Change, Done},
     learn::Actions,
     orders::{Executor, Message, QUEUE},
     start::Guarded,
@@ -23,6 +25,39 @@ use crate::dataplane::{self, DataPlane, Snapshot};
 
 /// The length of a window. "Offender" is defined in windows of one second.
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// What the thread tells the decision loop, in the order in which it happened.
+#[derive(Debug)]
+pub enum Reading {
+    /// The counters.
+    Snapshot(Box<Snapshot>),
+    /// What is guarded has changed, and how.
+    Changed(Changed),
+}
+
+/// A change that was made.
+#[derive(Debug)]
+pub struct Changed {
+    /// What came of it.
+    pub done: Done,
+    /// Slots that nobody has any more.
+    pub gone: HashSet<u32>,
+    /// Who waits until the decision loop has taken it, too.
+    pub answer: oneshot::Sender<Result<Done, dataplane::Error>>,
+}
+
+/// What the thread needs.
+#[derive(Debug)]
+pub struct Parts {
+    /// What it owns.
+    pub guarded: Guarded,
+    /// What is learned.
+    pub actions: Actions,
+    /// What is ordered.
+    pub executor: Executor,
+    /// Where it is told that a program was taken off some interfaces.
+    pub lost: mpsc::Sender<Vec<u32>>,
+}
 
 /// The thread, and the ways to hear of its end.
 #[derive(Debug)]
@@ -40,19 +75,31 @@ pub fn read(plane: &mut DataPlane, epoch: Instant) -> Result<Snapshot, dataplane
     plane.snapshot(epoch)
 }
 
+/// Makes a change, or says why not.
+fn carry_out(change: Change, guarded: &mut Guarded, executor: &mut Executor) -> Option<Changed> {
+    let Change { wanted, answer } = change;
+    match guarded.change(executor.plan(), wanted) {
+        Ok((done, gone)) => {
+            executor.set_plan(done.context.plan.clone());
+            Some(Changed { done, gone, answer })
+        }
+        Err(error) => {
+            // Whoever asked may not wait any more.
+            let _ = answer.send(Err(error));
+            None
+        }
+    }
+}
+
 impl Reader {
     /// Starts reading, carries out what was learned before each reading, and orders as they come. A snapshot that the
     /// decision loop has no time for is lost: the next one has all its counts.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn start(
-        mut guarded: Guarded,
-        mut actions: Actions,
-        executor: Executor,
-        epoch: Instant,
-    ) -> anyhow::Result<(Self, mpsc::Receiver<Snapshot>)> {
-        let (snapshots, receiver) = mpsc::channel(1);
+    pub fn start(parts: Parts, epoch: Instant) -> anyhow::Result<(Self, mpsc::Receiver<Reading>)> {
+        let Parts { mut guarded, mut actions, mut executor, lost } = parts;
+        let (readings, receiver) = mpsc::channel(1);
         let (messages, inbox) = std_mpsc::sync_channel(QUEUE);
         let (failed, failure) = oneshot::channel();
         let body = move || {
@@ -63,20 +110,36 @@ impl Reader {
                         executor.carry_out(&mut guarded.plane, &batch);
                         continue;
                     }
+                    Ok(Message::Change(change)) => {
+                        // Not to be lost, so it is waited until the loop has taken the reading before.
+                        if let Some(changed) = carry_out(*change, &mut guarded, &mut executor)
+                            && readings.blocking_send(Reading::Changed(changed)).is_err()
+                        {
+                            break;
+                        }
+                        continue;
+                    }
                     Err(std_mpsc::RecvTimeoutError::Timeout) => {}
                     Ok(Message::Stop) | Err(std_mpsc::RecvTimeoutError::Disconnected) => break,
                 }
                 next = (next + WINDOW).max(Instant::now());
                 actions.carry_out(&mut guarded.plane);
+                let missing = guarded.lost();
+                if !missing.is_empty() {
+                    // Whoever has no time for it is told again.
+                    let _ = lost.try_send(missing);
+                }
                 match read(&mut guarded.plane, epoch) {
-                    Ok(snapshot) => match (snapshot.moment.ticks, snapshots.try_send(snapshot)) {
-                        // Only while somebody decides is there an agent.
-                        (ticks, Ok(())) => guarded.plane.beat(ticks),
-                        (_, Err(TrySendError::Full(_))) => {
-                            warn!("the decision loop is late: one reading of the counters was skipped");
+                    Ok(snapshot) => {
+                        match (snapshot.moment.ticks, readings.try_send(Reading::Snapshot(Box::new(snapshot)))) {
+                            // Only while somebody decides is there an agent.
+                            (ticks, Ok(())) => guarded.plane.beat(ticks),
+                            (_, Err(TrySendError::Full(_))) => {
+                                warn!("the decision loop is late: one reading of the counters was skipped");
+                            }
+                            (_, Err(TrySendError::Closed(_))) => break,
                         }
-                        (_, Err(TrySendError::Closed(_))) => break,
-                    },
+                    }
                     Err(error) => {
                         let _ = failed.send(error);
                         break;

@@ -24,7 +24,8 @@ use crate::{
 
 /// `GET /v1/status`
 #[must_use]
-pub fn status(context: &Context, picture: &Picture) -> Status {
+pub fn status(picture: &Picture) -> Status {
+    let context = &*picture.context;
     let now = picture.moment.wall;
     let uptime = now.duration_since(context.started).as_secs();
     Status {
@@ -64,14 +65,8 @@ fn offenders_now(context: &Context, picture: &Picture) -> u64 {
 
 fn warnings(context: &Context, picture: &Picture) -> Vec<String> {
     let mut warnings = context.warnings.clone();
-    warnings.extend(context.inventory_warnings());
+    warnings.extend(context.machines.warnings());
     warnings.extend(picture.sanctioned.warnings.iter().cloned());
-    warnings.extend(context.gone_interfaces().map(|name| {
-        format!(
-            "interface {name} is gone, deleted or renamed: whatever has that name now is not guarded until the agent is \
-             started again"
-        )
-    }));
     if picture.ports.first().is_some_and(|none| count_where(&none.counters, |_| true) > 0) {
         warnings.push("DHCP packets arrived on an interface without any port: they passed unlimited".to_owned());
     }
@@ -89,7 +84,7 @@ fn interface(context: &Context, picture: &Picture, place: usize) -> InterfaceSta
         .collect();
     let mut sum = PortCounters::ZERO;
     ports.iter().for_each(|port| sum.add(&port.counters));
-    let non_dhcp_packets = picture.non_dhcp.get(place).copied().unwrap_or(0);
+    let non_dhcp_packets = picture.non_dhcp.get(&interface.ifindex).copied().unwrap_or(0);
     let dhcp_packets = count_where(&sum, |_| true);
     InterfaceStatus {
         name: interface.name.clone(),
@@ -110,7 +105,8 @@ fn interface(context: &Context, picture: &Picture, place: usize) -> InterfaceSta
 
 /// `GET /v1/offenders`
 #[must_use]
-pub fn offenders(context: &Context, picture: &Picture) -> Offenders {
+pub fn offenders(picture: &Picture) -> Offenders {
+    let context = &*picture.context;
     let inventory = &context.inventory();
     let clients = picture.clients.iter().filter_map(|client| client_offender(context, inventory, picture, client));
     let ports = context.plan.ports.iter().filter_map(|port| port_offender(inventory, picture, port));
@@ -231,7 +227,8 @@ fn port_excess(port: &Port, counters: &PortCounters) -> (&'static str, (u32, u32
 
 /// `GET /v1/ports`
 #[must_use]
-pub fn ports(context: &Context, picture: &Picture) -> Ports {
+pub fn ports(picture: &Picture) -> Ports {
+    let context = &*picture.context;
     let inventory = &context.inventory();
     let mut clients: BTreeMap<u32, u64> = BTreeMap::new();
     for client in &picture.clients {
@@ -287,7 +284,8 @@ fn port_report(inventory: &Inventory, port: &Port, seen: &PortPicture, state: St
 
 /// `GET /v1/clients`
 #[must_use]
-pub fn clients(context: &Context, picture: &Picture) -> Clients {
+pub fn clients(picture: &Picture) -> Clients {
+    let context = &*picture.context;
     let inventory = &context.inventory();
     let mut seen: Vec<&ClientPicture> = picture.clients.iter().collect();
     seen.sort_by_key(|client| {

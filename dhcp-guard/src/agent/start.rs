@@ -3,9 +3,14 @@
 use std::{collections::HashSet, path::Path};
 
 use anyhow::bail;
-use log::{info, warn};
+use log::{debug, info, warn};
 
-use super::{kept::Kept, orders::Clock, plan::Plan};
+use super::{
+    kept::Kept,
+    links::{self, Links},
+    orders::Clock,
+    plan::Plan,
+};
 use crate::{
     actuators::LinkDown,
     config::Config,
@@ -19,7 +24,7 @@ use crate::{
     },
     doctor,
     governor::Governor,
-    model::{AttachMode, Finding, Severity},
+    model::{AttachMode, Finding, Severity, Subject},
 };
 
 /// The data plane, and all that holds it on the interfaces.
@@ -29,20 +34,31 @@ pub struct Guarded {
     pub plane: DataPlane,
     /// The program on its interfaces.
     pub attachments: Vec<Attachment>,
-    /// The one that sees servers' replies leave, where there is one.
-    _replies: Vec<ReplyWatch>,
-    /// What makes the guard blind or weak, one sentence each.
+    /// By interface index the one that sees servers' replies leave, or why there is none.
+    pub replies: Vec<(u32, Result<ReplyWatch, String>)>,
+    /// What makes the guard blind or weak from the start, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// What is to be guarded.
+/// What is to be guarded, of the interfaces that there are: those that are named, which must be there and up, and those that
+/// match a pattern, as they are.
 ///
 /// # Errors
-/// An interface is not there.
-pub async fn plan(config: &Config, debug_kernel: bool) -> anyhow::Result<(Plan, Option<String>)> {
+/// An interface that is named is not there, or down.
+pub async fn plan(config: &Config, links: &Links, debug_kernel: bool) -> anyhow::Result<(Plan, Option<String>)> {
+    for name in config.named_interfaces() {
+        let interface = interface::find(name).await?;
+        if !interface.up {
+            bail!(dataplane::Error::InterfaceDown { name: interface.name });
+        }
+    }
     let mut interfaces = Vec::new();
-    for name in &config.interfaces {
-        interfaces.push(interface::find(name).await?);
+    for (_, name) in links::meant(&config.interfaces, links).interfaces {
+        match interface::find(&name).await {
+            Ok(interface) => interfaces.push(interface),
+            Err(error) if config.interfaces.contains(&name) => return Err(error.into()),
+            Err(_) => debug!("interface {name} has gone before it could be guarded"),
+        }
     }
     let mut plan = Plan::new(config, interfaces, debug_kernel);
     let warning = plan.spare_hidden_servers();
@@ -59,7 +75,12 @@ pub async fn weaknesses(config: &Config, file: Option<&Path>) -> anyhow::Result<
         // To know less is no reason not to guard.
         Err(error) => return Ok(vec![format!("cannot look for what makes the guard weak on this host: {error:#}")]),
     };
-    let is_blind = |finding: &&Finding| finding.severity == Severity::Blind;
+    // Of interfaces that only match a pattern nobody said that they must be guarded right.
+    let is_named = |subject: &Subject| match subject {
+        Subject::Interface(name) => config.named_interfaces().any(|named| named == name),
+        Subject::Host | Subject::File(_) => true,
+    };
+    let is_blind = |finding: &&Finding| finding.severity == Severity::Blind && is_named(&finding.subject);
     if let Some(blind) = findings.iter().find(is_blind).filter(|_| !config.even_if_blind) {
         let more = match findings.iter().filter(is_blind).count() - 1 {
             0 => String::new(),
@@ -73,31 +94,31 @@ pub async fn weaknesses(config: &Config, file: Option<&Path>) -> anyhow::Result<
 }
 
 /// Loads the programs, puts what was kept into them, and puts them on all interfaces, into the place of those that an agent
-/// before this one has left there. The plan learns which slots its ports have.
+/// before this one has left there: on all that are named, or on none that was not guarded before; and on those that match a
+/// pattern, if that is possible. The plan learns which slots its ports have.
 ///
 /// # Errors
 /// See [`DataPlane::load_pinned`] and [`DataPlane::attach`]. Whatever was guarded before still is.
 pub async fn guard(
-    config: &Config,
     plan: &mut Plan,
+    config: &Config,
     kept: &mut Kept,
     clock: &Clock,
 ) -> anyhow::Result<(Guarded, Governor)> {
-    let (mut plane, mut warnings) = load(config, plan)?;
-    plan.take_slots(|port| plane.slot(port));
-    let governor = kept.put_into(&mut plane, plan, clock)?;
+    let (plane, warnings) = load(config, plan)?;
+    plan.take_slots(&plane);
+    let mut guarded = Guarded { plane, attachments: Vec::new(), replies: Vec::new(), warnings };
+    let governor = kept.put_into(&mut guarded.plane, plan, clock)?;
     set_up_again(plan).await;
-    let attachments = attach(&mut plane, plan)?;
-    let watches: Vec<_> = plan.interfaces.iter().map(|interface| plane.watch_replies(interface)).collect();
-    plane.stays()?;
-    let_go(&plane, plan, &mut warnings);
-    warnings.append(&mut plane.take_warnings());
-    attachments.iter().for_each(tell_of_lost_speed);
-    warnings.extend(attachments.iter().filter_map(slow_warning));
-    warnings.extend(attachments.iter().filter_map(|attachment| vlan_warning(attachment, plan.hook)));
-    warnings.extend(watches.iter().filter_map(|watch| watch.as_ref().err()).map(dataplane::Error::to_string));
-    let replies = watches.into_iter().filter_map(Result::ok).collect();
-    Ok((Guarded { plane, attachments, _replies: replies, warnings }, governor))
+    guarded.attach(plan, config)?;
+    guarded.watch_replies(plan);
+    guarded.plane.stays()?;
+    guarded.let_go_of_others(plan);
+    // Of interfaces that went while nobody looked.
+    guarded.plane.retire(&plan.spec.policy)?;
+    guarded.warnings.append(&mut guarded.plane.take_warnings());
+    guarded.attachments.iter().for_each(tell_of_lost_speed);
+    Ok((guarded, governor))
 }
 
 /// With maps that outlive the agent, or, where there is no place for them, without.
@@ -110,47 +131,54 @@ fn load(config: &Config, plan: &Plan) -> Result<(DataPlane, Vec<String>), datapl
     }
 }
 
-/// On all interfaces, or on none that was not guarded before. Those first, because they are what can fail.
-fn attach(plane: &mut DataPlane, plan: &Plan) -> Result<Vec<Attachment>, dataplane::Error> {
-    let pinned: HashSet<u32> = plane.pinned_links().iter().map(|link| link.ifindex).collect();
-    let mut order: Vec<&Interface> = plan.interfaces.iter().collect();
-    order.sort_by_key(|interface| pinned.contains(&interface.ifindex));
-    let mut attachments = Vec::new();
-    for interface in order {
-        match plane.attach(interface.clone(), plan.hook) {
-            Ok(attachment) => attachments.push(attachment),
-            Err(error) => {
-                let (replaced, new): (Vec<_>, Vec<_>) = attachments.into_iter().partition(|one| one.replaced);
-                new.into_iter().for_each(Attachment::take_off);
-                // Somewhere these maps are in use by now.
-                if !replaced.is_empty() {
-                    plane.stays()?;
+impl Guarded {
+    /// First where no guard is yet, because that is what can fail: then those that are there are still as they were.
+    fn attach(&mut self, plan: &Plan, config: &Config) -> Result<(), dataplane::Error> {
+        let pinned: HashSet<u32> = self.plane.pinned_links().iter().map(|link| link.ifindex).collect();
+        let mut order: Vec<&Interface> = plan.interfaces.iter().collect();
+        order.sort_by_key(|interface| pinned.contains(&interface.ifindex));
+        for interface in order {
+            match self.plane.attach(interface.clone(), plan.hook) {
+                Ok(attachment) => self.attachments.push(attachment),
+                Err(error) if config.interfaces.contains(&interface.name) => {
+                    self.give_up()?;
+                    return Err(error);
                 }
-                return Err(error);
+                // It is tried again, and told then.
+                Err(error) => warn!("{error}"),
             }
         }
+        let place = |one: &Attachment| plan.interfaces.iter().position(|interface| *interface == one.interface);
+        self.attachments.sort_by_key(place);
+        Ok(())
     }
-    let place = |one: &Attachment| plan.interfaces.iter().position(|interface| *interface == one.interface);
-    attachments.sort_by_key(place);
-    Ok(attachments)
-}
 
-/// Takes the guard off interfaces that an agent before this one guarded and this one is not to.
-fn let_go(plane: &DataPlane, plan: &Plan, warnings: &mut Vec<String>) {
-    let is_guarded = |link: &LinkPin| plan.interfaces.iter().any(|interface| interface.ifindex == link.ifindex);
-    for link in plane.pinned_links().iter().filter(|link| !is_guarded(link) || link.is_dead()) {
-        let path = link.path.display();
-        match (interface::name_of(link.ifindex), link.is_dead()) {
-            (None, false) => warnings.push(format!(
-                "the pinned link {path} holds a program in another network namespace, which goes on: remove the pin if \
-                 nobody needs it, and let every agent have a pin folder of its own"
-            )),
-            (name, dead) => {
-                if let (Some(name), false) = (name, dead) {
-                    info!("interface {name} is not to be guarded any more: its guard is taken off");
-                }
-                if let Err(error) = link.take_off() {
-                    warnings.push(format!("cannot take off what the pinned link {path} holds: {error}"));
+    /// Takes the guard off where it was not before this start.
+    fn give_up(&mut self) -> Result<(), dataplane::Error> {
+        let attachments = std::mem::take(&mut self.attachments);
+        let (replaced, new): (Vec<_>, Vec<_>) = attachments.into_iter().partition(|one| one.replaced);
+        new.into_iter().for_each(Attachment::take_off);
+        // Somewhere these maps are in use by now.
+        if replaced.is_empty() { Ok(()) } else { self.plane.stays() }
+    }
+
+    /// Takes the guard off interfaces that an agent before this one guarded and this one is not to.
+    fn let_go_of_others(&mut self, plan: &Plan) {
+        let is_guarded = |link: &LinkPin| plan.interfaces.iter().any(|interface| interface.ifindex == link.ifindex);
+        for link in self.plane.pinned_links().iter().filter(|link| !is_guarded(link) || link.is_dead()) {
+            let path = link.path.display();
+            match (interface::name_of(link.ifindex), link.is_dead()) {
+                (None, false) => self.warnings.push(format!(
+                    "the pinned link {path} holds a program in another network namespace, which goes on: remove the pin if \
+                     nobody needs it, and let every agent have a pin folder of its own"
+                )),
+                (name, dead) => {
+                    if let (Some(name), false) = (name, dead) {
+                        info!("interface {name} is not to be guarded any more: its guard is taken off");
+                    }
+                    if let Err(error) = link.take_off() {
+                        self.warnings.push(format!("cannot take off what the pinned link {path} holds: {error}"));
+                    }
                 }
             }
         }
@@ -172,7 +200,7 @@ async fn set_up_again(plan: &Plan) {
 }
 
 /// Of an interface whose driver is not to have the guard in it, or not as it is.
-fn slow_warning(attachment: &Attachment) -> Option<String> {
+pub(super) fn slow_warning(attachment: &Attachment) -> Option<String> {
     let reason = attachment.native_refused.as_ref()?;
     let hook = if attachment.mode == AttachMode::Tcx { "by TCX" } else { "in generic mode" };
     Some(format!(
@@ -193,7 +221,7 @@ fn tell_of_lost_speed(attachment: &Attachment) {
     }
 }
 
-fn vlan_warning(attachment: &Attachment, hook: Hook) -> Option<String> {
+pub(super) fn vlan_warning(attachment: &Attachment, hook: Hook) -> Option<String> {
     let Interface { name, facts, .. } = &attachment.interface;
     facts.hides_vlan_tags(hook).then(|| {
         format!(

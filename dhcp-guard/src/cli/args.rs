@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use self::{
     change::{
         AllowAddArgs, AllowCommand, AllowRemoveArgs, ExplainArgs, HoldArgs, How, NO_REASON, OnOff, QuarantineAddArgs,
-        QuarantineCommand, ReleaseArgs, UndoArgs, Why,
+        QuarantineCommand, ReleaseArgs, ReloadArgs, UndoArgs, Why,
     },
     values::{About, Which},
 };
@@ -99,6 +99,9 @@ pub enum Command {
     /// What happened, oldest first
     #[command(after_help = "Examples:\n  dhcp-guard events -n 5\n  dhcp-guard events --follow --json | jq .message")]
     Events(EventsArgs),
+    /// Let the agent read its configuration again: all of it is checked, then all of it is in force, or nothing changes
+    #[command(after_help = "Examples:\n  dhcp-guard reload --dry-run\n  dhcp-guard reload --reason 'new limits'")]
+    Reload(ReloadArgs),
     /// What makes the guard blind or weak on this host, and what to do about it
     #[command(
         after_help = "Examples:\n  dhcp-guard doctor\n  dhcp-guard doctor -i eth0 --json | jq '.findings[] | select(.severity != \"ok\")'\n\n\
@@ -116,7 +119,7 @@ pub enum Command {
 /// `run`
 #[derive(Debug, Default, clap::Args)]
 pub struct RunArgs {
-    /// Interface to guard, instead of those of the configuration; repeat it for several
+    /// Interface to guard, or a pattern ('tap*'), instead of those of the configuration; repeat it for several
     #[arg(short, long = "interface", value_name = "IF")]
     pub interfaces: Vec<String>,
     /// Where frames are judged, whatever the configuration says
@@ -340,6 +343,7 @@ mod tests {
             "undo --since 10m",
             "allow add tap7 --reason x",
             "allow remove tap7",
+            "reload",
         ] {
             parse(&format!("dhcp-guard {change} --json --dry-run"));
         }

@@ -6,14 +6,17 @@ use anyhow::anyhow;
 use serde::Serialize;
 
 use super::{
-    args::{AllowCommand, HoldArgs, How, OnOff, QuarantineAddArgs, QuarantineCommand, ReleaseArgs, UndoArgs, Which},
+    args::{
+        AllowCommand, HoldArgs, How, OnOff, QuarantineAddArgs, QuarantineCommand, ReleaseArgs, ReloadArgs, UndoArgs,
+        Which,
+    },
     output::Output,
     query, render,
 };
 use crate::{
     client::{Client, ClientError},
     governor::Sanction,
-    model::{AllowRequest, Changed, HoldRequest, QuarantineRequest, ReleaseRequest, UndoRequest},
+    model::{AllowRequest, Changed, HoldRequest, QuarantineRequest, ReleaseRequest, ReloadRequest, UndoRequest},
 };
 
 /// A kind of change.
@@ -31,6 +34,7 @@ const QUARANTINE_RELEASE: Change = Change { path: "/v1/quarantine/release", show
 const HOLD: Change = Change { path: "/v1/hold", shown_by: "`dhcp-guard status` shows it" };
 const UNDO: Change =
     Change { path: "/v1/undo", shown_by: "`dhcp-guard quarantine list` and `dhcp-guard allow list` show it" };
+const RELOAD: Change = Change { path: "/v1/reload", shown_by: "`dhcp-guard events` shows it" };
 const ALLOW_ADD: Change = Change { path: "/v1/allow/add", shown_by: ALLOW_LIST };
 const ALLOW_REMOVE: Change = Change { path: "/v1/allow/remove", shown_by: ALLOW_LIST };
 
@@ -80,6 +84,11 @@ pub(super) async fn undo(socket: &Path, args: UndoArgs, out: &mut Output) -> any
         request_id: Some(new_id()),
     };
     ask(socket, &UNDO, &request, args.how, out).await
+}
+
+pub(super) async fn reload(socket: &Path, args: ReloadArgs, out: &mut Output) -> anyhow::Result<()> {
+    let request = ReloadRequest { reason: args.why.reason, dry_run: args.how.dry_run, request_id: Some(new_id()) };
+    ask(socket, &RELOAD, &request, args.how, out).await
 }
 
 pub(super) async fn allow(socket: &Path, command: AllowCommand, out: &mut Output) -> anyhow::Result<()> {
@@ -147,6 +156,7 @@ mod tests {
             Command::Quarantine { command } => quarantine(socket, command, &mut out).await?,
             Command::Hold(args) => hold(socket, args, &mut out).await?,
             Command::Undo(args) => undo(socket, args, &mut out).await?,
+            Command::Reload(args) => reload(socket, args, &mut out).await?,
             Command::Allow { command } => allow(socket, command, &mut out).await?,
             other => panic!("{other:?}"),
         }
@@ -222,6 +232,7 @@ mod tests {
             asked("/v1/undo", &["undo", "--since", "1h30m"]).await,
             json!({ "since_s": 5400, "reason": reason, "dry_run": false })
         );
+        assert_eq!(asked("/v1/reload", &["reload", "--dry-run"]).await, json!({ "reason": reason, "dry_run": true }));
         let target = json!({ "port": "eth0", "mac": "02:00:5e:10:00:01" });
         assert_eq!(
             asked("/v1/allow/add", &["allow", "add", "eth0/0200.5e10.0001", "--for", "2h", "--reason", "x"]).await,
@@ -269,6 +280,7 @@ mod tests {
             ("quarantine release 7", "`dhcp-guard quarantine list` shows it"),
             ("hold on", "`dhcp-guard status` shows it"),
             ("undo --since 10m", "`dhcp-guard quarantine list` and `dhcp-guard allow list` show it"),
+            ("reload", "`dhcp-guard events` shows it"),
             ("allow add tap7 --reason x", "`dhcp-guard allow list` shows it"),
             ("allow remove tap7", "`dhcp-guard allow list` shows it"),
         ] {

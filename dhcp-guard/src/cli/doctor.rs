@@ -6,21 +6,15 @@ use super::{
     output::Output,
     render, settings,
 };
-use crate::doctor;
+use crate::{config::Overrides, dataplane::hook::Hook, doctor};
 
 pub(super) async fn doctor(global: &Global, args: DoctorArgs, out: &mut Output) -> anyhow::Result<Outcome> {
-    let (mut config, file) = settings::config(global)?;
-    if !args.interfaces.is_empty() {
-        config.interfaces = args.interfaces;
-    }
-    if let Some(folder) = args.state_dir {
-        config.state_dir = folder;
-    }
-    if let Some(hook) = args.hook {
-        config.hook = hook.into();
-    }
+    let (config, file) = settings::config(global)?;
+    let DoctorArgs { format, interfaces, state_dir, hook } = args;
+    let overrides = Overrides { interfaces, state_dir, hook: hook.map(Hook::from), ..Overrides::default() };
+    let config = overrides.over(config);
     let checkup = doctor::examine(&config, file.as_deref()).await?;
-    if args.format.json {
+    if format.json {
         out.json(&checkup)?;
     } else {
         out.text(&render::checkup(&checkup, out.style()))?;

@@ -89,6 +89,7 @@ fn dispatch(args: Args) -> anyhow::Result<Outcome> {
         Command::Quarantine { command } => asking(change::quarantine(&socket()?, command, out)),
         Command::Hold(args) => asking(change::hold(&socket()?, args, out)),
         Command::Undo(args) => asking(change::undo(&socket()?, args, out)),
+        Command::Reload(args) => asking(change::reload(&socket()?, args, out)),
         Command::Allow { command } => asking(change::allow(&socket()?, command, out)),
         Command::Events(args) => asking(events::events(&socket()?, &args, out)),
     }

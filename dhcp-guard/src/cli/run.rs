@@ -9,36 +9,40 @@ use super::{
 };
 use crate::{
     agent::{self, Options},
-    config::{Config, DEFAULT_FILE},
+    config::{Config, DEFAULT_FILE, Overrides},
+    dataplane::hook::Hook,
+    model::Mode,
 };
 
 pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     let (config, config_path) = settings::config(global)?;
-    let options = Options { config_path, debug_kernel: args.debug_kernel };
-    let config = with_args(config, args)?;
+    let debug_kernel = args.debug_kernel;
+    let overrides = overrides(global, args);
+    let config = started_with(config, &overrides)?;
+    let options = Options { config_path, overrides, debug_kernel };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context("cannot start the event loop")?.block_on(agent::run(config, options))?;
     Ok(Outcome::Done)
 }
 
-/// The command line wins over the file.
-fn with_args(mut config: Config, args: RunArgs) -> anyhow::Result<Config> {
-    if !args.interfaces.is_empty() {
-        config.interfaces = args.interfaces;
+/// What the command line says over the file.
+fn overrides(global: &Global, args: RunArgs) -> Overrides {
+    let RunArgs { interfaces, hook, mode, state_dir, even_if_blind, .. } = args;
+    let Global { socket, pin_dir, .. } = global.clone();
+    Overrides {
+        interfaces,
+        hook: hook.map(Hook::from),
+        mode: mode.map(Mode::from),
+        socket,
+        state_dir,
+        pin_dir,
+        even_if_blind,
     }
-    if let Some(hook) = args.hook {
-        config.hook = hook.into();
-    }
-    if let Some(mode) = args.mode {
-        config.mode = mode.into();
-        // Whoever starts it to watch only must not find that some class or port drops after all.
-        config.classes.values_mut().for_each(|class| class.mode = None);
-        config.ports.iter_mut().for_each(|port| port.mode = None);
-    }
-    if let Some(folder) = args.state_dir {
-        config.state_dir = folder;
-    }
-    config.even_if_blind |= args.even_if_blind;
+}
+
+/// The configuration that the agent starts with.
+fn started_with(config: Config, overrides: &Overrides) -> anyhow::Result<Config> {
+    let config = overrides.over(config);
     if config.interfaces.is_empty() {
         bail!("nothing to guard: name an interface with -i IF, or in `interfaces` of {DEFAULT_FILE}");
     }
@@ -55,7 +59,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{cli::args::ModeArg, model::Mode};
+    use crate::cli::args::ModeArg;
+
+    fn with_args(config: Config, args: RunArgs) -> anyhow::Result<Config> {
+        started_with(config, &overrides(&Global::default(), args))
+    }
 
     fn args(interfaces: &[&str]) -> RunArgs {
         RunArgs { interfaces: interfaces.iter().map(ToString::to_string).collect(), ..RunArgs::default() }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, os::unix::ffi::OsStrExt};
 
 use dhcp_guard_common::layout::MAX_PORTS;
 
-use super::{ActuatorName, Class, Config, KeyPath, Problem, ProblemKind, keys};
+use super::{ActuatorName, Class, Config, KeyPath, Problem, ProblemKind, is_pattern, keys, names};
 use crate::{actuators::Endpoint, mac::Mac};
 
 const MILLION: u32 = 1_000_000;
@@ -253,7 +253,11 @@ fn class_numbers(name: &str, class: &Class) -> Vec<Number> {
 fn check_place(found: &mut Found, ports: &BTreeSet<(&str, &[u16])>, key: &KeyPath, interface: &str, vlans: &[u16]) {
     found.interface(key.key("interface"), interface);
     let possible = found.vlans(&key.key("vlans"), vlans);
-    if possible && !vlans.is_empty() && !ports.contains(&(interface, vlans)) {
+    // Whose pattern means the interface, too.
+    let is_meant = |(word, of): &(&str, &[u16])| *of == vlans && is_pattern(word) && names(word, interface);
+    // Whether two patterns have a name in common is not for us to find out.
+    let can_tell = possible && !vlans.is_empty() && !is_pattern(interface);
+    if can_tell && !ports.contains(&(interface, vlans)) && !ports.iter().any(is_meant) {
         found.add(key.key("vlans"), ProblemKind::NoSuchPort(port_name(interface, vlans)));
     }
 }

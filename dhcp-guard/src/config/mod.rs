@@ -7,13 +7,18 @@
 //! - `keys`: which keys exist, from the types themselves
 //! - `check`: what the values must satisfy; `warn`: what they should
 //! - `problem`: the sentences
+//! - `pattern`: interfaces by pattern
+//! - `overrides`: what the command line says over the file; `diff`: what is different from another configuration
 
 mod access;
 mod actuator;
 mod check;
 mod class;
+mod diff;
 mod keys;
+mod overrides;
 mod path;
+mod pattern;
 mod problem;
 mod quarantine;
 mod read;
@@ -31,7 +36,10 @@ pub use self::{
     actuator::{ActuatorName, Actuators, AutoQuarantine, Command, Webhook},
     check::{MAX_KEPT_FILES, port_name},
     class::Class,
+    diff::Diff,
+    overrides::Overrides,
     path::{KeyPath, Segment},
+    pattern::{is_pattern, names},
     problem::{ConfigError, Problem, ProblemKind},
     quarantine::Quarantine,
     rules::{Rules, share},
@@ -51,10 +59,12 @@ pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/dhcp-guard";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// Interfaces to guard, by name.
+    /// Interfaces to guard, by name or by pattern (`tap*`): then those that match, whenever they come and go.
     pub interfaces: Vec<String>,
     /// Where frames are judged.
     pub hook: Hook,
+    /// Whether the guard goes back to an interface that somebody took it off.
+    pub reattach: bool,
     /// What happens to packets over a limit.
     pub mode: Mode,
     /// The class of a port that nothing else assigns one to.
@@ -154,7 +164,7 @@ pub struct Host {
 /// A port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
-    /// Interface name.
+    /// Interface name, or a pattern for several.
     pub interface: String,
     /// VLAN ids, outer first, at most two; empty: untagged, and every VLAN without a port of its own.
     #[serde(default)]
@@ -168,7 +178,7 @@ pub struct Port {
 /// A client that is known from the start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownClient {
-    /// Interface name.
+    /// Interface name, or a pattern for several.
     pub interface: String,
     /// VLAN ids, outer first.
     #[serde(default)]
@@ -180,13 +190,21 @@ pub struct KnownClient {
 /// A client, or a whole port, whose packets always pass: no limit, no quarantine and no other rule stops them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allow {
-    /// Interface name.
+    /// Interface name, or a pattern for several.
     pub interface: String,
     /// VLAN ids, outer first.
     #[serde(default)]
     pub vlans: Vec<u16>,
     /// Source MAC; missing: everybody on the port.
     pub mac: Option<Mac>,
+}
+
+impl Allow {
+    /// Whether the port with these VLANs, or a client on it, is meant.
+    #[must_use]
+    pub fn is_on(&self, interface: &str, vlans: &[u16]) -> bool {
+        self.vlans == vlans && names(&self.interface, interface)
+    }
 }
 
 /// How strangers that behave become known clients.
@@ -244,6 +262,7 @@ impl Default for Config {
         Self {
             interfaces: Vec::new(),
             hook: Hook::default(),
+            reattach: true,
             mode: Mode::default(),
             default_class: "metal".to_owned(),
             socket: PathBuf::from(DEFAULT_SOCKET),

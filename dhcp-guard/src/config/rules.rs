@@ -1,6 +1,6 @@
 //! What a port is held to: its class, and over the general limits whatever the class has of its own.
 
-use super::{ActuatorName, AutoQuarantine, Class, Config, Port};
+use super::{ActuatorName, AutoQuarantine, Class, Config, Port, names};
 use crate::model::Mode;
 
 /// Everything that is decided about a port, with all defaults filled in. Units and ranges are those of
@@ -68,9 +68,13 @@ impl Config {
         }
     }
 
-    /// The port with exactly these VLANs, if the file has one.
+    /// The port with exactly these VLANs, if the file has one: by the interface's name, or else the first whose pattern
+    /// matches.
     pub(super) fn port(&self, interface: &str, vlans: &[u16]) -> Option<&Port> {
-        self.ports.iter().find(|port| port.interface == interface && port.vlans == vlans)
+        let here = || self.ports.iter().filter(|port| port.vlans == vlans);
+        here()
+            .find(|port| port.interface == interface)
+            .or_else(|| here().find(|port| names(&port.interface, interface)))
     }
 
     fn class_of(&self, port: Option<&Port>) -> (&str, Class) {

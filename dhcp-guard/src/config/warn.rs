@@ -2,13 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use super::{Class, Config, KeyPath, share};
+use super::{Class, Config, KeyPath, is_pattern, share};
 
 impl Config {
     /// What is permitted and probably not meant: one sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        [self.unguarded_interfaces(), self.limits_in_vain(), self.classes_over_the_host()].concat()
+        [self.all_interfaces(), self.unguarded_interfaces(), self.limits_in_vain(), self.classes_over_the_host()]
+            .concat()
+    }
+
+    /// Bridges and bonds would be guarded together with their members, and whatever is counted twice is limited twice.
+    fn all_interfaces(&self) -> Vec<String> {
+        let all = self.interfaces.iter().any(|word| word.chars().all(|c| c == '*') && !word.is_empty());
+        let warning = "interfaces: `*` is every interface but lo, also bridges and bonds together with their members: name \
+                       the ones that machines are behind";
+        all.then(|| warning.to_owned()).into_iter().collect()
     }
 
     fn unguarded_interfaces(&self) -> Vec<String> {
@@ -21,7 +30,8 @@ impl Config {
         all("port", self.ports.iter().map(|port| &port.interface))
             .chain(all("known_client", self.known_clients.iter().map(|client| &client.interface)))
             .chain(all("allow", self.allowed.iter().map(|allow| &allow.interface)))
-            .filter(|(_, interface)| !self.interfaces.contains(interface))
+            // Whether two patterns have a name in common is not for a warning to find out.
+            .filter(|(_, interface)| !is_pattern(interface) && !self.wants(interface))
             .map(|(key, interface)| {
                 format!("{key}: interface {interface} is not guarded unless it is named in `interfaces` or with -i")
             })
@@ -107,6 +117,16 @@ mod tests {
             assert!(warning.starts_with(&format!("{key}: interface eth0 is not guarded")), "{warning}");
         }
         assert!(warnings(&text.replace("['eth1']", "['eth1', 'eth0']")).is_empty());
+    }
+
+    #[test]
+    fn an_interface_that_a_pattern_means_is_guarded() {
+        assert!(
+            warnings("interfaces = ['tap*']\n[[port]]\ninterface = 'tap7'\n[[allow]]\ninterface = 'v*'").is_empty()
+        );
+        assert_eq!(warnings("interfaces = ['tap*']\n[[port]]\ninterface = 'eth7'").len(), 1);
+        let all = warnings("interfaces = ['*']\n[[port]]\ninterface = 'eth7'");
+        assert!(all.len() == 1 && all[0].starts_with("interfaces: `*` is every interface but lo"), "{all:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use log::info;
 
 use super::{
     Error,
-    hook::{self, Hook},
+    hook::{self, Hook, Way},
     interface::{self, Interface},
     links::{self, Link, innermost},
     load,
@@ -37,6 +37,12 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    /// Whether our program still is on the interface, as far as can be told.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.link.is_in_place(self.interface.ifindex)
+    }
+
     /// Takes the program off, also where its link is pinned.
     pub fn take_off(self) {
         self.link.take_off();
@@ -45,7 +51,7 @@ impl Attachment {
 
 /// What an agent before this one has left on an interface.
 struct Left {
-    mode: AttachMode,
+    mode: Way,
     link: FdLink,
     pin: PathBuf,
 }
@@ -53,7 +59,7 @@ struct Left {
 /// Takes the place of what is pinned there, or else attaches by the best way that is not refused, see [`hook::ways`].
 ///
 /// # Errors
-/// [`Error::InterfaceDown`], [`Error::NoTcx`], [`Error::Occupied`], [`Error::ForeignPin`], [`Error::Replace`],
+/// [`Error::NoTcx`], [`Error::Occupied`], [`Error::ForeignPin`], [`Error::Replace`],
 /// [`Error::Attach`].
 pub fn attach(
     ebpf: &mut Ebpf,
@@ -80,12 +86,12 @@ fn left(interface: &Interface, pins: &PinFolder) -> Result<Vec<Left>, Error> {
     let mut left = Vec::new();
     let pin = pins.link(LinkKind::Xdp, interface.ifindex);
     if let Some(link) = links::pinned(&pin, interface, interface.xdp_program.as_slice())? {
-        let mode = if interface.xdp_is_generic { AttachMode::Generic } else { AttachMode::Native };
+        let mode = if interface.xdp_is_generic { Way::Generic } else { Way::Native };
         left.push(Left { mode, link, pin });
     }
     let pin = pins.link(LinkKind::Tcx, interface.ifindex);
     if let Some(link) = links::pinned(&pin, interface, &tcx::programs_on(interface, TcAttachType::Ingress))? {
-        left.push(Left { mode: AttachMode::Tcx, link, pin });
+        left.push(Left { mode: Way::Tcx, link, pin });
     }
     Ok(left)
 }
@@ -95,12 +101,12 @@ fn replace(ebpf: &mut Ebpf, interface: Interface, left: Left) -> Result<Attachme
     let Left { mode, link, pin } = left;
     let program = program(ebpf, mode)?;
     let done = match mode {
-        AttachMode::Native | AttachMode::Generic => replace_xdp(program, link),
-        AttachMode::Tcx => replace_tcx(program, link),
+        Way::Native | Way::Generic => replace_xdp(program, link),
+        Way::Tcx => replace_tcx(program, link),
     };
     let link = done.map_err(|reason| Error::Replace { name: interface.name.clone(), reason })?;
-    let native_refused = (mode == AttachMode::Generic).then(|| "as it was before the restart".to_owned());
-    Ok(Attachment { interface, mode, native_refused, replaced: true, link: Link::adopted(link, &pin) })
+    let native_refused = (mode == Way::Generic).then(|| "as it was before the restart".to_owned());
+    Ok(Attachment { interface, mode: mode.mode(), native_refused, replaced: true, link: Link::adopted(link, &pin) })
 }
 
 fn replace_xdp(program: &mut Program, link: FdLink) -> Result<FdLink, String> {
@@ -124,13 +130,10 @@ pub(super) fn replace_tcx(program: &mut Program, link: FdLink) -> Result<FdLink,
 fn anew(
     ebpf: &mut Ebpf,
     interface: Interface,
-    ways: &'static [AttachMode],
+    ways: &'static [Way],
     pins: Option<&PinFolder>,
     is_first: bool,
 ) -> Result<Attachment, Error> {
-    if !interface.up {
-        return Err(Error::InterfaceDown { name: interface.name });
-    }
     if ways.is_empty() {
         return Err(Error::NoTcx { name: interface.name });
     }
@@ -139,12 +142,12 @@ fn anew(
     }
     let mut refused = Vec::new();
     for mode in ways {
-        let kind = if *mode == AttachMode::Tcx { LinkKind::Tcx } else { LinkKind::Xdp };
+        let kind = if *mode == Way::Tcx { LinkKind::Tcx } else { LinkKind::Xdp };
         let pin = pins.map(|pins| pins.link(kind, interface.ifindex));
         match try_mode(ebpf, &interface, *mode, pin.as_deref()) {
             Ok(link) => {
                 let native_refused = refused.pop().map(|(_, reason)| reason);
-                return Ok(Attachment { interface, mode: *mode, native_refused, replaced: false, link });
+                return Ok(Attachment { interface, mode: mode.mode(), native_refused, replaced: false, link });
             }
             Err(reason) => refused.push((*mode, reason)),
         }
@@ -154,11 +157,11 @@ fn anew(
 
 /// What is in the way: another XDP program, and a guard at whichever hook, since two that judge the same frames would
 /// count, and charge, each of them twice. Behind XDP programs of others, TCX sees what they pass.
-fn occupied(interface: &Interface, ways: &[AttachMode]) -> Option<Error> {
+fn occupied(interface: &Interface, ways: &[Way]) -> Option<Error> {
     let of = |program: String, hook, id| Error::Occupied { name: interface.name.clone(), hook, program, id };
     if let Some(id) = interface.xdp_program {
         let program = interface::program_name(id);
-        if ways != [AttachMode::Tcx] || program == load::PROGRAM {
+        if ways != [Way::Tcx] || program == load::PROGRAM {
             return Some(of(program, "XDP", id));
         }
     }
@@ -166,28 +169,28 @@ fn occupied(interface: &Interface, ways: &[AttachMode]) -> Option<Error> {
 }
 
 /// Each way with why it was refused.
-fn words(refused: &[(AttachMode, String)]) -> String {
-    let way = |mode: &AttachMode| match mode {
-        AttachMode::Native => "natively",
-        AttachMode::Generic => "in generic mode",
-        AttachMode::Tcx => "by TCX",
+fn words(refused: &[(Way, String)]) -> String {
+    let way = |mode: &Way| match mode {
+        Way::Native => "natively",
+        Way::Generic => "in generic mode",
+        Way::Tcx => "by TCX",
     };
     let each: Vec<_> = refused.iter().map(|(mode, reason)| format!("{} ({reason})", way(mode))).collect();
     each.join(" nor ")
 }
 
-fn program(ebpf: &mut Ebpf, mode: AttachMode) -> Result<&mut Program, Error> {
-    let name = if mode == AttachMode::Tcx { tcx::PROGRAM } else { load::PROGRAM };
+fn program(ebpf: &mut Ebpf, mode: Way) -> Result<&mut Program, Error> {
+    let name = if mode == Way::Tcx { tcx::PROGRAM } else { load::PROGRAM };
     ebpf.program_mut(name).ok_or(Error::NoProgram)
 }
 
-fn try_mode(ebpf: &mut Ebpf, interface: &Interface, mode: AttachMode, pin: Option<&Path>) -> Result<Link, String> {
+fn try_mode(ebpf: &mut Ebpf, interface: &Interface, mode: Way, pin: Option<&Path>) -> Result<Link, String> {
     let program = program(ebpf, mode).map_err(|error| error.to_string())?;
     let by_xdp = |program: &mut _, mode| try_xdp(program, interface.ifindex, mode);
     let link = match mode {
-        AttachMode::Tcx => tcx::attach_first(program, interface, TcAttachType::Ingress),
-        AttachMode::Native => by_xdp(program, XdpMode::Driver),
-        AttachMode::Generic => by_xdp(program, XdpMode::Skb),
+        Way::Tcx => tcx::attach_first(program, interface, TcAttachType::Ingress),
+        Way::Native => by_xdp(program, XdpMode::Driver),
+        Way::Generic => by_xdp(program, XdpMode::Skb),
     };
     Link::new(link?, pin)
 }

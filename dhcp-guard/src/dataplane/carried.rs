@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use dhcp_guard_common::layout::{ClientKey, ClientRule, FOREVER};
 
+use super::standing::Standing;
 use crate::governor::{Sanction, Subject};
 
 /// A port, by its slot, or a client on one: what a quarantine covers, as the program knows it.
@@ -14,6 +15,15 @@ use crate::governor::{Sanction, Subject};
 pub(super) enum Place {
     Port(u32),
     Client(ClientKey),
+}
+
+impl Place {
+    fn slot(self) -> u32 {
+        match self {
+            Self::Port(slot) => slot,
+            Self::Client(client) => client.slot(),
+        }
+    }
 }
 
 /// See the module.
@@ -25,12 +35,26 @@ pub(super) struct Carried {
     allowed: HashMap<Place, BTreeMap<Subject, u64>>,
     /// Who is allowed by the configuration.
     configured: HashSet<Place>,
+    /// Clients that the configuration makes known.
+    pub(super) named: HashSet<ClientKey>,
+    /// All of the orders, by name.
+    pub(super) standing: Standing,
 }
 
 impl Carried {
-    /// The configuration allows this for good.
-    pub(super) fn configure(&mut self, place: Place) {
-        self.configured.insert(place);
+    /// The configuration allows these for good, and no others. Answers those that this concerns.
+    pub(super) fn configure(&mut self, places: impl IntoIterator<Item = Place>) -> Vec<Place> {
+        let before = std::mem::replace(&mut self.configured, places.into_iter().collect());
+        before.symmetric_difference(&self.configured).copied().collect()
+    }
+
+    /// Lets go of everything in slots that nobody has any more.
+    pub(super) fn forget(&mut self, slots: &HashSet<u32>) {
+        let stays = |place: &Place| !slots.contains(&place.slot());
+        self.quarantines.retain(|place, _| stays(place));
+        self.allowed.retain(|place, _| stays(place));
+        self.configured.retain(stays);
+        self.named.retain(|client| !slots.contains(&client.slot()));
     }
 
     /// From now on a quarantine covers these places, and no others. Answers those that it covers or covered.
@@ -170,7 +194,7 @@ mod tests {
         #[test]
         fn a_place_has_what_covers_it(steps in prop::collection::vec(step(), 0..40)) {
             let mut carried = Carried::default();
-            carried.configure(place(3));
+            carried.configure([place(3)]);
             for (done, step) in steps.iter().enumerate() {
                 let before: Vec<ClientRule> = (0..4).map(|number| carried.rule(place(number))).collect();
                 let touched = match *step {
@@ -189,6 +213,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_slots_that_nobody_has() {
+        let mut carried = Carried::default();
+        carried.impose(7, &[place(0), place(1)], Sanction::Mute, 100);
+        carried.allow(&subject(1), &[place(1)], 50);
+        carried.named.insert(ClientKey::new(1, 5));
+        assert_eq!(carried.configure([place(1), place(2)]).len(), 2);
+        carried.forget(&HashSet::from([1]));
+        assert_eq!(carried.rule(place(1)), ClientRule::default());
+        assert_eq!(carried.rule(place(0)).muted_until, 100);
+        assert_eq!((carried.rule(place(2)).allowed_until, carried.named.len()), (FOREVER, 0));
+        assert_eq!(carried.configure([place(4)]), [place(2), place(4)]);
     }
 
     #[test]

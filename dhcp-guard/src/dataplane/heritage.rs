@@ -167,10 +167,9 @@ impl DataPlane {
         let old = Old::open(found).map_err(read)?;
         let at = self.ticks()? << GRAIN_BITS;
         let mut copied = Copied { ports: HashMap::new(), host: old.host().map_err(read)?, old, at };
-        for (key, slot) in copied.old.ports().map_err(read)? {
-            if !self.adopt_slot(key, slot)? {
-                continue;
-            }
+        self.adopt_slots(&copied.old.ports().map_err(read)?)?;
+        let slots: Vec<u32> = self.slots.iter().map(|(_, slot)| slot).collect();
+        for slot in slots {
             let words = copied.old.port(slot).map_err(read)?;
             self.set_port_words(slot, words);
             let limiters = words.first_chunk().copied().unwrap_or_default();

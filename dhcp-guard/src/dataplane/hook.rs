@@ -21,6 +21,29 @@ pub enum Hook {
     Auto,
 }
 
+/// A way to attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// XDP in the driver.
+    Native,
+    /// XDP in the network stack.
+    Generic,
+    /// TCX.
+    Tcx,
+}
+
+impl Way {
+    /// How whatever is attached so is attached.
+    #[must_use]
+    pub fn mode(self) -> AttachMode {
+        match self {
+            Self::Native => AttachMode::Native,
+            Self::Generic => AttachMode::Generic,
+            Self::Tcx => AttachMode::Tcx,
+        }
+    }
+}
+
 /// What an interface is, as far as it matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
@@ -50,7 +73,7 @@ impl Facts {
     /// The guard would not see VLAN tags.
     #[must_use]
     pub fn hides_vlan_tags(self, hook: Hook) -> bool {
-        self.strips_vlan_tags && !ways(hook, self).contains(&AttachMode::Tcx)
+        self.strips_vlan_tags && !ways(hook, self).contains(&Way::Tcx)
     }
 }
 
@@ -60,8 +83,8 @@ impl Facts {
 /// Which way it will be does not depend on refusals where tags are at stake: what the ports' policy is depends on whether
 /// they are seen, and it is in force before.
 #[must_use]
-pub fn ways(hook: Hook, facts: Facts) -> &'static [AttachMode] {
-    use AttachMode::{Generic, Native, Tcx};
+pub fn ways(hook: Hook, facts: Facts) -> &'static [Way] {
+    use Way::{Generic, Native, Tcx};
     match (hook, facts.has_tcx) {
         (Hook::Tcx, false) => &[],
         (Hook::Tcx, true) => &[Tcx],
@@ -77,9 +100,9 @@ mod tests {
 
     #[test]
     fn each_interface_gets_the_hook_that_is_right_there() {
-        use AttachMode::{Generic, Native, Tcx};
+        use Way::{Generic, Native, Tcx};
         let facts = |kind, strips_vlan_tags| Facts { kind, strips_vlan_tags, has_tcx: true };
-        let cases: [(Kind, bool, &[AttachMode], bool); 6] = [
+        let cases: [(Kind, bool, &[Way], bool); 6] = [
             (Kind::Other, false, &[Native, Tcx], false),
             (Kind::Other, true, &[Tcx], false),
             (Kind::Vlan, false, &[Tcx], false),

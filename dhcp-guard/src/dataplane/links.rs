@@ -2,11 +2,14 @@
 //! agent goes, and the next agent puts its own into the place of it, between two packets.
 
 use std::{
-    fs, io,
+    fs,
+    hash::{Hash as _, Hasher},
+    io,
+    os::fd::RawFd,
     path::{Path, PathBuf},
 };
 
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::links::{FdLink, Link as _, PinnedLink};
 use log::warn;
 
 use super::{Error, interface::Interface, sys};
@@ -14,7 +17,7 @@ use super::{Error, interface::Interface, sys};
 /// A link; what it holds comes off when it is dropped, unless it is pinned.
 #[derive(Debug)]
 pub(super) struct Link {
-    _fd: FdLink,
+    fd: FdLink,
     pin: Option<PathBuf>,
 }
 
@@ -24,14 +27,20 @@ impl Link {
     /// # Errors
     /// It cannot be pinned. Then it holds nothing any more.
     pub(super) fn new(link: FdLink, pin: Option<&Path>) -> Result<Self, String> {
-        let Some(path) = pin else { return Ok(Self { _fd: link, pin: None }) };
+        let Some(path) = pin else { return Ok(Self { fd: link, pin: None }) };
         let pinned = link.pin(path).map_err(|error| format!("cannot pin its link: {}", innermost(&error)))?;
-        Ok(Self { _fd: pinned.into(), pin: Some(path.to_owned()) })
+        Ok(Self { fd: pinned.into(), pin: Some(path.to_owned()) })
     }
 
     /// A link that is pinned already.
     pub(super) fn adopted(link: FdLink, pin: &Path) -> Self {
-        Self { _fd: link, pin: Some(pin.to_owned()) }
+        Self { fd: link, pin: Some(pin.to_owned()) }
+    }
+
+    /// Whether it still holds a program on this interface. Whoever may do so can take one off (`bpftool link detach`), and the
+    /// kernel tells nobody: so it has to be asked. One that does not answer has not said no.
+    pub(super) fn is_in_place(&self, ifindex: u32) -> bool {
+        sys::facts_of(descriptor(&self.fd)).map_or(true, |facts| facts.ifindex == ifindex)
     }
 
     /// Takes off what it holds.
@@ -65,6 +74,23 @@ pub(super) fn pinned(pin: &Path, interface: &Interface, on_it: &[u32]) -> Result
     }
     let link = PinnedLink::from_pin(pin).map_err(|error| foreign(innermost(&error)))?;
     Ok(Some(link.into()))
+}
+
+/// The link's descriptor. aya tells nobody but whoever hashes its number.
+fn descriptor(link: &FdLink) -> RawFd {
+    #[derive(Default)]
+    struct Number(RawFd);
+    impl Hasher for Number {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0 = bytes.try_into().map_or(-1, RawFd::from_ne_bytes);
+        }
+        fn finish(&self) -> u64 {
+            0
+        }
+    }
+    let mut number = Number(-1);
+    link.id().hash(&mut number);
+    number.0
 }
 
 /// The innermost cause: "Operation not supported" says more than "`bpf_link_create` failed".

@@ -25,7 +25,7 @@ use super::{
     Error, OBJECT,
     attach::{self, Attachment},
     batch,
-    carried::{Carried, Place},
+    carried::Carried,
     clock,
     heritage::Copied,
     hook::Hook,
@@ -221,30 +221,12 @@ impl DataPlane {
         let mut ports = Vec::new();
         batch::for_each(self.map_data("PORTS")?, |key: u64, slot: u32| ports.push((PortKey::from_word(key), slot)))
             .map_err(Error::map("read", "PORTS"))?;
-        for (key, slot) in ports {
-            self.adopt_slot(key, slot)?;
-        }
+        self.adopt_slots(&ports)?;
         let mut rules = StdHashMap::new();
         batch::for_each(self.map_data("RULES")?, |client: ClientKey, rule: ClientRule| _ = rules.insert(client, rule))
             .map_err(Error::map("read", "RULES"))?;
         self.rules = rules;
         Ok(())
-    }
-
-    /// Writes the clients that the configuration names. Those on a port that is none are nobody.
-    fn name_clients(&mut self, spec: &Spec) -> Result<(), Error> {
-        for (port, mac) in &spec.known_clients {
-            if let Some(client) = self.client(*port, *mac)
-                && !self.is_known(client)?
-                && !self.promote(client)?
-            {
-                self.add_known(client)?;
-            }
-        }
-        let allowed = spec.allowed_clients.iter().filter_map(|(port, mac)| self.client(*port, *mac));
-        let allowed: Vec<Place> = allowed.map(Place::Client).collect();
-        allowed.iter().for_each(|place| self.carried.configure(*place));
-        self.write(&allowed)
     }
 
     /// The programs are on their interfaces: these maps stay, whatever happens to this process, and those of an agent before

@@ -4,10 +4,11 @@
 //! * [`load`]: check what the kernel offers, load the object.
 //! * [`pins`]: where everything is that outlives the agent. `state_maps`: the maps among it; `heritage`: what is brought over
 //!   from maps that do not fit.
-//! * [`policy`]: put a policy into force, as a whole.
-//! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two.
+//! * [`policy`]: put a policy into force, as a whole. `retire`: give up what only ports that are gone needed.
+//! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two; `standing`:
+//!   the same again, where names have come to lead elsewhere.
 //! * [`hook`]: whether XDP or TCX guards an interface; [`attach`]: put the program there, never displace another one;
-//!   [`tcx`]: the same guard at the other hook; `links`: what holds them there.
+//!   [`tcx`]: the same guard at the other hook; `links`: what holds them there, and whether it still does.
 //! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
 //!   [`received`]: all frames of the interfaces; [`replies`]: whether servers still answer.
 //! * [`interface`]: what netlink knows of an interface.
@@ -31,8 +32,10 @@ pub mod pins;
 pub mod policy;
 pub mod received;
 pub mod replies;
+mod retire;
 pub mod snapshot;
 pub mod spec;
+mod standing;
 mod state_maps;
 mod sys;
 pub mod tables;
@@ -171,7 +174,7 @@ pub enum Error {
     /// More ports than the tables were made for.
     #[error("{wanted} ports do not fit into tables made for {capacity}: raise capacity.ports and start again")]
     TooManyPorts {
-        /// Ports that have, or had, a policy since the program was loaded.
+        /// Ports that have a slot, and those that want one.
         wanted: u32,
         /// Room.
         capacity: u32,

@@ -26,14 +26,23 @@ impl DataPlane {
             Action::Impose(quarantine) => {
                 let places = self.places(&quarantine.target.subjects, slot_of);
                 let until = tick_of(Some(quarantine.until));
+                let order = (quarantine.target.subjects.clone(), quarantine.sanction, until);
+                self.carried.standing.quarantines.insert(quarantine.id, order);
                 self.carried.impose(quarantine.id, &places, quarantine.sanction, until)
             }
-            Action::Lift(quarantine) => self.carried.lift(quarantine.id),
-            Action::Allow(subject, until) => {
-                let places = self.places(slice::from_ref(subject), slot_of);
-                self.carried.allow(subject, &places, tick_of(*until))
+            Action::Lift(quarantine) => {
+                self.carried.standing.quarantines.remove(&quarantine.id);
+                self.carried.lift(quarantine.id)
             }
-            Action::Disallow(subject) => self.carried.disallow(subject),
+            Action::Allow(subject, until) => {
+                let (places, until) = (self.places(slice::from_ref(subject), slot_of), tick_of(*until));
+                self.carried.standing.allowed.insert(subject.clone(), until);
+                self.carried.allow(subject, &places, until)
+            }
+            Action::Disallow(subject) => {
+                self.carried.standing.allowed.remove(subject);
+                self.carried.disallow(subject)
+            }
         };
         self.write(&touched)
     }
@@ -54,7 +63,7 @@ impl DataPlane {
         result.and(self.rules_changed())
     }
 
-    fn places(&self, subjects: &[Subject], slot_of: SlotOf<'_>) -> Vec<Place> {
+    pub(super) fn places(&self, subjects: &[Subject], slot_of: SlotOf<'_>) -> Vec<Place> {
         let place = |subject: &Subject| {
             let slot = slot_of(subject)?;
             Some(match &subject.client {

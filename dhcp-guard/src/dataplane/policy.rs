@@ -4,7 +4,7 @@
 //! be reading the idle bank when it is written (`grace`), every key must be listed in the filter before it is in its
 //! table, and the version comes last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use aya::maps::{Array, HashMap as BpfHashMap};
 use dhcp_guard_common::layout::{Control, HostPolicy, NO_PORT_SLOT, PortKey, PortPolicy, policy_index};
@@ -14,31 +14,63 @@ use super::{DataPlane, Error, grace, load::map_mut, spec::Policy};
 /// Name of the section, and so of the map, that holds the [`Control`] block.
 const CONTROL: &str = ".bss";
 
-/// Which slot each port has. A port keeps its slot, and with it its limiters and counters, from policy to policy.
+/// Which slot each port has. A port keeps its slot, and with it its limiters and counters, from policy to policy, until it is
+/// [retired](DataPlane::retire).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slots {
     by_key: HashMap<PortKey, u32>,
-    /// The highest slot that anybody has, or [`NO_PORT_SLOT`].
+    /// Slots of ports that are gone, those that have been free for longest first.
+    free: VecDeque<u32>,
+    /// The same, of ports that a CPU still remembers packets of: they would be counted for a client of the next port that has
+    /// the same MAC. So these come last, when there are no others.
+    remembered: VecDeque<u32>,
+    /// The highest slot that any port ever had.
     last: u32,
 }
 
 impl Slots {
-    /// The port's slot: the one it has, or the next.
-    fn of(&mut self, key: PortKey) -> u32 {
-        let next = self.last + 1;
-        let slot = *self.by_key.entry(key).or_insert(next);
-        self.last = self.last.max(slot);
-        slot
+    /// The port's slot: the one it has, or one that is free, or the next, as far as there are so many.
+    fn of(&mut self, key: PortKey, capacity: u32) -> u32 {
+        let Self { by_key, free, remembered, last } = self;
+        *by_key.entry(key).or_insert_with(|| {
+            let is_full = *last + 1 >= capacity;
+            let used_before = free.pop_front().or_else(|| if is_full { remembered.pop_front() } else { None });
+            used_before.unwrap_or_else(|| {
+                // From the slot that nobody has.
+                *last += 1;
+                *last
+            })
+        })
     }
 
-    /// A port has this slot, as it had under an agent before.
-    pub(super) fn adopt(&mut self, key: PortKey, slot: u32) {
-        self.by_key.insert(key, slot);
-        self.last = self.last.max(slot);
+    /// Ports have these slots, as they had under an agent before. Those between them are free.
+    pub(super) fn adopt(&mut self, ports: &[(PortKey, u32)]) {
+        self.by_key.extend(ports.iter().copied());
+        self.last = ports.iter().map(|(_, slot)| *slot).max().unwrap_or(NO_PORT_SLOT);
+        let taken: HashSet<u32> = self.by_key.values().copied().collect();
+        // What CPUs remember of them is not known: last, then.
+        self.remembered = (NO_PORT_SLOT + 1..=self.last).filter(|slot| !taken.contains(slot)).collect();
     }
 
-    /// The highest slot that anybody has.
-    pub(super) fn highest(&self) -> u32 {
+    /// Frees the slot of a port that is gone for good.
+    pub(super) fn release(&mut self, key: PortKey) {
+        self.remembered.extend(self.by_key.remove(&key));
+    }
+
+    /// Of the free slots only these are remembered by any CPU.
+    pub(super) fn remembered_are(&mut self, slots: &HashSet<u32>) {
+        let (remembered, forgotten) = self.remembered.iter().partition(|slot| slots.contains(slot));
+        self.remembered = remembered;
+        self.free.extend::<VecDeque<u32>>(forgotten);
+    }
+
+    /// Ports that have a slot.
+    fn len(&self) -> u32 {
+        u32::try_from(self.by_key.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The highest slot that any port ever had: no more of the maps is in use.
+    pub(super) fn last(&self) -> u32 {
         self.last
     }
 
@@ -53,7 +85,8 @@ impl Slots {
 
 impl DataPlane {
     /// Puts a policy into force as a whole: every packet meets either the old one or this one. Ports that it does not
-    /// have are no ports any more; their frames fall to the interface's default port, if there is one.
+    /// have are no ports any more; their frames fall to the interface's default port, if there is one. They keep their slots
+    /// until [`DataPlane::retire`].
     ///
     /// Takes some milliseconds, because it waits for programs that may still be reading the policy before the last.
     ///
@@ -75,22 +108,21 @@ impl DataPlane {
     /// The slot of each of the policy's ports. If they do not fit, nobody gets one: a smaller policy still may.
     fn take_slots(&mut self, policy: &Policy) -> Result<Vec<(u32, PortKey)>, Error> {
         let mut slots = self.slots.clone();
-        let taken = policy.ports.iter().map(|port| (slots.of(port.key), port.key)).collect();
-        if slots.highest() >= self.slot_capacity {
-            return Err(Error::TooManyPorts { wanted: slots.highest(), capacity: self.slot_capacity - 1 });
+        let taken = policy.ports.iter().map(|port| (slots.of(port.key, self.slot_capacity), port.key)).collect();
+        if slots.len() >= self.slot_capacity {
+            return Err(Error::TooManyPorts { wanted: slots.len(), capacity: self.slot_capacity - 1 });
         }
         self.slots = slots;
         Ok(taken)
     }
 
-    /// Gives a port the slot that it had under an agent before. `false`: there is no such slot in these tables.
-    pub(super) fn adopt_slot(&mut self, key: PortKey, slot: u32) -> Result<bool, Error> {
-        if slot == NO_PORT_SLOT || slot >= self.slot_capacity {
-            return Ok(false);
-        }
-        self.slots.adopt(key, slot);
-        self.list_ports(&[(slot, key)])?;
-        Ok(true)
+    /// Gives ports the slots that they had under an agent before, as far as these tables have them.
+    pub(super) fn adopt_slots(&mut self, ports: &[(PortKey, u32)]) -> Result<(), Error> {
+        let slots = NO_PORT_SLOT + 1..self.slot_capacity;
+        let ports: Vec<(PortKey, u32)> = ports.iter().copied().filter(|(_, slot)| slots.contains(slot)).collect();
+        self.slots.adopt(&ports);
+        let listed: Vec<(u32, PortKey)> = ports.into_iter().map(|(key, slot)| (slot, key)).collect();
+        self.list_ports(&listed)
     }
 
     /// The version in force, under which the program remembers things.
@@ -102,7 +134,7 @@ impl DataPlane {
     fn write_bank(&mut self, policy: &Policy, slots: &[(u32, PortKey)], bank: u32) -> Result<(), Error> {
         let ticks_per_s = self.ticks_per_s;
         let nobody = no_port();
-        let mut values = vec![nobody; self.slots.highest() as usize + 1];
+        let mut values = vec![nobody; self.slots.last() as usize + 1];
         for ((slot, _), port) in slots.iter().zip(&policy.ports) {
             values[*slot as usize] = port.policy(ticks_per_s);
         }
@@ -154,4 +186,40 @@ fn no_port() -> PortPolicy {
         drop_chaddr_mismatch: false,
     };
     PortPolicy { flags: 0, ..none.policy(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_kept_and_given_again_the_oldest_first() {
+        let mut slots = Slots::default();
+        let of = |slots: &mut Slots, ifindex| slots.of(PortKey::default_of(ifindex), 6);
+        assert_eq!([1, 2, 3, 2].map(|ifindex| of(&mut slots, ifindex)), [1, 2, 3, 2]);
+        [3, 1, 77].into_iter().for_each(|ifindex| slots.release(PortKey::default_of(ifindex)));
+        slots.remembered_are(&HashSet::new());
+        assert_eq!((slots.len(), slots.last()), (1, 3));
+        assert_eq!([4, 2, 5, 6].map(|ifindex| of(&mut slots, ifindex)), [3, 2, 1, 4]);
+        assert_eq!((slots.len(), slots.last()), (4, 4));
+        // Slots that are remembered come last.
+        [4, 5].into_iter().for_each(|ifindex| slots.release(PortKey::default_of(ifindex)));
+        slots.remembered_are(&HashSet::from([1, 3, 9]));
+        assert_eq!([7, 8].map(|ifindex| of(&mut slots, ifindex)), [5, 3]);
+        slots.release(PortKey::default_of(7));
+        slots.remembered_are(&HashSet::from([1]));
+        assert_eq!([9, 10, 11].map(|ifindex| of(&mut slots, ifindex)), [5, 1, 6], "and then there are no more");
+    }
+
+    #[test]
+    fn three_thousand_ports_that_come_and_go_need_no_more_slots_than_are_there_at_once() {
+        let mut slots = Slots::default();
+        for cycle in 0..1000 {
+            let ports = [0, 1, 2].map(|n| PortKey::default_of(cycle * 3 + n));
+            assert!(ports.map(|port| slots.of(port, 100)).iter().all(|slot| (1..=3).contains(slot)));
+            ports.into_iter().for_each(|port| slots.release(port));
+            slots.remembered_are(&HashSet::new());
+        }
+        assert_eq!((slots.len(), slots.free.len(), slots.last()), (0, 3, 3));
+    }
 }

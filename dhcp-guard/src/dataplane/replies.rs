@@ -32,6 +32,12 @@ pub struct ReplyWatch {
 }
 
 impl ReplyWatch {
+    /// Whether our program still is on the interface's way out, as far as can be told.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.link.is_in_place(self.ifindex)
+    }
+
     /// Takes the program off, also where its link is pinned.
     pub fn take_off(self) {
         if let Some(link) = Arc::into_inner(self.link) {
@@ -72,7 +78,7 @@ impl DataPlane {
 
     /// Servers' messages that left, by slot.
     pub(super) fn read_replies(&self) -> Vec<Option<u64>> {
-        let mut replies = vec![None; self.slots.highest() as usize + 1];
+        let mut replies = vec![None; self.slots.last() as usize + 1];
         for (_, slot) in self.slots.iter().filter(|(port, _)| self.watched.is_seen(port.ifindex)) {
             let word = self.replies.words(slot as usize).first();
             replies[slot as usize] = word.map(|word| word.load(Ordering::Relaxed));

@@ -19,7 +19,7 @@ use super::{DataPlane, Error, batch, clock::Moment, distinct, received};
 
 /// What memos hold of one client.
 #[derive(Clone, Copy, Debug, Default)]
-struct Pending {
+pub(super) struct Pending {
     packets: u64,
     own_excess: u64,
     last_seen: u64,
@@ -66,7 +66,7 @@ impl DataPlane {
     /// [`Error::Map`] if the kernel refuses to read a map.
     pub fn snapshot(&mut self, epoch: Instant) -> Result<Snapshot, Error> {
         let moment = self.moment(epoch)?;
-        let slots = NO_PORT_SLOT..=self.slots.highest();
+        let slots = NO_PORT_SLOT..=self.slots.last();
         let ports = self.read_counters(slots.clone())?;
         let mut troubles = self.read_troubles()?;
         troubles.untracked += ports.iter().map(|port| port.notes[Note::Untracked.index()]).sum::<u64>();
@@ -188,7 +188,7 @@ impl DataPlane {
     }
 
     /// What the CPUs' memos hold and have not handed over, by client and table.
-    fn read_memos(&self) -> Result<HashMap<(ClientKey, bool), Pending>, Error> {
+    pub(super) fn read_memos(&self) -> Result<HashMap<(ClientKey, bool), Pending>, Error> {
         let cpus: PerCpuArray<_, CpuState> = self.map("CPU")?;
         let cpus = cpus.get(&0, 0).map_err(Error::map("read", "CPU"))?;
         let mut pending: HashMap<_, Pending> = HashMap::new();

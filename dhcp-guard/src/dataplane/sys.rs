@@ -134,13 +134,22 @@ fn open(pin: &Path) -> io::Result<OwnedFd> {
 /// The kernel's; `NotFound` if there is no such pin.
 pub(super) fn link_facts(pin: &Path) -> io::Result<LinkFacts> {
     let link = open(pin)?;
-    let mut info = LinkInfo::default();
-    let mut attr = InfoAttr { fd: number(&link)?, len: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
-    // SAFETY: room of the length that is named, which outlives the call.
-    unsafe { bpf(Command::GetInfoByFd, &mut attr)? };
+    facts_of(link.as_raw_fd())
+}
+
+/// The same about an open one.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn facts_of(link: RawFd) -> io::Result<LinkFacts> {
     // `enum bpf_link_type`.
     const XDP: u32 = 6;
     const TCX: u32 = 11;
+    let mut info = LinkInfo::default();
+    let fd = u32::try_from(link).map_err(io::Error::other)?;
+    let mut attr = InfoAttr { fd, len: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
+    // SAFETY: room of the length that is named, which outlives the call.
+    unsafe { bpf(Command::GetInfoByFd, &mut attr)? };
     if ![XDP, TCX].contains(&info.kind) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link of another kind"));
     }

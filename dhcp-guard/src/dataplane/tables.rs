@@ -5,6 +5,7 @@
 //! change of version that ends it.
 
 use std::{
+    collections::HashSet,
     mem::offset_of,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -15,7 +16,7 @@ use dhcp_guard_common::{
     layout::{BEING_FILLED, Bucket, ClientKey, ClientRule, ClientState, Control, Head, PortKey, PortState, WAYS},
 };
 
-use super::{DataPlane, Error, carried::Place, load::map_mut};
+use super::{DataPlane, Error, carried::Place, load::map_mut, spec::Spec};
 use crate::governor::Sanction;
 
 /// A quarantine in the maps.
@@ -70,6 +71,31 @@ impl DataPlane {
     #[must_use]
     pub fn slot(&self, port: PortKey) -> Option<u32> {
         self.slots.get(port)
+    }
+
+    /// Writes the clients that the configuration names: who is known, who is allowed. Whoever was named before and is not any
+    /// more is a stranger again, or not allowed. Those on a port that is none are nobody.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if a table is full or the kernel refuses.
+    pub fn name_clients(&mut self, spec: &Spec) -> Result<(), Error> {
+        let known = spec.known_clients.iter().filter_map(|(port, mac)| self.client(*port, *mac));
+        let known: HashSet<ClientKey> = known.collect();
+        let before: Vec<ClientKey> = self.carried.named.difference(&known).copied().collect();
+        for client in before {
+            self.forget(client)?;
+        }
+        for client in &known {
+            // One that is known already keeps its limiter and its counts.
+            if !self.is_known(*client)? && !self.promote(*client)? {
+                self.add_known(*client)?;
+            }
+        }
+        self.carried.named = known;
+        let allowed = spec.allowed_clients.iter().filter_map(|(port, mac)| self.client(*port, *mac));
+        let allowed: Vec<Place> = allowed.map(Place::Client).collect();
+        let touched = self.carried.configure(allowed);
+        self.write(&touched)
     }
 
     /// Makes a client known from now on, with a fresh limiter.
@@ -207,7 +233,7 @@ impl DataPlane {
     }
 }
 
-fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

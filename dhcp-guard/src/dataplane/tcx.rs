@@ -31,10 +31,16 @@ impl DataPlane {
 /// Whether the kernel has TCX, and an interface of this name.
 #[must_use]
 pub fn is_offered(interface: &str) -> bool {
-    SchedClassifier::query_tcx(interface, TcAttachType::Ingress).is_ok()
+    match SchedClassifier::query_tcx(interface, TcAttachType::Ingress) {
+        Ok(_) => true,
+        // It did answer which programs there are, and then would not say more about them, which takes CAP_SYS_ADMIN.
+        Err(ProgramError::SyscallError(error)) => error.call != "bpf_prog_query",
+        Err(_) => false,
+    }
 }
 
-/// Kernel id of the guard, of whatever agent, on an interface's way in.
+/// Kernel id of the guard, of whatever agent, on an interface's way in. Without CAP_SYS_ADMIN nobody learns what the programs
+/// there are called, and none is found.
 #[must_use]
 pub fn guard_on(interface: &str) -> Option<u32> {
     let (_, programs) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress).ok()?;

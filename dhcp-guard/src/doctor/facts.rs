@@ -40,6 +40,8 @@ pub struct Wanted {
     pub vlan_ports: Vec<(String, String)>,
     /// A guarded port is trusted: replies come in there.
     pub trusted: bool,
+    /// Patterns that no interface's name matches.
+    pub idle_patterns: Vec<String>,
     /// Where frames are to be judged.
     pub hook: Hook,
     /// Sentences about what is permitted and probably not meant.

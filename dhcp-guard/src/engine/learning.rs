@@ -137,6 +137,11 @@ impl Learning {
         }
     }
 
+    /// Goes on by other rules, with others known by configuration. Whoever was learned stays so.
+    pub fn reconfigure(&mut self, rules: Rules, configured: HashSet<ClientKey>) {
+        (self.rules, self.configured) = (rules, configured);
+    }
+
     /// Takes an observation and says what to do: at most [`MAX_AT_ONCE`] of each kind, who is to be forgotten first.
     pub fn step(&mut self, seen: &Seen) -> Vec<Action> {
         self.take_notice(seen);

@@ -14,7 +14,10 @@ pub mod standing;
 pub mod systemic;
 pub mod window;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use dhcp_guard_common::layout::ClientKey;
 
@@ -87,6 +90,16 @@ impl Engine {
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self { rules, now: Duration::ZERO, tracked: HashMap::new() }
+    }
+
+    /// Goes on by other rules. What was seen stays.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// Lets go of the ports in these slots, and of everybody on them: the slots will be others'.
+    pub fn forget(&mut self, slots: &HashSet<u32>) {
+        self.tracked.retain(|subject, _| !slots.contains(&subject.slot()));
     }
 
     /// Takes an observation and says what changed, ordered by subject.

@@ -133,6 +133,16 @@ impl Sanctions {
         Self { rules, records: HashMap::new() }
     }
 
+    /// Goes on by other rules. The histories stay.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// Lets go of the histories of these slots' ports and clients: the slots will be others'.
+    pub fn forget(&mut self, slots: &HashSet<u32>) {
+        self.records.retain(|subject, _| !slots.contains(&subject.slot()));
+    }
+
     /// The rules.
     #[must_use]
     pub fn rules(&self) -> &Rules {

@@ -147,6 +147,11 @@ impl Systemic {
         self.since
     }
 
+    /// Goes on by other rules. What was seen stays.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
     /// Takes the ports of one window, by slot, which ended at `now`; and how many messages of servers came to the host in
     /// it, where they come in through guarded interfaces: that is all there is about ports whose own replies cannot be seen.
     pub fn step(&mut self, now: Duration, ports: &HashMap<u32, PortSample>, arrived: Option<u64>) -> Option<Change> {

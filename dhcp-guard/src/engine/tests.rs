@@ -164,3 +164,15 @@ fn rates_are_per_second_whatever_the_window() {
     assert_eq!((window.rate_pps(), window.excess_pps()), (2, 1));
     assert_eq!(Window::default().rate_pps(), 0);
 }
+
+#[test]
+fn other_rules_are_for_the_next_window_and_slots_that_are_gone_are_forgotten() {
+    let mut scenario = Scenario::new();
+    scenario.second(1000, 980, 980);
+    scenario.engine.set_rules(Rules { offender_windows: 2, ..RULES });
+    assert_eq!(scenario.second(1000, 998, 998), [(CLIENT, Change::Offends)], "the first window counts");
+    scenario.engine.forget(&HashSet::from([7]));
+    assert_eq!(scenario.engine.tracked.len(), 2);
+    scenario.engine.forget(&HashSet::from([1]));
+    assert_eq!(scenario.engine.tracked.len(), 0, "the port, and everybody on it");
+}

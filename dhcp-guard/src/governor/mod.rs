@@ -105,6 +105,11 @@ impl Governor {
         &self.rules
     }
 
+    /// Goes on by other rules. What is in force stays as it is; the new ones are for what comes.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
     /// Who was in quarantine before.
     #[must_use]
     pub fn memory(&self) -> &Memory {

@@ -91,6 +91,19 @@ pub struct UndoRequest {
     pub request_id: Option<String>,
 }
 
+/// `POST /v1/reload`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Why.
+    pub reason: String,
+    /// Only say what would be different.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// See [`QuarantineRequest::request_id`].
+    pub request_id: Option<String>,
+}
+
 /// `POST /v1/allow/add` and `POST /v1/allow/remove`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -302,7 +315,7 @@ pub struct AuditRecord {
     pub at: Timestamp,
     /// Who; none: its time had come.
     pub author: Option<Author>,
-    /// `quarantine_add`, `quarantine_change`, `quarantine_end`, `hold_on`, `hold_off`, `allow_add`, `allow_end`, `undo`, …
+    /// `quarantine_add`, `quarantine_change`, `quarantine_end`, `hold_on`, `hold_off`, `allow_add`, `allow_end`, `undo`, `reload`, …
     pub action: String,
     /// About whom.
     pub subjects: Vec<Subject>,

@@ -6,7 +6,7 @@
 //! * [`ports`], [`host`]: what a port and all ports together may send.
 //! * [`servers`], [`senders`], [`allowlist`]: who sends, and what follows from that.
 //! * [`quarantine`], [`isolation`]: who may not send for a while; [`orders`]: who says so.
-//! * [`replies`]: what servers send, on its way out.
+//! * [`replies`]: what servers send, on its way out; [`tcx`]: what is different at that hook.
 //! * [`known`], [`policy`]: what user space changes while the program runs.
 //! * [`mayhem`], [`contention`]: that nothing is lost, whatever comes, on however many CPUs.
 //! * [`program`]: the program itself: events, clock, log, verifier.
@@ -24,11 +24,13 @@ mod ports;
 mod program;
 mod quarantine;
 pub(crate) mod replies;
+mod retire;
 mod senders;
 mod servers;
 mod shapes;
 mod short_way;
 mod strangers;
+mod tcx;
 
 use std::{
     ops::{Add, Range, RangeInclusive},
@@ -65,8 +67,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         isolation::trials(),
         orders::trials(),
         replies::trials(),
+        tcx::trials(),
         known::trials(),
         policy::trials(),
+        retire::trials(),
         mayhem::trials(),
         contention::trials(),
         program::trials(),

@@ -8,12 +8,18 @@ use axum::{
 };
 use jiff::Timestamp;
 
-use super::{Api, Refusal, document, refusal, replays::Replay};
+use super::{
+    Api, Refusal,
+    document::{self, What},
+    refusal,
+    replays::Replay,
+};
 use crate::{
     agent::{
         peers::{Peer, Right},
         requests::Denied,
     },
+    governor::Author,
     model::Changed,
 };
 
@@ -26,11 +32,19 @@ pub(super) enum Endpoint {
     Undo,
     AllowAdd,
     AllowRemove,
+    Reload,
 }
 
 impl Endpoint {
-    pub(super) const ALL: [Self; 6] =
-        [Self::QuarantineAdd, Self::QuarantineRelease, Self::Hold, Self::Undo, Self::AllowAdd, Self::AllowRemove];
+    pub(super) const ALL: [Self; 7] = [
+        Self::QuarantineAdd,
+        Self::QuarantineRelease,
+        Self::Hold,
+        Self::Undo,
+        Self::AllowAdd,
+        Self::AllowRemove,
+        Self::Reload,
+    ];
 
     pub(super) fn path(self) -> &'static str {
         match self {
@@ -40,6 +54,7 @@ impl Endpoint {
             Self::Undo => "/v1/undo",
             Self::AllowAdd => "/v1/allow/add",
             Self::AllowRemove => "/v1/allow/remove",
+            Self::Reload => "/v1/reload",
         }
     }
 
@@ -52,6 +67,7 @@ impl Endpoint {
             Self::Undo => "cannot undo anything",
             Self::AllowAdd => "cannot allow anybody",
             Self::AllowRemove => "cannot take anybody off the allowlist",
+            Self::Reload => "cannot reload the configuration",
         }
     }
 
@@ -66,6 +82,7 @@ impl Endpoint {
             (Self::Undo, _) => "undo",
             (Self::AllowAdd, _) => "allow_add",
             (Self::AllowRemove, _) => "allow_end",
+            (Self::Reload, _) => "reload",
         }
     }
 }
@@ -155,11 +172,22 @@ impl Api {
         let id = wanted.request_id.filter(|_| !wanted.dry_run);
         let ticket = id.map(|id| self.replays.begin(&id).map_err(|replay| replayed(&id, replay))).transpose()?;
         let author = self.names.author(peer).await;
-        let changed = self.shared.requests.change(wanted.change, author).await?;
+        let changed = match wanted.what {
+            What::Change(change) => self.shared.requests.change(change, author).await?,
+            What::Reload { reason } => self.reload(author, reason, wanted.dry_run).await?,
+        };
         if let Some(ticket) = ticket {
             ticket.granted(Timestamp::now());
         }
         Ok(changed)
+    }
+}
+
+impl Api {
+    /// It does not pass the decision loop, so what is refused is put on record here.
+    async fn reload(&self, author: Author, reason: String, dry_run: bool) -> Result<Changed, No> {
+        let reloaded = self.shared.reloads.ask(Some(author), reason, dry_run).await;
+        reloaded.map_err(|denied| No { by_loop: dry_run, ..No::from(denied) })
     }
 }
 

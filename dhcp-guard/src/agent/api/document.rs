@@ -13,7 +13,7 @@ use crate::{
     agent::requests::Change,
     human::{counted, one_line},
     mac::Mac,
-    model::{AllowRequest, HoldRequest, Named, QuarantineRequest, ReleaseRequest, UndoRequest, values},
+    model::{AllowRequest, HoldRequest, Named, QuarantineRequest, ReleaseRequest, ReloadRequest, UndoRequest, values},
 };
 
 /// Bytes of a document, at most.
@@ -48,10 +48,19 @@ impl Unread {
     }
 }
 
+/// What a request is about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// For the decision loop.
+    Change(Change),
+    /// For whoever reads the configuration.
+    Reload { reason: String },
+}
+
 /// What is wanted, by a request that makes sense in itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    pub(super) change: Change,
+    pub(super) what: What,
     pub(super) request_id: Option<String>,
     pub(super) dry_run: bool,
 }
@@ -111,6 +120,7 @@ pub(super) fn understand(endpoint: Endpoint, bytes: &[u8]) -> Result<Wanted, Str
         Endpoint::Undo => undo(parse(bytes)?),
         Endpoint::AllowAdd => allow(parse(bytes)?),
         Endpoint::AllowRemove => disallow(parse(bytes)?),
+        Endpoint::Reload => reload(parse(bytes)?),
     }
 }
 
@@ -143,7 +153,7 @@ fn quarantine(mut request: QuarantineRequest) -> Result<Wanted, String> {
     }
     request.ttl_s.map_or(Ok(()), values::seconds)?;
     let (request_id, dry_run) = (request.request_id.clone(), request.dry_run);
-    Ok(Wanted { change: Change::Quarantine(request), request_id, dry_run })
+    Ok(Wanted { what: What::Change(Change::Quarantine(request)), request_id, dry_run })
 }
 
 fn release(mut request: ReleaseRequest) -> Result<Wanted, String> {
@@ -155,20 +165,20 @@ fn release(mut request: ReleaseRequest) -> Result<Wanted, String> {
         (Some(_), Some(_)) => return Err("both an id and a target are given: leave one of them out".to_owned()),
     }
     let (request_id, dry_run) = (request.request_id.clone(), request.dry_run);
-    Ok(Wanted { change: Change::Release(request), request_id, dry_run })
+    Ok(Wanted { what: What::Change(Change::Release(request)), request_id, dry_run })
 }
 
 fn hold(mut request: HoldRequest) -> Result<Wanted, String> {
     common(&mut request.reason, request.request_id.as_deref())?;
     let (request_id, dry_run) = (request.request_id.clone(), request.dry_run);
-    Ok(Wanted { change: Change::Hold(request), request_id, dry_run })
+    Ok(Wanted { what: What::Change(Change::Hold(request)), request_id, dry_run })
 }
 
 fn undo(mut request: UndoRequest) -> Result<Wanted, String> {
     common(&mut request.reason, request.request_id.as_deref())?;
     values::seconds(request.since_s)?;
     let (request_id, dry_run) = (request.request_id.clone(), request.dry_run);
-    Ok(Wanted { change: Change::Undo(request), request_id, dry_run })
+    Ok(Wanted { what: What::Change(Change::Undo(request)), request_id, dry_run })
 }
 
 fn allow(mut request: AllowRequest) -> Result<Wanted, String> {
@@ -176,7 +186,7 @@ fn allow(mut request: AllowRequest) -> Result<Wanted, String> {
     target(&request.target)?;
     request.for_s.map_or(Ok(()), values::seconds)?;
     let (request_id, dry_run) = (request.request_id.clone(), request.dry_run);
-    Ok(Wanted { change: Change::Allow(request), request_id, dry_run })
+    Ok(Wanted { what: What::Change(Change::Allow(request)), request_id, dry_run })
 }
 
 fn disallow(mut request: AllowRequest) -> Result<Wanted, String> {
@@ -186,7 +196,13 @@ fn disallow(mut request: AllowRequest) -> Result<Wanted, String> {
         return Err("whoever is taken off the list is off it for good: leave for_s out".to_owned());
     }
     let (request_id, dry_run) = (request.request_id.clone(), request.dry_run);
-    Ok(Wanted { change: Change::Disallow(request), request_id, dry_run })
+    Ok(Wanted { what: What::Change(Change::Disallow(request)), request_id, dry_run })
+}
+
+fn reload(mut request: ReloadRequest) -> Result<Wanted, String> {
+    common(&mut request.reason, request.request_id.as_deref())?;
+    let ReloadRequest { reason, dry_run, request_id } = request;
+    Ok(Wanted { what: What::Reload { reason }, request_id, dry_run })
 }
 
 /// What all requests have.

@@ -37,19 +37,19 @@ impl<S: Sync> FromRequestParts<S> for Whole {
 }
 
 pub(super) async fn status(State(api): State<Api>, _: Whole) -> Json<Status> {
-    Json(report::status(&api.shared.context, &api.shared.picture()))
+    Json(report::status(&api.shared.picture()))
 }
 
 pub(super) async fn offenders(State(api): State<Api>, _: Whole) -> Json<Offenders> {
-    Json(report::offenders(&api.shared.context, &api.shared.picture()))
+    Json(report::offenders(&api.shared.picture()))
 }
 
 pub(super) async fn ports(State(api): State<Api>, _: Whole) -> Json<Ports> {
-    Json(report::ports(&api.shared.context, &api.shared.picture()))
+    Json(report::ports(&api.shared.picture()))
 }
 
 pub(super) async fn clients(State(api): State<Api>, _: Whole) -> Json<Clients> {
-    Json(report::clients(&api.shared.context, &api.shared.picture()))
+    Json(report::clients(&api.shared.picture()))
 }
 
 pub(super) async fn quarantines(State(api): State<Api>, _: Whole) -> Json<Quarantines> {

@@ -102,7 +102,8 @@ impl Api {
 
     /// Who is named, if that is somebody here.
     fn subject(&self, target: &Named) -> Option<Subject> {
-        let port = self.shared.context.plan.called(&target.port)?;
+        let picture = self.shared.picture();
+        let port = picture.context.plan.called(&target.port)?;
         Some(Subject { port: port.port_name(), client: target.mac.map(ClientName::Mac) })
     }
 }

@@ -10,7 +10,7 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock},
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -24,7 +24,9 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::{
     agent::{
+        Context,
         decide::{ClientPicture, PortPicture},
+        follow::Reload,
         plan::Plan,
         requests::{self, About, Asked, Change, Denied},
         sanctions::Sanctioned,
@@ -96,12 +98,29 @@ async fn serve_at(socket: &Path, access: Access, requests: Requests, audit: audi
     let (stop, mut stopped) = watch::channel(false);
     let listener = bind(socket, &access).await.unwrap();
     let rights = Arc::new(Rights::new(&access).0);
-    let pictures = watch::channel(Arc::new(picture())).1;
-    let context = Arc::new(context(access));
-    let shared = Shared { context, journal: Arc::default(), pictures, requests, audit, rights };
+    let pictures = watch::channel(Arc::new(picture(access))).1;
+    let (reloads, asked) = Reloads::channel();
+    tokio::spawn(read_again(asked));
+    let shared = Shared { journal: Arc::default(), pictures, requests, reloads, audit, rights };
     stopped.mark_unchanged();
     tokio::spawn(serve(listener, shared, stopped));
     stop
+}
+
+/// Reads nothing, and says who wanted it and why; who says `no` for a reason gets a no.
+async fn read_again(mut asked: mpsc::Receiver<Reload>) {
+    while let Some(Reload { author, reason, dry_run, answer }) = asked.recv().await {
+        let uid = match author {
+            Some(Author::Person { uid, .. }) => uid,
+            other => panic!("{other:?}"),
+        };
+        answer
+            .send(match reason.as_str() {
+                "no" => Err(Denied::Rules("line 3: nonsense".into())),
+                _ => Ok(Changed { dry_run, changes: vec![format!("{uid}: {reason}")] }),
+            })
+            .unwrap();
+    }
 }
 
 async fn decide(
@@ -141,7 +160,7 @@ fn context(access: Access) -> Context {
         config,
         config_path: None,
         modes: vec![AttachMode::Native],
-        known: RwLock::default(),
+        machines: Arc::default(),
         started: now(),
         warnings: vec![],
     }
@@ -153,7 +172,7 @@ fn key() -> ClientKey {
 }
 
 /// Both ports, and an offender on eth0: it and eth0.100 have a state that their limits alone do not give them.
-fn picture() -> Picture {
+fn picture(access: Access) -> Picture {
     let moment = Moment { wall: now(), monotonic: LONG, ticks: 1000, ticks_per_s: 100 };
     let offends = Standing::Offender { since: Duration::ZERO, last_excess: LONG };
     let port = |standing| PortPicture {
@@ -173,10 +192,11 @@ fn picture() -> Picture {
         standing: offends,
     };
     Picture {
+        context: Arc::new(context(access)),
         moment,
         ports: vec![port(Standing::Normal), port(Standing::Normal), port(Standing::Normal)],
         clients: vec![client],
-        non_dhcp: vec![0],
+        non_dhcp: HashMap::new(),
         troubles: Troubles::default(),
         server_messages: None,
         sanctioned: Arc::new(sanctioned()),

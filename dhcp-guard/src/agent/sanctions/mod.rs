@@ -157,6 +157,31 @@ impl Sanctioner {
         }
     }
 
+    /// The latest picture.
+    #[must_use]
+    pub fn picture(&self) -> &Picture {
+        &self.picture
+    }
+
+    /// Goes on with another configuration or other interfaces, and answers with the latest picture as it is to be read with
+    /// them. Windows, quarantines, the hold and who began lately go on. `gone`: slots that nobody has any more.
+    pub fn take_context(&mut self, context: &Arc<Context>, gone: &HashSet<u32>) -> Arc<Picture> {
+        let config = &context.config;
+        self.engine.set_rules(config.sanction_rules());
+        self.systemic.set_rules(config.systemic_rules());
+        self.governor.set_rules(config.governor_rules());
+        let stays = |subject: &Subject| !gone.contains(&subject.slot());
+        self.engine.forget(gone);
+        self.activity.forget(gone);
+        self.spared.retain(|subject, _| stays(subject));
+        self.first_drops.retain(|subject, _| stays(subject));
+        self.servers.retain(|client| !gone.contains(&client.slot()));
+        self.taps = world::taps(&context.plan);
+        self.context = Arc::clone(context);
+        self.picture = Arc::new(self.picture.with_context(context, gone));
+        self.refreshed()
+    }
+
     /// The governor, and the host as it is to see it.
     fn governor_and_host<'a>(&'a mut self, picture: &'a Picture) -> (&'a mut Governor, Host<'a>) {
         let host = Host {

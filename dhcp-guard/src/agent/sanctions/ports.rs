@@ -96,6 +96,19 @@ impl Activity {
         self.company = company(picture, answered_within);
     }
 
+    /// Lets go of the ports in these slots: they will be others'.
+    pub(super) fn forget(&mut self, slots: &HashSet<u32>) {
+        for slot in slots {
+            let place = *slot as usize;
+            for counts in [&mut self.before, &mut self.window] {
+                counts.get_mut(place).map(std::mem::take);
+            }
+            self.last_active.get_mut(place).map(std::mem::take);
+            self.company.remove(slot);
+            self.servers.remove(slot);
+        }
+    }
+
     /// Ports that sent something lately.
     pub(super) fn active_ports(&self) -> usize {
         (0..).take(self.last_active.len()).filter(|slot| self.is_active(*slot)).count()

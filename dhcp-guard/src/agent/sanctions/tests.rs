@@ -1,9 +1,8 @@
 //! Incidents second by second, with made-up pictures and no clock.
 
-use std::{
-    sync::{RwLock, mpsc},
-    time::Duration,
-};
+mod changes;
+
+use std::{sync::mpsc, time::Duration};
 
 use dhcp_guard_common::{
     layout::{PortCounters, Troubles},
@@ -14,6 +13,7 @@ use super::*;
 use crate::{
     agent::{
         decide::{ClientPicture, PortPicture},
+        inventory::Machines,
         orders::Message,
         plan::Plan,
         report,
@@ -90,7 +90,7 @@ impl Lab {
             config_path: None,
             plan,
             modes: Vec::new(),
-            known: RwLock::new(known),
+            machines: Arc::new(Machines::new(known)),
             started: Timestamp::UNIX_EPOCH,
             warnings: Vec::new(),
         });
@@ -105,7 +105,7 @@ impl Lab {
             actuators,
         };
         let counters = vec![PortCounters::ZERO; ports as usize + 1];
-        let first = picture(0, &counters, &[], &[], Vec::new());
+        let first = picture(&context, 0, &counters, &[], &[], Vec::new());
         let sanctioner = Sanctioner::new(context, hands, Clock::start(), receiver, Governor::new(rules), &first);
         let replies = vec![0; ports as usize + 1];
         let mut lab = Self { sanctioner, second: 0, counters, replies, distinct: Some(0), orders, journal, facts };
@@ -140,7 +140,8 @@ impl Lab {
                 standing,
             });
         }
-        let mut picture = picture(self.second, &self.counters, &windows, &self.replies, clients);
+        let context = &self.sanctioner.context;
+        let mut picture = picture(context, self.second, &self.counters, &windows, &self.replies, clients);
         if let Some(port) = picture.ports.get_mut(2) {
             port.distinct = self.distinct;
         }
@@ -156,7 +157,7 @@ impl Lab {
     fn orders(&self) -> Vec<Order> {
         let batches = self.orders.try_iter().map(|message| match message {
             Message::Orders(batch) => batch.orders,
-            Message::Stop => panic!("nobody stops it"),
+            Message::Stop | Message::Change(_) => panic!("nobody stops or changes it"),
         });
         batches.flatten().collect()
     }
@@ -204,6 +205,7 @@ fn standing_of(window: &Window, second: u64) -> Standing {
 }
 
 fn picture(
+    context: &Arc<Context>,
     second: u64,
     counters: &[PortCounters],
     windows: &[Window],
@@ -223,10 +225,11 @@ fn picture(
     });
     let (ports, troubles) = (ports.collect(), Troubles::default());
     Picture {
+        context: Arc::clone(context),
         moment,
         ports,
         clients,
-        non_dhcp: Vec::new(),
+        non_dhcp: HashMap::new(),
         troubles,
         server_messages: None,
         sanctioned: Arc::default(),
@@ -355,7 +358,7 @@ fn of_thirty_floods_the_cap_is_muted_and_the_rest_is_held_back_and_told_once() {
     assert_eq!(lab.covered().len(), 3);
     let held = picture.sanctioned.states.values().filter(|state| **state == State::HeldBack).count();
     assert_eq!((held, lab.count(EventKind::QuarantineHeldBack)), (27, 27));
-    let listed = report::offenders(&lab.sanctioner.context, &picture).offenders;
+    let listed = report::offenders(&picture).offenders;
     let ports = |state| listed.iter().filter(|one| one.kind == Kind::Port && one.state == state).count();
     assert_eq!((ports(State::HeldBack), ports(State::Quarantined)), (27, 3));
     assert!(picture.sanctioned.warnings[0].starts_with("27 offenders held back"), "{:?}", picture.sanctioned.warnings);
@@ -513,7 +516,7 @@ fn who_comes_under_protection_is_let_out() {
     lab.run(12, &sends);
     assert_eq!(lab.covered(), ["port tap2"]);
     let (inventory, _) = Inventory::from_csv(b"server_id,interface,protected\nbastion,tap2,true\n").unwrap();
-    lab.sanctioner.context.set_inventory(Known { inventory: Arc::new(inventory), warnings: Vec::new() });
+    lab.sanctioner.context.machines.set(Known { inventory: Arc::new(inventory), warnings: Vec::new() });
     lab.tick(&sends);
     assert_eq!(lab.covered().len(), 0);
 }

@@ -102,8 +102,7 @@ impl Host<'_> {
         if self.servers.contains(&ClientKey::from_mac(port.slot, mac.0)) && self.nobody_is_trusted() {
             return Some("it answers as a DHCP server, and no port is trusted".to_owned());
         }
-        let allows =
-            |allow: &Allow| allow.mac == Some(mac) && allow.interface == port.interface && allow.vlans == port.vlans;
+        let allows = |allow: &Allow| allow.mac == Some(mac) && allow.is_on(&port.interface, &port.vlans);
         if self.context.config.allowed.iter().any(allows) {
             return Some("it is on the configuration's allowlist".to_owned());
         }

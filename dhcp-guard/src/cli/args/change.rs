@@ -124,6 +124,17 @@ pub struct UndoArgs {
     pub how: How,
 }
 
+/// `reload`
+#[derive(Debug, clap::Args)]
+pub struct ReloadArgs {
+    /// Why.
+    #[command(flatten)]
+    pub why: Why,
+    /// How it is done.
+    #[command(flatten)]
+    pub how: How,
+}
+
 /// `allow`
 #[derive(Debug, Subcommand)]
 pub enum AllowCommand {

@@ -2,9 +2,9 @@
 
 use super::{Row, programs};
 use crate::{
-    dataplane::hook::{self, Kind},
+    dataplane::hook::{self, Kind, Way},
     doctor::facts::{Facts, Interface, Link, XdpFeatures},
-    model::{AttachMode, Finding, Subject},
+    model::{Finding, Subject},
 };
 
 /// What drivers take natively when they know no packets in several buffers: from some 3,000 to 3,500 bytes.
@@ -39,7 +39,7 @@ pub(super) fn native_mode(facts: &Facts, interface: &Interface, link: &Link) -> 
             "the configuration asks for TCX, which the kernel lacks: the guard does not start",
             "set hook = \"auto\" in the configuration (`dhcp-guard run --hook auto`), or boot Linux 6.6 or later",
         ),
-        (None, Some(AttachMode::Tcx)) => by_tcx(row, name, link),
+        (None, Some(Way::Tcx)) => by_tcx(row, name, link),
         (None, Some(_)) if on_tcx => weak(row, format!("the guard runs by TCX, its driver refused native XDP: {DEAR}")),
         (None, Some(_)) => match link.xdp_features {
             Some(XdpFeatures { native: true, .. }) => row.ok("its driver has native XDP"),
@@ -104,7 +104,7 @@ pub(super) fn vlan_offload(facts: &Facts, interface: &Interface, link: &Link) ->
 
 /// Whether the driver is to have the guard in it; else what drivers refuse does not matter.
 fn is_for_driver(facts: &Facts, link: &Link) -> bool {
-    hook::ways(facts.wanted.hook, link.hook).contains(&AttachMode::Native)
+    hook::ways(facts.wanted.hook, link.hook).contains(&Way::Native)
 }
 
 pub(super) fn lro(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {

@@ -2,9 +2,12 @@
 
 use super::Row;
 use crate::{
-    dataplane::{hook, load, replies},
+    dataplane::{
+        hook::{self, Way},
+        load, replies,
+    },
     doctor::facts::{Agent, Facts, Interface, Link, Program},
-    model::{AttachMode, Finding},
+    model::Finding,
 };
 
 /// Ours, on the way in.
@@ -58,7 +61,7 @@ pub(super) fn other_xdp_program(facts: &Facts, interface: &Interface, link: &Lin
         });
     }
     let what = format!("it runs the XDP program {program} (id {id})");
-    Some(if hook::ways(facts.wanted.hook, link.hook) == [AttachMode::Tcx] {
+    Some(if hook::ways(facts.wanted.hook, link.hook) == [Way::Tcx] {
         row.info(format!("{what}, which sees every frame before the guard does"), remedy)
     } else {
         row.blind(format!("{what}, which dhcp-guard will not displace"), remedy)

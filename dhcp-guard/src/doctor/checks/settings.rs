@@ -7,6 +7,10 @@ use crate::{config::DEFAULT_FILE, doctor::facts::Facts, model::Finding};
 
 pub(super) fn interfaces(facts: &Facts) -> Vec<Finding> {
     let row = Row::file("interfaces", file(facts));
+    if facts.interfaces.is_empty() && !facts.wanted.idle_patterns.is_empty() {
+        let patterns = super::some_of(facts.wanted.idle_patterns.iter().map(String::as_str));
+        return vec![row.note(format!("no interface matches {patterns}; those that appear are guarded then"))];
+    }
     if facts.interfaces.is_empty() {
         let remedy = format!("name one: `dhcp-guard run -i IF`, or `interfaces` in {}", file(facts).display());
         return vec![row.blind("no interface is to be guarded", remedy)];
@@ -71,6 +75,9 @@ mod tests {
     fn nothing_to_guard() {
         let none = with(|facts| facts.interfaces.clear());
         check("interfaces", &none, Blind, FILE, &["no interface", "`dhcp-guard run -i IF`", FILE]);
+        let mut yet = none;
+        yet.wanted.idle_patterns = vec!["tap*".into()];
+        check("interfaces", &yet, Info, FILE, &["no interface matches tap*"]);
     }
 
     #[test]

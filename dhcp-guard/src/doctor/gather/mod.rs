@@ -18,6 +18,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use self::links::Found;
 use super::facts::{Clock, Facts, Interface, Kernel, Program, Wanted};
 use crate::{
+    agent::links::meant,
     config::{Config, port_name},
     dataplane::{DataPlane, Spec, clock, interface, load::missing_capabilities},
     inventory::Inventory,
@@ -53,14 +54,15 @@ pub(super) async fn all(config: &Config, file: Option<&Path>) -> anyhow::Result<
 /// The kernel does not say which interfaces there are.
 pub(super) async fn at_start(config: &Config, file: Option<&Path>) -> anyhow::Result<Facts> {
     let links = links::all().await?;
+    let names = links.iter().map(|found| (found.device.ifindex, found.device.name.clone())).collect();
+    let meant = meant(&config.interfaces, &names);
     let mut interfaces = Vec::new();
-    for name in &config.interfaces {
+    for name in meant.interfaces.iter().map(|(_, name)| name).chain(&meant.missing) {
         interfaces.push(interface_called(name, &links).await);
     }
-    let (guarded, others): (Vec<_>, Vec<_>) =
-        links.iter().partition(|found| config.interfaces.contains(&found.device.name));
+    let (guarded, others): (Vec<_>, Vec<_>) = links.iter().partition(|found| config.wants(&found.device.name));
     Ok(Facts {
-        wanted: wanted(config, file),
+        wanted: wanted(config, file, &interfaces, meant.idle),
         kernel: kernel(),
         interfaces,
         devices: others.into_iter().map(|found| found.device.clone()).collect(),
@@ -69,17 +71,18 @@ pub(super) async fn at_start(config: &Config, file: Option<&Path>) -> anyhow::Re
     })
 }
 
-fn wanted(config: &Config, file: Option<&Path>) -> Wanted {
-    let guarded = config.ports.iter().filter(|port| config.interfaces.contains(&port.interface));
+fn wanted(config: &Config, file: Option<&Path>, interfaces: &[Interface], idle_patterns: Vec<String>) -> Wanted {
+    let guarded = config.ports.iter().filter(|port| config.wants(&port.interface));
     let on_vlans = guarded.clone().filter(|port| !port.vlans.is_empty());
     let name = |port: &crate::config::Port| (port.interface.clone(), port_name(&port.interface, &port.vlans));
     let trusted = guarded.clone().any(|port| config.rules_of(&port.interface, &port.vlans).trusted)
-        || config.interfaces.iter().any(|interface| config.rules_of(interface, &[]).trusted);
+        || interfaces.iter().any(|interface| config.rules_of(&interface.name, &[]).trusted);
     Wanted {
         file: file.map(Path::to_owned),
         vlan_ports: on_vlans.map(name).collect(),
         trusted,
         hook: config.hook,
+        idle_patterns,
         ..Wanted::default()
     }
 }
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_trusted_class_is_trusted_wherever_it_comes_from() {
-        let config = |text: &str| wanted(&Config::from_toml(text).unwrap(), None);
+        let config = |text: &str| wanted(&Config::from_toml(text).unwrap(), None, &[], vec![]);
         assert!(!config("interfaces = ['eth0']\n[[port]]\ninterface = 'eth1'\nclass = 'trusted'\n").trusted);
         assert!(config("interfaces = ['eth0']\n[[port]]\ninterface = 'eth0'\nclass = 'trusted'\n").trusted);
         let vlan = config("interfaces = ['eth0']\n[[port]]\ninterface = 'eth0'\nvlans = [7, 8]\nclass = 'trusted'\n");

@@ -207,3 +207,22 @@ async fn whoever_goes_away_does_not_make_it_undone() {
     let (status, answer) = setup.post("/v1/hold", &document).await;
     assert_eq!((status, setup.reached().len()), (409, 1), "{answer}");
 }
+
+#[tokio::test]
+async fn a_reload_is_asked_for_like_any_change_and_its_refusal_is_on_record() {
+    const PATH: &str = "/v1/reload";
+    let setup = setup().await;
+    let body = json!({ "reason": " new limits ", "request_id": "1" });
+    let expected = json!({ "dry_run": false, "changes": [format!("{}: new limits", nix::unistd::geteuid())] });
+    assert_eq!(setup.post(PATH, &body).await, (200, expected));
+    assert_eq!(setup.post(PATH, &body).await.0, 409, "not twice");
+    let no = |dry_run: bool| json!({ "reason": "no", "dry_run": dry_run });
+    let (status, answer) = setup.post(PATH, no(true)).await;
+    assert_eq!((status, sentence(&answer).as_str()), (409, "line 3: nonsense"));
+    assert_eq!(setup.recorded().len(), 1, "only what came twice");
+    assert_eq!(setup.post(PATH, no(false)).await.0, 409);
+    let records = setup.recorded();
+    let last = records.last().unwrap();
+    assert_eq!((last.action.as_str(), last.refused.as_deref()), ("reload", Some("line 3: nonsense")));
+    assert!(setup.reached().is_empty(), "the decision loop has nothing to do with it");
+}

@@ -1,0 +1,286 @@
+//! A change of what is guarded, and how: done as a whole on the thread that owns the data plane, or not at all.
+//!
+//! The order leaves no moment without protection: an interface gets its ports, its clients and the quarantines of its name
+//! before the program is on it, and loses them only after the program is off. Whatever fails, all is as it was before.
+
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
+
+use jiff::Timestamp;
+use log::warn;
+use tokio::sync::oneshot;
+
+use super::{
+    Context,
+    inventory::Machines,
+    names,
+    plan::Plan,
+    start::{Guarded, slow_warning, vlan_warning},
+};
+use crate::{
+    config::Config,
+    dataplane::{
+        Error,
+        attach::Attachment,
+        interface::{self, Interface},
+        replies::ReplyWatch,
+    },
+    model::AttachMode,
+};
+
+/// What a context is made with that no change changes.
+#[derive(Clone, Debug, Default)]
+pub struct Lasting {
+    /// The configuration file; none: defaults.
+    pub config_path: Option<PathBuf>,
+    /// Print the kernel program's debug messages.
+    pub debug_kernel: bool,
+    /// When the agent started.
+    pub started: Timestamp,
+    /// What has made the guard blind or weak from the start.
+    pub warnings: Vec<String>,
+}
+
+/// An interface that is to be guarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// As the kernel knows it now.
+    pub interface: Interface,
+    /// If it cannot be guarded, nothing is to be changed at all.
+    pub must: bool,
+}
+
+/// What is to be.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The configuration, validated.
+    pub config: Config,
+    /// The interfaces, in the order in which they are listed.
+    pub candidates: Vec<Candidate>,
+    /// Whether the program goes back to where it was taken off by others.
+    pub reattach: bool,
+    /// Whose machine is where.
+    pub machines: Arc<Machines>,
+    /// What else a context has.
+    pub lasting: Arc<Lasting>,
+    /// What people should know about it, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// What is in force now.
+    pub context: Arc<Context>,
+    /// Interfaces that cannot be guarded, and why.
+    pub failed: Vec<(String, String)>,
+}
+
+/// A change, and where it is told what became of it: by the decision loop, after it has taken the new context.
+#[derive(Debug)]
+pub struct Change {
+    /// What is to be.
+    pub wanted: Wanted,
+    /// Whoever waits for it.
+    pub answer: oneshot::Sender<Result<Done, Error>>,
+}
+
+/// The way to a change, while it is made.
+struct Attempt {
+    plan: Plan,
+    /// Servers that would be taken for rogues.
+    hidden: Option<String>,
+    failed: Vec<(String, String)>,
+}
+
+impl Guarded {
+    /// Changes what is guarded to what is wanted, or nothing. Answers with the slots that nobody has any more.
+    ///
+    /// Some interfaces may fail without making the change fail: see [`Candidate::must`] and [`Done::failed`].
+    ///
+    /// # Errors
+    /// The data plane's. Everything is as it was then.
+    pub fn change(&mut self, before: &Plan, wanted: Wanted) -> Result<(Done, HashSet<u32>), Error> {
+        let held: HashSet<u32> = self.attachments.iter().map(|attachment| attachment.interface.ifindex).collect();
+        // What others took off is off, whatever becomes of the change.
+        let (attached, lost) = std::mem::take(&mut self.attachments).into_iter().partition(Attachment::is_in_place);
+        self.attachments = attached;
+        Vec::into_iter(lost).for_each(Attachment::take_off);
+        let attempt = self.attempt(before, &wanted).inspect_err(|_| self.undo(before, &held))?;
+        let is_wanted = |ifindex: u32| attempt.plan.interfaces.iter().any(|one| one.ifindex == ifindex);
+        self.let_go(|ifindex| !is_wanted(ifindex));
+        self.watch_replies(&attempt.plan);
+        let gone = self.plane.retire(&attempt.plan.spec.policy).unwrap_or_else(|error| {
+            // They are tried again with the next change.
+            warn!("the slots of ports that are gone are not free yet: {error}");
+            Vec::new()
+        });
+        let failed = attempt.failed.clone();
+        Ok((Done { context: Arc::new(self.context(attempt, wanted)), failed }, gone.into_iter().collect()))
+    }
+
+    /// Puts into force what is wanted, without those that cannot be guarded.
+    fn attempt(&mut self, before: &Plan, wanted: &Wanted) -> Result<Attempt, Error> {
+        let mut candidates: Vec<&Candidate> = wanted.candidates.iter().collect();
+        let mut failed = Vec::new();
+        let is_new = |ifindex: u32| before.interfaces.iter().all(|one| one.ifindex != ifindex);
+        loop {
+            let interfaces = candidates.iter().map(|candidate| candidate.interface.clone()).collect();
+            let mut plan = Plan::new(&wanted.config, interfaces, wanted.lasting.debug_kernel);
+            let hidden = plan.spare_hidden_servers();
+            match self.put_into_force(&mut plan) {
+                // Those that fit are guarded all the same.
+                Err(error @ Error::TooManyPorts { .. }) => {
+                    let may_go = |one: &&Candidate| !one.must && is_new(one.interface.ifindex);
+                    let Some(last) = candidates.iter().rposition(may_go) else { return Err(error) };
+                    failed.push((candidates.remove(last).interface.name.clone(), error.to_string()));
+                    continue;
+                }
+                done => done?,
+            }
+            let refused = self.attach_all(before, &candidates, wanted)?;
+            // One that was guarded before keeps its ports, and what was counted there, until it is gone.
+            let mut out = HashSet::new();
+            for (interface, error) in refused {
+                // Whoever goes while we try has not failed: netlink says so in a moment.
+                let is_here = interface::index_of(&interface.name) == Some(interface.ifindex);
+                if !is_here || is_new(interface.ifindex) {
+                    out.insert(interface.ifindex);
+                }
+                if is_here {
+                    failed.push((interface.name, error.to_string()));
+                }
+            }
+            if out.is_empty() {
+                return Ok(Attempt { plan, hidden, failed });
+            }
+            candidates.retain(|candidate| !out.contains(&candidate.interface.ifindex));
+        }
+    }
+
+    /// Policy, clients, and the orders about names, which may lead to other ports by now.
+    fn put_into_force(&mut self, plan: &mut Plan) -> Result<(), Error> {
+        self.plane.apply(&plan.spec.policy)?;
+        plan.take_slots(&self.plane);
+        self.plane.name_clients(&plan.spec)?;
+        self.plane.carry_out_again(&|subject| names::slot(plan, subject))
+    }
+
+    /// Attaches whatever is not, and answers which of them could not be.
+    fn attach_all(
+        &mut self,
+        before: &Plan,
+        candidates: &[&Candidate],
+        wanted: &Wanted,
+    ) -> Result<Vec<(Interface, Error)>, Error> {
+        let mut failed = Vec::new();
+        for Candidate { interface, must } in candidates {
+            if let Some(attachment) = self.attachments.iter_mut().find(|one| one.interface.ifindex == interface.ifindex)
+            {
+                // It may be called otherwise.
+                attachment.interface.name.clone_from(&interface.name);
+                continue;
+            }
+            let was_guarded = before.interfaces.iter().any(|one| one.ifindex == interface.ifindex);
+            if was_guarded && !wanted.reattach {
+                continue;
+            }
+            match self.plane.attach(interface.clone(), wanted.config.hook) {
+                Ok(attachment) => self.attachments.push(attachment),
+                Err(error) if *must => return Err(error),
+                Err(error) => failed.push((interface.clone(), error)),
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Everything as it was before an attempt: interfaces that were not `held` then, are not now.
+    fn undo(&mut self, before: &Plan, held: &HashSet<u32>) {
+        self.let_go(|ifindex| !held.contains(&ifindex));
+        let mut before = before.clone();
+        let undone = self.put_into_force(&mut before).and_then(|()| self.plane.retire(&before.spec.policy));
+        if let Err(error) = undone {
+            warn!("what was tried and failed could not be undone as a whole, the next change will: {error}");
+        }
+    }
+
+    /// Takes the programs off some interfaces.
+    fn let_go(&mut self, is_meant: impl Fn(u32) -> bool) {
+        for attachment in self.attachments.extract_if(.., |one| is_meant(one.interface.ifindex)) {
+            attachment.take_off();
+        }
+        for (_, watch) in self.replies.extract_if(.., |(ifindex, _)| is_meant(*ifindex)) {
+            let _ = watch.map(ReplyWatch::take_off);
+        }
+    }
+
+    /// Servers' replies are watched wherever they can be. What others took off goes back.
+    pub(super) fn watch_replies(&mut self, plan: &Plan) {
+        let is_lost = |watch: &mut Result<ReplyWatch, _>| !watch.as_ref().is_ok_and(ReplyWatch::is_in_place);
+        for (_, watch) in self.replies.extract_if(.., |(_, watch)| is_lost(watch)) {
+            let _ = watch.map(ReplyWatch::take_off);
+        }
+        for interface in &plan.interfaces {
+            if !self.replies.iter().any(|(ifindex, _)| *ifindex == interface.ifindex) {
+                let watch = self.plane.watch_replies(interface).map_err(|error| error.to_string());
+                self.replies.push((interface.ifindex, watch));
+            }
+        }
+    }
+
+    /// Interfaces, by index, from which one of our programs was taken off by somebody else, or with the interface.
+    #[must_use]
+    pub fn lost(&self) -> Vec<u32> {
+        let judging = self.attachments.iter().filter(|one| !one.is_in_place()).map(|one| one.interface.ifindex);
+        let counting = self.replies.iter().filter(|(_, watch)| watch.as_ref().is_ok_and(|watch| !watch.is_in_place()));
+        let mut lost: Vec<u32> = judging.chain(counting.map(|(ifindex, _)| *ifindex)).collect();
+        lost.sort_unstable();
+        lost.dedup();
+        lost
+    }
+
+    /// How each interface of a plan is attached, in its order.
+    pub(super) fn modes(&self, plan: &Plan) -> Vec<AttachMode> {
+        let mode = |interface: &Interface| {
+            let attachment = self.attachments.iter().find(|one| one.interface.ifindex == interface.ifindex);
+            attachment.map_or(AttachMode::Detached, |attachment| attachment.mode)
+        };
+        plan.interfaces.iter().map(mode).collect()
+    }
+
+    /// What makes the guard blind or weak on some interface, one sentence each.
+    pub(super) fn weaknesses(&self, plan: &Plan) -> Vec<String> {
+        let mut warnings: Vec<String> = self.attachments.iter().filter_map(slow_warning).collect();
+        warnings.extend(self.attachments.iter().filter_map(|attachment| vlan_warning(attachment, plan.hook)));
+        warnings.extend(self.replies.iter().filter_map(|(_, watch)| watch.as_ref().err().cloned()));
+        let modes = self.modes(plan);
+        let detached = plan.interfaces.iter().zip(modes).filter(|(_, mode)| *mode == AttachMode::Detached);
+        warnings.extend(detached.map(|(interface, _)| {
+            let name = &interface.name;
+            format!(
+                "interface {name} is not guarded: the guard was taken off it, or never got there; `dhcp-guard reload` puts it \
+                 there as soon as nothing is in its place"
+            )
+        }));
+        warnings
+    }
+
+    fn context(&self, attempt: Attempt, wanted: Wanted) -> Context {
+        let Attempt { plan, hidden, failed } = attempt;
+        let lasting = &wanted.lasting;
+        let mut warnings = lasting.warnings.clone();
+        warnings.extend(wanted.config.warnings());
+        warnings.extend(hidden);
+        warnings.extend(self.weaknesses(&plan));
+        warnings.extend(wanted.warnings);
+        warnings.extend(failed.into_iter().map(|(_, why)| why));
+        Context {
+            modes: self.modes(&plan),
+            config: wanted.config,
+            config_path: lasting.config_path.clone(),
+            plan,
+            machines: wanted.machines,
+            started: lasting.started,
+            warnings,
+        }
+    }
+}

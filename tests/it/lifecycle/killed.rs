@@ -1,0 +1,103 @@
+//! While there is no agent: limits, quarantines, counters.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use tests::{
+    agent::{Agent, Launch},
+    flood::{Flood, Limits, Mode},
+    topology::{Lab, Layout},
+    trickle::{Source, Trickle},
+    wait,
+};
+
+use super::{CLIENT_LIMIT, DEADLINE, FLOODER, allowed, clients, of_interface};
+
+/// Kills the agent and starts the next one, 20 times, while one machine floods at full rate.
+pub(super) fn in_a_flood() -> Result<()> {
+    const KILLS: usize = 20;
+    let lab = Lab::new(Layout::Uplink, 1)?;
+    let launch = Launch::new(&lab.host, &lab.guarded())?;
+    let mut agent = launch.clone().start()?;
+    let start = Instant::now();
+    let time = Duration::from_secs(120);
+    let trickle = Trickle::start(&lab.injection(0), FLOODER, time)?;
+    let flood = Flood::start(&lab.injection(0), Mode::RandomChaddr { source: FLOODER, seed: 1 }, Limits::time(time))?;
+    let mut counted = 0;
+    for kill in 0..KILLS {
+        let packets = of_interface(&agent, "dhcp_packets")?;
+        ensure!(packets >= counted, "after {kill} kills there are {packets} packets, {counted} before");
+        counted = packets;
+        agent.stop(libc::SIGKILL)?;
+        agent = launch.clone().start().with_context(|| format!("after {} kills", kill + 1))?;
+    }
+    let report = flood.stop()?;
+    let _ = trickle.stop();
+    let elapsed = start.elapsed();
+    let passed = lab.server.counts()?.of(FLOODER);
+    let (allowed, due) = (allowed(elapsed), CLIENT_LIMIT.1 + CLIENT_LIMIT.0 * elapsed.as_secs() / 2);
+    ensure!(passed <= allowed, "{passed} packets of the flood reached the server, {allowed} may in {elapsed:?}");
+    ensure!(passed >= due, "{passed} packets reached the server, its limit admits at least {due}");
+    println!(
+        "{KILLS} kills in {:.1} s at {:.1} M/s: {passed} of {allowed} reached the server",
+        elapsed.as_secs_f64(),
+        report.rate_pps() / 1e6
+    );
+    Ok(())
+}
+
+/// A client in quarantine, an agent that is killed, and packets that pass when the time has come.
+pub(super) fn quarantine_ends() -> Result<()> {
+    const TTL: Duration = Duration::from_secs(8);
+    let lab = Lab::new(Layout::PerMachine, 2)?;
+    let mut agent = Agent::start(&lab.host, &lab.guarded(), "")?;
+    let machine = lab.machines[0].mac;
+    let who = format!("em0/{machine}");
+    let start = Instant::now();
+    agent.change(&["quarantine", "add", &who, "--ttl", &format!("{}s", TTL.as_secs()), "--reason", "a test"])?;
+    let added = start.elapsed();
+    wait::until("the quarantine in the data plane", DEADLINE, || {
+        Ok(agent.quarantines()?.iter().any(|one| one.times.as_ref().is_some_and(|times| times.quarantined.is_some())))
+    })?;
+    agent.stop(libc::SIGKILL)?;
+    // Within its limit, so that only the quarantine can stop it.
+    let trickle = Trickle::start_at(&lab.injection(0), Source::One(machine), CLIENT_LIMIT.0, TTL * 4)?;
+    wait::until("a packet that passes", DEADLINE, || Ok(lab.server.counts()?.of(machine) > 0))?;
+    let passed = start.elapsed();
+    let _ = trickle.stop();
+    ensure!(passed >= TTL, "packets passed after {passed:?}, the quarantine was for {TTL:?}");
+    let latest = TTL + added + Duration::from_millis(1500);
+    ensure!(passed <= latest, "packets passed after {passed:?} only, the quarantine was for {TTL:?}");
+    println!("a quarantine of {TTL:?} ended after {passed:?} without an agent");
+    Ok(())
+}
+
+/// What was counted and learned before is there after.
+pub(super) fn counters_go_on() -> Result<()> {
+    const CLIENTS: usize = 3;
+    let lab = Lab::new(Layout::Uplink, CLIENTS)?;
+    let known: String = lab
+        .machines
+        .iter()
+        .take(1)
+        .map(|machine| format!("[[known_client]]\ninterface = \"uplink0\"\nmac = \"{}\"\n", machine.mac))
+        .collect();
+    let launch = Launch::new(&lab.host, &lab.guarded())?.config(&known)?;
+    let mut agent = launch.clone().start()?;
+    lab.get_leases(0..CLIENTS, DEADLINE)?;
+    let mut before = Vec::new();
+    wait::until("all clients in the counts", DEADLINE, || {
+        before = clients(&agent)?;
+        Ok(before.len() == CLIENTS && before.iter().all(|client| client.packets >= 2))
+    })?;
+    // Nothing is sent from here on.
+    let packets = of_interface(&agent, "dhcp_packets")?;
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        agent.stop(signal)?;
+        agent = launch.clone().start()?;
+        ensure!(of_interface(&agent, "dhcp_packets")? == packets, "after signal {signal} packets are counted anew");
+        let after = clients(&agent)?;
+        ensure!(after == before, "signal {signal}\nbefore: {before:?}\nafter: {after:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! The guard outlives its agent: killed, stopped, started again, of another version, broken off anywhere, in want of anything.
+//!
+//! * [`killed`]: limits, quarantines and counters while there is no agent. [`upgrade`]: another version, and back.
+//! * [`broken_off`]: SIGKILL and errors of the kernel in the middle of a start. [`damage`]: what a start can find.
+
+mod broken_off;
+mod damage;
+mod killed;
+mod upgrade;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use tests::{
+    agent::Agent,
+    harness::{Need, trial},
+    mac::Mac,
+    netns::Netns,
+};
+
+const FLOODER: Mac = Mac([2, 0xf1, 0, 0, 0, 1]);
+/// Longer than anything here should take.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// The default client limit: packets a second, and packets in a burst.
+const CLIENT_LIMIT: (u64, u64) = (2, 20);
+
+/// What the tests need that upgrade.
+const UPGRADE: &[Need] =
+    &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("nft"), Need::Tool("dnsmasq"), Need::OtherVersion];
+/// What the tests need that break the start off.
+const TRACED: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("strace")];
+/// The others.
+const HOST: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip")];
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("lifecycle: killed 20 times in a flood, nothing passes beyond the limit", Need::LAB, killed::in_a_flood),
+        trial("lifecycle: a quarantine ends on time without an agent", Need::LAB, killed::quarantine_ends),
+        trial("lifecycle: counters and known clients go on after a restart", Need::LAB, killed::counters_go_on),
+        trial("lifecycle: to another version and back in a flood, without a gap", UPGRADE, upgrade::there_and_back),
+        trial("lifecycle: tables of another size take over what must not be lost", Need::LAB, upgrade::other_size),
+        trial("lifecycle: what is not configured any more is let go", HOST, damage::let_go),
+        trial("lifecycle: without a BPF file system the guard ends with its agent", HOST, damage::no_bpffs),
+        trial("lifecycle: two agents cannot share a pin folder", HOST, damage::shared_folder),
+        trial(
+            "lifecycle: pins of a foreign layout are replaced, those of others left alone",
+            HOST,
+            damage::foreign_pins,
+        ),
+        trial("lifecycle: half of the pins deleted", HOST, damage::half_deleted),
+        trial("lifecycle: a state file cut off at every 100th byte", HOST, damage::truncated_state),
+        trial("lifecycle: quarantines that only the maps know are listed, and can be ended", HOST, damage::lost_state),
+        trial("lifecycle: an interface that goes while it is attached to", TRACED, broken_off::interface_goes),
+        trial("lifecycle: killed between any two steps of the start", TRACED, broken_off::killed_anywhere),
+        trial("lifecycle: no room and no descriptors at any step of the start", TRACED, broken_off::in_want),
+    ]
+}
+
+/// Packets of one client that may pass in some time: one more for a tick at either end.
+fn allowed(elapsed: Duration) -> u64 {
+    let (rate, burst) = CLIENT_LIMIT;
+    burst + (elapsed.as_secs_f64() * rate as f64).ceil() as u64 + 1
+}
+
+/// The kernel id of the XDP program on an interface, if there is one.
+fn programs(netns: &Netns, interface: &str) -> Result<Vec<u64>> {
+    let links: Value = serde_json::from_str(&netns.exec(&["ip", "-json", "link", "show", "dev", interface])?)?;
+    Ok(links[0]["xdp"]["prog"]["id"].as_u64().into_iter().collect())
+}
+
+/// A number in the status of an agent's only interface.
+fn of_interface(agent: &Agent, key: &str) -> Result<u64> {
+    let status = agent.json(&["status"])?;
+    status["interfaces"][0][key].as_u64().with_context(|| format!("no {key} in {status}"))
+}
+
+/// How a client stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Client {
+    mac: String,
+    known: bool,
+    packets: u64,
+}
+
+/// All clients but the flooder.
+fn clients(agent: &Agent) -> Result<Vec<Client>> {
+    let document = agent.json(&["clients"])?;
+    let clients = document["clients"].as_array().context("no clients")?;
+    let one = |client: &Value| Client {
+        mac: client["mac"].as_str().unwrap_or("?").to_owned(),
+        known: client["known"] == true,
+        packets: client["packets"].as_u64().unwrap_or(0),
+    };
+    let mut clients: Vec<_> = clients.iter().map(one).filter(|one| one.mac != FLOODER.to_string()).collect();
+    clients.sort();
+    Ok(clients)
+}
+
+/// A host with two interfaces that can be guarded.
+struct Host(Netns);
+
+impl Host {
+    fn new() -> Result<Self> {
+        let netns = Netns::new("host")?;
+        netns.ip("link add up0 type veth peer name peer0\nlink set up0 up\nlink set peer0 up\n\
+             link add up1 type veth peer name peer1\nlink set up1 up\nlink set peer1 up\n")?;
+        Ok(Self(netns))
+    }
+
+    /// Exactly these interfaces are guarded.
+    fn guards(&self, expected: &[&str]) -> Result<()> {
+        for interface in ["up0", "up1"] {
+            let is = !programs(&self.0, interface)?.is_empty();
+            ensure!(is == expected.contains(&interface), "{interface} is guarded: {is}; expected: {expected:?}");
+        }
+        Ok(())
+    }
+}
