@@ -215,6 +215,13 @@ fn vlan_offload() -> Result<()> {
     ensure!(warnings.contains("ethtool -K up0 rxvlan off"), "{warnings}");
     drop(agent);
     host.launch.cli(&["detach"]).output()?;
+    // Nobody said that an interface must be guarded right that only matches a pattern.
+    let by_pattern = Launch::new(&host.netns, &["up*"])?.config(&format!("hook = 'xdp'\n{PORT}"))?.start()?;
+    let warnings = by_pattern.json(&["status"])?["warnings"].to_string();
+    ensure!(warnings.contains("ethtool -K up0 rxvlan off"), "{warnings}");
+    let launch = by_pattern.launch().clone();
+    drop(by_pattern);
+    launch.cli(&["detach"]).output()?;
     host.mends("up0", "vlan_offload", Severity::Blind)?;
     // Mended, it is not refused any more.
     host.launch.clone().start().map(drop)
