@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dataplane;
+pub mod doctor;
 pub mod engine;
 pub mod governor;
 pub mod human;

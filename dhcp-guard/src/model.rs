@@ -3,12 +3,14 @@
 //! Names are stable. Integers are in base units that the name states (`rate_pps`, `uptime_s`); times are RFC 3339 in
 //! UTC; MAC addresses are lower-case and colon-separated.
 
+mod checkup;
 mod sanction;
 pub mod values;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use checkup::*;
 pub use sanction::*;
 
 /// What happens to a packet over a limit.

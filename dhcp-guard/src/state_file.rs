@@ -220,9 +220,10 @@ impl StateFile {
 /// The state in a folder, for looking only: also beside the agent that has the folder.
 ///
 /// # Errors
-/// The file is there, and cannot be read or is not this version's.
-pub fn peek(dir: &Path) -> io::Result<Saved> {
-    read(&dir.join(NAME)).map_err(io::Error::other)
+/// In one sentence what is wrong with the file. The next agent would start with an empty state.
+pub fn peek(dir: &Path) -> Result<Saved, String> {
+    let path = dir.join(NAME);
+    read(&path).map_err(|unusable| format!("the state {} {unusable}", path.display()))
 }
 
 /// The state in a file; an empty one if there is no file.

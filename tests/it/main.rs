@@ -1,6 +1,7 @@
 //! The integration tests: real servers, real clients, real floods.
 
 mod changes;
+mod doctor;
 mod errors;
 mod fixtures;
 mod flooded;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         on_both_hooks(quarantine::trials),
         hook::trials(),
         errors::trials(),
+        doctor::trials(),
         lifecycle::trials(),
         reload::trials(),
     ];

@@ -224,6 +224,7 @@ impl Running {
         let links = links::watch().await?;
         let now = Arc::clone(&links.borrow());
         let (mut plan, hidden_servers) = start::plan(&config, &now, options.debug_kernel).await?;
+        let weaknesses = start::weaknesses(&config, options.config_path.as_deref()).await?;
         let mut kept = kept::load(&config, &clock);
         let (mut guarded, governor) = start::guard(&mut plan, &config, &mut kept, &clock).await?;
         let stays = guarded.plane.is_pinned();
@@ -238,6 +239,7 @@ impl Running {
                 .into_iter()
                 .chain(kept.warnings.drain(..))
                 .chain(guarded.warnings.drain(..))
+                .chain(weaknesses)
                 .collect(),
         };
         let mut warnings = lasting.warnings.clone();

@@ -1,6 +1,6 @@
 //! The start: from a configuration to a guarded host, or to one that nothing was done to.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::Path};
 
 use anyhow::bail;
 use log::{debug, info, warn};
@@ -22,8 +22,9 @@ use crate::{
         pins::{LinkPin, PinError, PinFolder},
         replies::ReplyWatch,
     },
+    doctor,
     governor::Governor,
-    model::AttachMode,
+    model::{AttachMode, Finding, Severity, Subject},
 };
 
 /// The data plane, and all that holds it on the interfaces.
@@ -62,6 +63,34 @@ pub async fn plan(config: &Config, links: &Links, debug_kernel: bool) -> anyhow:
     let mut plan = Plan::new(config, interfaces, debug_kernel);
     let warning = plan.spare_hidden_servers();
     Ok((plan, warning))
+}
+
+/// What `dhcp-guard doctor` finds before anything is attached, one sentence each.
+///
+/// # Errors
+/// The guard would be blind, and nobody said that it is to run all the same.
+pub async fn weaknesses(config: &Config, file: Option<&Path>) -> anyhow::Result<Vec<String>> {
+    let findings = match doctor::before_guarding(config, file).await {
+        Ok(findings) => findings,
+        // To know less is no reason not to guard.
+        Err(error) => return Ok(vec![format!("cannot look for what makes the guard weak on this host: {error:#}")]),
+    };
+    // Of interfaces that only match a pattern nobody said that they must be guarded right.
+    let is_named = |subject: &Subject| match subject {
+        Subject::Interface(name) => config.named_interfaces().any(|named| named == name),
+        Subject::Host | Subject::File(_) => true,
+    };
+    let is_blind = |finding: &&Finding| finding.severity == Severity::Blind && is_named(&finding.subject);
+    if let Some(blind) = findings.iter().find(is_blind).filter(|_| !config.even_if_blind) {
+        let more = match findings.iter().filter(is_blind).count() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more like this: see `dhcp-guard doctor`)"),
+        };
+        bail!("the guard would be blind: {}{more}; or start it with --even-if-blind", blind.sentence());
+    }
+    // What only weakens the guard is said of tags below, when the program is on.
+    let said_below = |finding: &Finding| finding.id == "vlan_offload";
+    Ok(findings.iter().filter(|finding| !said_below(finding)).map(Finding::sentence).collect())
 }
 
 /// Loads the programs, puts what was kept into them, and puts them on all interfaces, into the place of those that an agent

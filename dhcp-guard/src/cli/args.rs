@@ -102,6 +102,12 @@ pub enum Command {
     /// Let the agent read its configuration again: all of it is checked, then all of it is in force, or nothing changes
     #[command(after_help = "Examples:\n  dhcp-guard reload --dry-run\n  dhcp-guard reload --reason 'new limits'")]
     Reload(ReloadArgs),
+    /// What makes the guard blind or weak on this host, and what to do about it
+    #[command(
+        after_help = "Examples:\n  dhcp-guard doctor\n  dhcp-guard doctor -i eth0 --json | jq '.findings[] | select(.severity != \"ok\")'\n\n\
+        Exit codes: 0 nothing is blind or weak, 1 something is, 2 wrong usage or an error."
+    )]
+    Doctor(DoctorArgs),
     /// Check or show the configuration
     Config {
         /// Which of both.
@@ -125,9 +131,32 @@ pub struct RunArgs {
     /// Folder for what survives a restart and for the audit log [default: the configuration's, /var/lib/dhcp-guard]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Folder on a bpffs for pinned maps and links; this version pins nothing
+    #[arg(long, value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
+    /// Guard although `dhcp-guard doctor` finds that the guard would be blind for some packets
+    #[arg(long)]
+    pub even_if_blind: bool,
     /// Also log from inside the kernel's program: each state change it sees
     #[arg(long)]
     pub debug_kernel: bool,
+}
+
+/// `doctor`
+#[derive(Debug, Default, clap::Args)]
+pub struct DoctorArgs {
+    /// How it is answered.
+    #[command(flatten)]
+    pub format: Format,
+    /// Interface to look at, instead of those of the configuration; repeat it for several
+    #[arg(short, long = "interface", value_name = "IF")]
+    pub interfaces: Vec<String>,
+    /// Folder for what survives a restart [default: the configuration's, /var/lib/dhcp-guard]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where frames are to be judged, whatever the configuration says
+    #[arg(long, value_enum)]
+    pub hook: Option<HookArg>,
 }
 
 /// [`Hook`] on the command line.
@@ -299,7 +328,7 @@ mod tests {
 
     #[test]
     fn every_query_has_json() {
-        let queries = ["status", "offenders", "ports", "clients", "events", "config check", "config show"];
+        let queries = ["doctor", "status", "offenders", "ports", "clients", "events", "config check", "config show"];
         for query in queries.into_iter().chain(["explain eth0", "quarantine list", "allow list"]) {
             parse(&format!("dhcp-guard {query} --json"));
         }

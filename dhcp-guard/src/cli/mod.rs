@@ -4,6 +4,7 @@ pub mod args;
 mod change;
 mod config;
 mod detach;
+mod doctor;
 mod events;
 mod explain;
 #[cfg(test)]
@@ -82,6 +83,7 @@ fn dispatch(args: Args) -> anyhow::Result<Outcome> {
         Command::Run(args) => run::run(&global, args),
         Command::Detach => detach::detach(&settings::pin_dir(&global)?, out),
         Command::Config { command } => config::config(&global, &command, out),
+        Command::Doctor(args) => asking(doctor::doctor(&global, args, out)),
         Command::Status(args) => asking(query::status(&source()?, &args, out)),
         Command::Offenders(args) => asking(query::offenders(&source()?, &args, out)),
         Command::Ports(args) => asking(query::ports(&source()?, &args, out)),

@@ -27,9 +27,17 @@ pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
 
 /// What the command line says over the file.
 fn overrides(global: &Global, args: RunArgs) -> Overrides {
-    let RunArgs { interfaces, hook, mode, state_dir, .. } = args;
+    let RunArgs { interfaces, hook, mode, state_dir, even_if_blind, .. } = args;
     let Global { socket, pin_dir, .. } = global.clone();
-    Overrides { interfaces, hook: hook.map(Hook::from), mode: mode.map(Mode::from), socket, state_dir, pin_dir }
+    Overrides {
+        interfaces,
+        hook: hook.map(Hook::from),
+        mode: mode.map(Mode::from),
+        socket,
+        state_dir,
+        pin_dir,
+        even_if_blind,
+    }
 }
 
 /// The configuration that the agent starts with.
@@ -65,6 +73,9 @@ mod tests {
     fn the_command_line_wins() {
         let file = Config { interfaces: vec!["eth0".into()], ..Config::default() };
         assert_eq!(with_args(file.clone(), RunArgs::default()).unwrap(), file);
+        assert!(!file.even_if_blind);
+        let all_the_same = RunArgs { even_if_blind: true, ..RunArgs::default() };
+        assert!(with_args(file.clone(), all_the_same).unwrap().even_if_blind);
         let more = RunArgs { mode: Some(ModeArg::Monitor), state_dir: Some("s".into()), ..args(&["tap1", "tap2"]) };
         let config = with_args(file, more).unwrap();
         assert_eq!(config.state_dir, Path::new("s"));

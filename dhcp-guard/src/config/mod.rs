@@ -79,6 +79,8 @@ pub struct Config {
     pub inventory: Option<PathBuf>,
     /// What happens to servers' messages from ports that are not trusted.
     pub rogue_servers: RogueServers,
+    /// Guard although some packets would not be judged as this configuration says.
+    pub even_if_blind: bool,
     /// Limits of every class that has none of its own.
     pub limits: Limits,
     /// What all untrusted ports together may send.
@@ -268,6 +270,7 @@ impl Default for Config {
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             inventory: None,
             rogue_servers: RogueServers::default(),
+            even_if_blind: false,
             limits: Limits::default(),
             host: Host::default(),
             classes: class::built_in(),

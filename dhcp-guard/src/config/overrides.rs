@@ -20,6 +20,8 @@ pub struct Overrides {
     pub pin_dir: Option<PathBuf>,
     /// Where frames are judged.
     pub hook: Option<Hook>,
+    /// Guard although some packets would not be judged as the configuration says; false: as the file says.
+    pub even_if_blind: bool,
 }
 
 impl Overrides {
@@ -47,6 +49,7 @@ impl Overrides {
         if let Some(folder) = &self.state_dir {
             config.state_dir.clone_from(folder);
         }
+        config.even_if_blind |= self.even_if_blind;
         config
     }
 }

@@ -136,9 +136,18 @@ pub fn name_of(index: u32) -> Option<String> {
 /// Whether the interface takes VLAN tags out of the frame before XDP sees it (`rx-vlan-offload`). Unknown counts as no.
 #[must_use]
 pub fn strips_vlan_tags(name: &str) -> bool {
-    // include/uapi/linux/ethtool.h
+    ethtool_flags(name).is_some_and(|flags| flags & (1 << 8) != 0)
+}
+
+/// Whether the interface makes one large packet of many before anybody sees them (LRO). Unknown counts as no.
+#[must_use]
+pub fn merges_packets(name: &str) -> bool {
+    ethtool_flags(name).is_some_and(|flags| flags & (1 << 15) != 0)
+}
+
+/// `ETH_FLAG_*` (include/uapi/linux/ethtool.h).
+fn ethtool_flags(name: &str) -> Option<u32> {
     const ETHTOOL_GFLAGS: u32 = 0x25;
-    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
     #[repr(C)]
     struct EthtoolValue {
         command: u32,
@@ -147,11 +156,14 @@ pub fn strips_vlan_tags(name: &str) -> bool {
     let mut value = EthtoolValue { command: ETHTOOL_GFLAGS, data: 0 };
     // SAFETY: no memory involved.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 || name.len() >= libc::IFNAMSIZ {
-        return false;
+    if socket < 0 {
+        return None;
     }
     // SAFETY: just opened, and nobody else's.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    if name.len() >= libc::IFNAMSIZ {
+        return None;
+    }
     // SAFETY: all zeros is a valid request without a name and without data; both follow.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
@@ -160,7 +172,7 @@ pub fn strips_vlan_tags(name: &str) -> bool {
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     // SAFETY: a terminated name, and a place for the answer of the size that the command has; both outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
-    result == 0 && value.data & ETH_FLAG_RXVLAN != 0
+    (result == 0).then_some(value.data)
 }
 
 /// The name the kernel knows a program by, or "of unknown name".

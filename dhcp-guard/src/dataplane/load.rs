@@ -42,7 +42,7 @@ use super::{
 const PROGRAM_SHIFT: u32 = 32;
 
 /// Name of the XDP program, in the object and in the kernel.
-pub(super) const PROGRAM: &str = "dhcp_guard";
+pub const PROGRAM: &str = "dhcp_guard";
 
 /// A port's slot, from its place in the first policy's ports.
 #[must_use]
@@ -348,17 +348,23 @@ where
     T::try_from(map).map_err(Error::map("open", name))
 }
 
+/// The capabilities that loading and attaching take, and that this process has not.
+#[must_use]
+pub fn missing_capabilities() -> Vec<String> {
+    use caps::{CapSet, Capability};
+    [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON]
+        .into_iter()
+        .filter(|cap| !caps::has_cap(None, CapSet::Effective, *cap).unwrap_or(false))
+        .map(|cap| cap.to_string())
+        .collect()
+}
+
 /// Says in one sentence what is missing, before the kernel says it in a page.
 ///
 /// # Errors
 /// [`Error::Capabilities`], [`Error::NoBtf`], [`Error::NoProgram`].
 pub fn check_kernel() -> Result<(), Error> {
-    use caps::{CapSet, Capability};
-    let missing: Vec<_> = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON]
-        .into_iter()
-        .filter(|cap| !caps::has_cap(None, CapSet::Effective, *cap).unwrap_or(false))
-        .map(|cap| cap.to_string())
-        .collect();
+    let missing = missing_capabilities();
     if !missing.is_empty() {
         return Err(Error::Capabilities { missing: missing.join(", ") });
     }

@@ -23,7 +23,7 @@ use rustix::mount::MountFlags;
 use super::sys;
 
 /// Where the BPF file system is by convention: systemd mounts it there.
-const USUAL_MOUNT: &str = "/sys/fs/bpf";
+pub const USUAL_MOUNT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Name of the folder with the links.

@@ -2,6 +2,7 @@
 
 mod allows;
 mod changed;
+mod checkup;
 mod clients;
 mod events;
 mod explain;
@@ -17,6 +18,7 @@ mod words;
 pub(super) use self::{
     allows::allows,
     changed::changed,
+    checkup::checkup,
     clients::clients,
     events::{event, events, missed_events},
     explain::{explained, nobody_to_explain},

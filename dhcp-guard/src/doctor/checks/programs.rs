@@ -1,0 +1,327 @@
+//! Programs on the interfaces, other people's and our own, and the agent they belong to.
+
+use super::Row;
+use crate::{
+    dataplane::{
+        hook::{self, Way},
+        load, replies,
+    },
+    doctor::facts::{Agent, Facts, Interface, Link, Program},
+    model::Finding,
+};
+
+/// Ours, on the way in.
+pub(super) fn is_guard(program: &Program) -> bool {
+    // The kernel keeps 15 bytes of a name: one for another hook may have a suffix.
+    program.name.starts_with(load::PROGRAM)
+}
+
+/// Ours, on the way out.
+fn is_watch(program: &Program) -> bool {
+    program.name == replies::PROGRAM
+}
+
+/// All of ours on the way in.
+fn guards(link: &Link) -> Vec<&Program> {
+    let xdp = link.xdp.iter().map(|xdp| &xdp.program);
+    xdp.chain(link.tcx_in.iter().flatten()).filter(|program| is_guard(program)).collect()
+}
+
+/// Whether the kernel has no TCX, as far as it says so.
+fn lacks_tcx(facts: &Facts) -> bool {
+    facts.kernel.features.iter().any(|feature| feature.since == (6, 6) && feature.present == Some(false))
+}
+
+/// Whether the kernel has told us all programs of an interface, and their names.
+fn is_told(facts: &Facts, link: &Link) -> bool {
+    let unnamed = link.xdp.as_ref().is_some_and(|xdp| xdp.program.name.is_empty());
+    !unnamed && (link.tcx_in.is_some() || lacks_tcx(facts))
+}
+
+/// Whether the agent that answers guards this very interface.
+fn has_agent(facts: &Facts, interface: &Interface, link: &Link) -> bool {
+    let Some(Agent::Runs { guards, .. }) = &facts.agent else { return false };
+    guards.iter().any(|(name, ifindex)| *name == interface.name && *ifindex == link.ifindex)
+}
+
+pub(super) fn other_xdp_program(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+    let row = Row::of("other_xdp_program", interface);
+    let Some(xdp) = &link.xdp else { return Some(row.ok("no other XDP program is on it")) };
+    let Program { id, name: program } = &xdp.program;
+    if is_guard(&xdp.program) {
+        return Some(row.ok("no other XDP program is on it"));
+    }
+    let remedy = format!(
+        "take it off with the tool that put it there (`bpftool prog show id {id}` may name it), or guard another interface"
+    );
+    if program.is_empty() {
+        return (!has_agent(facts, interface, link)).then(|| {
+            let what = format!("an XDP program (id {id}) is on it, whose name the kernel does not say to this user");
+            row.info(what, "ask as root: `sudo dhcp-guard doctor`")
+        });
+    }
+    let what = format!("it runs the XDP program {program} (id {id})");
+    Some(if hook::ways(facts.wanted.hook, link.hook) == [Way::Tcx] {
+        row.info(format!("{what}, which sees every frame before the guard does"), remedy)
+    } else {
+        row.blind(format!("{what}, which dhcp-guard will not displace"), remedy)
+    })
+}
+
+pub(super) fn duplicate_links(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+    if !is_told(facts, link) {
+        return None;
+    }
+    let row = Row::of("duplicate_links", interface);
+    let watches: Vec<&Program> = link.tcx_out.iter().flatten().filter(|program| is_watch(program)).collect();
+    let ids = |programs: &[&Program]| programs.iter().map(|it| it.id.to_string()).collect::<Vec<_>>().join(", ");
+    let remedy =
+        "stop the agents that are not needed; `bpftool link show` names the processes and pins that hold the others";
+    let what = match (guards(link).as_slice(), watches.as_slice()) {
+        (guards @ [_, _, ..], _) => {
+            format!("{} guards are on it (ids {}): each packet is charged by each of them", guards.len(), ids(guards))
+        }
+        (_, watches @ [_, _, ..]) => {
+            format!("{} programs of dhcp-guard count its servers' replies (ids {})", watches.len(), ids(watches))
+        }
+        _ => return Some(row.ok("it is guarded once at most")),
+    };
+    Some(row.weak(what, remedy))
+}
+
+/// A guard that neither the agent on our socket nor our pins know of.
+pub(super) fn other_guard(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+    let (row, agent, pins) = (Row::of("other_guard", interface), facts.agent.as_ref()?, facts.pins.as_ref()?);
+    if !is_told(facts, link) {
+        return None;
+    }
+    let guards = guards(link);
+    let foreign = guards.iter().find(|program| !pins.programs.contains(&program.id));
+    let Some(foreign) = foreign.filter(|_| !has_agent(facts, interface, link)) else {
+        return Some(row.ok("no guard of another agent is on it"));
+    };
+    let who = match agent {
+        Agent::Runs { pid, .. } => format!("which the agent (pid {pid}) does not know of"),
+        Agent::None(socket) => format!("and no agent answers on {}", socket.display()),
+        Agent::Unclear(_) => "of an agent that cannot be asked".to_owned(),
+    };
+    Some(row.weak(
+        format!(
+            "a guard (program {}, id {}) is on it, {who}, nor is it pinned in {}",
+            foreign.name,
+            foreign.id,
+            pins.dir.display()
+        ),
+        "name its agent's socket with --socket and its pins with --pin-dir (`ss -xlp | grep dhcp-guard` shows the sockets), \
+         or stop that agent",
+    ))
+}
+
+pub(super) fn attached(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+    let row = Row::of("attached", interface);
+    if !has_agent(facts, interface, link) {
+        return None;
+    }
+    if !guards(link).is_empty() {
+        return Some(row.ok("the agent's program is on it"));
+    }
+    // A program that the kernel does not tell us of may be ours.
+    is_told(facts, link).then(|| {
+        row.blind(
+            "the agent believes that it guards it, and its program is not there: somebody has taken it off",
+            "start the agent again: `systemctl restart dhcp-guard`",
+        )
+    })
+}
+
+/// Programs of others that decide before ours.
+pub(super) fn in_front(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+    if !is_told(facts, link) {
+        return None;
+    }
+    let row = Row::of("tcx_in_front", interface);
+    let before = |programs: &Option<Vec<Program>>, ours: fn(&Program) -> bool| {
+        let programs = programs.as_deref().unwrap_or_default();
+        let place = programs.iter().position(ours).unwrap_or(0);
+        programs[..place].iter().map(|it| format!("{} (id {})", it.name, it.id)).collect::<Vec<_>>()
+    };
+    let others = [before(&link.tcx_in, is_guard), before(&link.tcx_out, is_watch)].concat();
+    Some(if others.is_empty() {
+        row.ok("no TCX program decides before those of dhcp-guard")
+    } else {
+        row.info(
+            format!(
+                "{} comes before dhcp-guard (TCX): what it decides about, dhcp-guard does not see",
+                others.join(", ")
+            ),
+            "start the agent again, which puts its programs in front: `systemctl restart dhcp-guard`",
+        )
+    })
+}
+
+/// Whether servers answer is seen where their replies come in by a trusted port, or leave by a guarded interface.
+pub(super) fn replies(facts: &Facts) -> Vec<Finding> {
+    let row = Row::host("replies");
+    let links = || facts.interfaces.iter().filter_map(|it| Some((it, it.link.as_ref()?)));
+    if facts.wanted.trusted {
+        return vec![row.ok("servers' replies are seen where they come in by a trusted port")];
+    }
+    if lacks_tcx(facts) {
+        return vec![row.weak(
+            "servers' replies are not seen, for want of TCX (Linux 6.6) and of a trusted port: whether the servers are dead \
+             cannot be told from clients that are at fault",
+            "boot Linux 6.6 or later, or give the port that replies come in by class = \"trusted\" in the configuration",
+        )];
+    }
+    let blind = |(interface, link): &(&Interface, &Link)| {
+        has_agent(facts, interface, link) && link.tcx_out.as_ref().is_some_and(|all| !all.iter().any(is_watch))
+    };
+    let unseen: Vec<&str> = links().filter(blind).map(|(interface, _)| interface.name.as_str()).collect();
+    if !unseen.is_empty() {
+        return vec![row.weak(
+            format!("servers' replies that leave through {} are not seen", super::some_of(unseen.into_iter())),
+            "start the agent again: `systemctl restart dhcp-guard`; its log says what the kernel refuses",
+        )];
+    }
+    let told = links().any(|(_, link)| link.tcx_out.is_some());
+    told.then(|| row.ok("servers' replies are seen as they leave through guarded interfaces")).into_iter().collect()
+}
+
+pub(super) fn agent(facts: &Facts) -> Vec<Finding> {
+    let row = Row::host("agent");
+    let start = "start it: `systemctl start dhcp-guard`, or `dhcp-guard run -i IF`";
+    let finding = match &facts.agent {
+        None => return Vec::new(),
+        Some(Agent::Unclear(sentence)) => {
+            row.weak(sentence.clone(), "see its log: `journalctl -u dhcp-guard`, then `systemctl restart dhcp-guard`")
+        }
+        Some(Agent::None(socket)) => {
+            let left = facts.interfaces.iter().filter_map(|it| it.link.as_ref()).any(|link| !guards(link).is_empty());
+            let none = format!("no agent answers on {}", socket.display());
+            if left {
+                row.weak(none + ": limits go on, but nobody is reported or put into quarantine", start)
+            } else {
+                row.info(none, start)
+            }
+        }
+        Some(Agent::Runs { pid, version, .. }) => {
+            let unguarded = facts
+                .interfaces
+                .iter()
+                .filter(|interface| interface.link.as_ref().is_some_and(|link| !has_agent(facts, interface, link)));
+            let unguarded: Vec<&str> = unguarded.map(|interface| interface.name.as_str()).collect();
+            if unguarded.is_empty() {
+                row.ok(format!("agent {version} (pid {pid}) guards all that is to be guarded"))
+            } else {
+                row.weak(
+                    format!("the agent (pid {pid}) does not guard {}", super::some_of(unguarded.into_iter())),
+                    "start it again with the present configuration: `systemctl restart dhcp-guard`",
+                )
+            }
+        }
+    };
+    vec![finding]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, healthy, on_xdp, program, rows, with, with_link};
+    use super::*;
+    use crate::{
+        dataplane::hook::Hook,
+        doctor::facts::Feature,
+        model::Severity::{Blind, Info, Ok, Weak},
+    };
+
+    fn without_agent(facts: Facts) -> Facts {
+        Facts { agent: Some(Agent::None("/s".into())), ..facts }
+    }
+
+    #[test]
+    fn another_program() {
+        let other = with_link(|link| link.xdp = Some(on_xdp("lb")));
+        let parts = ["it runs the XDP program lb (id 40)", "will not displace", "`bpftool prog show id 40`"];
+        check("other_xdp_program", &other, Blind, "eth0", &parts);
+        let mut behind = other.clone();
+        behind.wanted.hook = Hook::Tcx;
+        check("other_xdp_program", &behind, Info, "eth0", &["lb (id 40)", "before the guard"]);
+        let unnamed = with_link(|link| link.xdp = Some(on_xdp("")));
+        assert_eq!(rows("other_xdp_program", &unnamed), [], "the agent knows whose it is");
+        check("other_xdp_program", &without_agent(unnamed), Info, "eth0", &["(id 40)", "sudo"]);
+    }
+
+    #[test]
+    fn more_than_one_of_ours() {
+        let twice = with_link(|link| link.tcx_in = Some(vec![program(43, "dhcp_guard_tcx")]));
+        check("duplicate_links", &twice, Weak, "eth0", &["2 guards", "ids 40, 43", "`bpftool link show`"]);
+        let watch = |id| program(id, "dhcp_replies");
+        let watched_twice = with_link(|link| link.tcx_out = Some(vec![watch(41), program(42, "x"), watch(43)]));
+        check("duplicate_links", &watched_twice, Weak, "eth0", &["2 programs", "ids 41, 43"]);
+    }
+
+    #[test]
+    fn a_guard_that_nobody_knows() {
+        let nobody = without_agent(healthy());
+        check("other_guard", &nobody, Weak, "eth0", &["dhcp_guard, id 40", "no agent answers on /s", "--socket"]);
+        let mut pinned = nobody;
+        pinned.pins.as_mut().unwrap().programs = vec![40];
+        assert_eq!(rows("other_guard", &pinned)[0].severity, Ok);
+    }
+
+    #[test]
+    fn a_guard_that_was_taken_off() {
+        check("attached", &with_link(|link| link.xdp = None), Blind, "eth0", &["taken it off", "systemctl restart"]);
+        assert_eq!(rows("attached", &with_link(|link| link.xdp = Some(on_xdp("")))), [], "may be ours");
+        assert_eq!(rows("attached", &without_agent(healthy())), []);
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_tell_is_not_said_to_be_well() {
+        let silent = with(|facts| {
+            facts.wanted.trusted = false;
+            let link = facts.interfaces[0].link.as_mut().unwrap();
+            (link.tcx_in, link.tcx_out) = (None, None);
+        });
+        for id in ["duplicate_links", "other_guard", "tcx_in_front", "replies"] {
+            assert_eq!(rows(id, &silent), [], "{id}");
+        }
+    }
+
+    #[test]
+    fn programs_in_front() {
+        let first = with_link(|link| link.tcx_out.as_mut().unwrap().insert(0, program(9, "cil")));
+        check("tcx_in_front", &first, Info, "eth0", &["cil (id 9)"]);
+        let behind = with_link(|link| link.tcx_out.as_mut().unwrap().push(program(9, "cil")));
+        assert_eq!(rows("tcx_in_front", &behind)[0].severity, Ok);
+    }
+
+    #[test]
+    fn replies_that_nobody_sees() {
+        let untrusted = |change: fn(&mut Facts)| {
+            with(|facts| {
+                facts.wanted.trusted = false;
+                change(facts);
+            })
+        };
+        fn without(facts: &mut Facts) {
+            facts.kernel.features = vec![Feature { name: "TCX", since: (6, 6), needed: false, present: Some(false) }];
+        }
+        check("replies", &untrusted(without), Weak, "host", &["TCX (Linux 6.6)", "class = \"trusted\""]);
+        let with_trusted = with(without);
+        assert_eq!(rows("replies", &with_trusted)[0].severity, Ok);
+        assert_eq!(rows("replies", &untrusted(|_| ()))[0].severity, Ok);
+        let gone = |facts: &mut Facts| facts.interfaces[0].link.as_mut().unwrap().tcx_out = Some(vec![]);
+        check("replies", &untrusted(gone), Weak, "host", &["leave through eth0", "systemctl restart"]);
+    }
+
+    #[test]
+    fn the_agent() {
+        check("agent", &without_agent(healthy()), Weak, "host", &["limits go on", "systemctl start"]);
+        let nothing_on = without_agent(with_link(|link| link.xdp = None));
+        check("agent", &nothing_on, Info, "host", &["no agent answers on /s", "`dhcp-guard run -i IF`"]);
+        let unclear = with(|facts| facts.agent = Some(Agent::Unclear("it hangs".into())));
+        check("agent", &unclear, Weak, "host", &["it hangs", "journalctl"]);
+        // Also one that was made again under the same name.
+        check("agent", &with_link(|link| link.ifindex = 8), Weak, "host", &["does not guard eth0", "restart"]);
+    }
+}

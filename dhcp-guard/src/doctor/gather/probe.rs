@@ -1,0 +1,179 @@
+//! Asking the kernel by trying: programs of a few instructions, which nobody attaches.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use aya::{
+    maps::MapType,
+    programs::{ProgramError, SchedClassifier, TcAttachType},
+    sys::is_map_supported,
+};
+
+use crate::doctor::facts::Feature;
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+const BPF_FUNC_JIFFIES64: i32 = 118;
+/// The stack's pointer.
+const R10: u8 = 10;
+/// For so long ticks are counted: with 100 a second, one more or less is 2.5 %.
+const WINDOW: Duration = Duration::from_millis(400);
+
+/// `struct bpf_insn` (include/uapi/linux/bpf.h).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Insn {
+    code: u8,
+    /// Destination in the lower half, source in the upper one.
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+const fn insn(code: u8, registers: u8, offset: i16, immediate: i32) -> Insn {
+    Insn { code, registers, offset, immediate }
+}
+
+const EXIT: Insn = insn(0x95, 0, 0, 0);
+/// r0 = XDP_PASS
+const PASS: Insn = insn(0xb7, 0, 0, 2);
+/// A compare-and-swap of a word on the stack.
+const COMPARE_AND_SWAP: &[Insn] =
+    &[insn(0x7a, R10, -8, 0), insn(0xb7, 0, 0, 0), insn(0xb7, 1, 0, 1), insn(0xdb, R10 | 1 << 4, -8, 0xf1), PASS, EXIT];
+
+/// `union bpf_attr`, its part for loading.
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttr {
+    program_type: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+    log: [u64; 2],
+    kernel_version: u32,
+    flags: u32,
+}
+
+/// `union bpf_attr`, its part for test runs.
+#[repr(C)]
+#[derive(Default)]
+struct RunAttr {
+    program: u32,
+    result: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+/// `union bpf_attr`, its part for asking about a program.
+#[repr(C)]
+struct InfoAttr {
+    program: u32,
+    length: u32,
+    info: u64,
+}
+
+/// What the data plane is made of. What cannot be tried without an interface is there where something younger is, because
+/// whoever brings new features to an old kernel brings all of them; else the version says it.
+pub(super) fn features(version: (u32, u32)) -> Vec<Feature> {
+    let frags = loads(&[PASS, EXIT], BPF_F_XDP_HAS_FRAGS);
+    let by_age = |since| if frags == Some(true) { Some(true) } else { Some(version >= since) };
+    let feature = |name, since, needed, present| Feature { name, since, needed, present };
+    vec![
+        feature("batch lookups", (5, 6), true, by_age((5, 6))),
+        feature("the BPF ring buffer", (5, 8), true, is_map_supported(MapType::RingBuf).ok()),
+        feature("BPF links of XDP programs", (5, 9), true, by_age((5, 9))),
+        feature("compare-and-swap in BPF", (5, 12), true, loads(COMPARE_AND_SWAP, 0)),
+        feature("XDP on packets in several buffers", (5, 18), true, frags),
+        feature("TCX, which shows servers' replies", (6, 6), false, has_tcx()),
+    ]
+}
+
+/// Whether programs are compiled. The sysctl for it is not there in every network namespace; what became of a program is.
+pub(super) fn jit() -> Option<bool> {
+    // The beginning of `struct bpf_prog_info`: type, id, tag, then the length of the machine code.
+    let mut info = [0u32; 6];
+    let program = load(&[PASS, EXIT], 0).ok()?;
+    let mut attr = InfoAttr {
+        program: program.as_raw_fd().unsigned_abs(),
+        length: size_of_val(&info) as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: a program of ours, and a place for as much of the answer as `length` says; both outlive the call.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.ok()?;
+    Some(info[4] > 0)
+}
+
+/// Ticks a second that `bpf_jiffies64` makes. Takes 0.4 s.
+pub(super) fn measured_ticks_per_s() -> Option<u32> {
+    let program = load(&[insn(0x85, 0, 0, BPF_FUNC_JIFFIES64), EXIT], 0).ok()?;
+    let (start, before) = (Instant::now(), jiffies(&program)?);
+    std::thread::sleep(WINDOW);
+    let (time, after) = (start.elapsed(), jiffies(&program)?);
+    Some((f64::from(after.wrapping_sub(before)) / time.as_secs_f64()).round() as u32)
+}
+
+/// The lower half of the kernel's tick counter.
+fn jiffies(program: &OwnedFd) -> Option<u32> {
+    // No shorter frame is taken.
+    let frame = [0u8; 64];
+    let mut attr = RunAttr {
+        program: program.as_raw_fd().unsigned_abs(),
+        size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        repeat: 1,
+        ..RunAttr::default()
+    };
+    // SAFETY: a program of ours and a frame of the length that is named; both outlive the call.
+    unsafe { bpf(BPF_PROG_TEST_RUN, &mut attr) }.ok()?;
+    Some(attr.result)
+}
+
+fn has_tcx() -> Option<bool> {
+    match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+        Ok(_) => Some(true),
+        Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EPERM) => None,
+        Err(_) => Some(false),
+    }
+}
+
+/// Whether the kernel takes a program; none: it does not say so to us.
+fn loads(code: &[Insn], flags: u32) -> Option<bool> {
+    match load(code, flags) {
+        Ok(_) => Some(true),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => None,
+        Err(_) => Some(false),
+    }
+}
+
+fn load(code: &[Insn], flags: u32) -> io::Result<OwnedFd> {
+    let mut attr = LoadAttr {
+        program_type: BPF_PROG_TYPE_XDP,
+        instructions: code.len() as u32,
+        code: code.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        flags,
+        ..LoadAttr::default()
+    };
+    // SAFETY: the code and the licence are as long as is said, and outlive the call.
+    let descriptor = unsafe { bpf(BPF_PROG_LOAD, &mut attr) }?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// # Safety
+/// `attr` must be what `command` takes, and whatever it points to must be there.
+unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: promised by the caller.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(result).map_err(io::Error::other) }
+}
