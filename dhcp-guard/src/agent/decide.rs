@@ -23,6 +23,7 @@ use super::{
     plan::Plan,
     requests::Asked,
     sanctions::{Sanctioned, Sanctioner},
+    service::Service,
 };
 use crate::{
     actuators,
@@ -117,6 +118,8 @@ pub struct Inputs {
     pub orders: mpsc::Receiver<orders::Outcome>,
     /// What became of the actuators' jobs.
     pub actuators: actuators::Outcomes,
+    /// Hears that the loop goes on, once a window.
+    pub service: Service,
 }
 
 impl Picture {
@@ -174,7 +177,10 @@ impl Decider {
     pub async fn run(mut self, mut inputs: Inputs, mut stopped: watch::Receiver<bool>) {
         loop {
             tokio::select! {
-                Some(snapshot) = inputs.snapshots.recv() => self.take_snapshot(&snapshot),
+                Some(snapshot) = inputs.snapshots.recv() => {
+                    self.take_snapshot(&snapshot);
+                    inputs.service.beat(&self.pictures.borrow());
+                }
                 Some(event) = inputs.events.recv() => self.take_event(&event),
                 Some(asked) = inputs.requests.recv() => self.take_request(asked),
                 Some(outcome) = inputs.orders.recv() => {

@@ -23,6 +23,7 @@
 //! * [`sanctions`]: who is put into quarantine, and who is not.
 //! * [`report`]: from the decision loop's picture to the API's documents.
 //! * [`api`]: HTTP on the Unix socket. [`peers`]: who is at its other end.
+//! * [`service`]: what systemd is told. [`privileges`]: what the agent gives up once it guards.
 
 pub mod api;
 pub mod decide;
@@ -37,10 +38,12 @@ pub mod names;
 pub mod orders;
 pub mod peers;
 pub mod plan;
+pub mod privileges;
 pub mod reader;
 pub mod report;
 pub mod requests;
 pub mod sanctions;
+pub mod service;
 pub mod start;
 
 use std::{
@@ -78,6 +81,7 @@ use self::{
     plan::Plan,
     reader::Reader,
     sanctions::{Hands, Sanctioner},
+    service::Service,
 };
 
 /// How long what is under way may take when the agent stops.
@@ -207,6 +211,7 @@ struct Running {
     dispatcher: Dispatcher,
     audit: audit::Handle,
     kernel_log: Option<JoinHandle<()>>,
+    service: Service,
 }
 
 impl Running {
@@ -222,6 +227,8 @@ impl Running {
         let mut guarded = start::guard(&plan, &mut kept, &clock).await?;
         let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(guarded.plane.ebpf())).transpose()?;
         let events = kernel_events::open(&mut guarded.plane)?;
+        // Before the threads that live as long as the agent.
+        privileges::keep_what_running_needs();
 
         let mut warnings = config.warnings();
         warnings.extend(without_group);
@@ -239,7 +246,10 @@ impl Running {
             warnings,
         });
         let journal = Arc::new(Journal::default());
-        journal.add(started(&context));
+        let guarding = started(&context);
+        let mut service = Service::of_environment();
+        service.ready(&guarding.message);
+        journal.add(guarding);
         watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context, watcher))?;
 
         let first = reader::read(&mut guarded.plane, clock.epoch()).context("cannot read the counters")?;
@@ -258,13 +268,13 @@ impl Running {
         let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, sanctioner, &first);
         let (stop, stopped) = watch::channel(false);
         let (requests, asked) = requests::channel();
-        let inputs = Inputs { snapshots, events, requests: asked, orders, actuators: outcomes };
+        let inputs = Inputs { snapshots, events, requests: asked, orders, actuators: outcomes, service: service.clone() };
         let decisions = tokio::spawn(decider.run(inputs, stopped.clone()));
         let rights = Arc::new(rights);
         let shared = api::Shared { context, journal, pictures, requests, audit: audit.clone(), rights };
         let server = tokio::spawn(api::serve(listener, shared, stopped));
         let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
-        Ok(Self { stop, reader, decisions, server, dispatcher, audit, kernel_log })
+        Ok(Self { stop, reader, decisions, server, dispatcher, audit, kernel_log, service })
     }
 
     /// Waits until a part ends by itself, which is for ever if none does.
@@ -277,6 +287,7 @@ impl Running {
     }
 
     async fn stop(self) -> anyhow::Result<()> {
+        self.service.stopping();
         let _ = self.stop.send(true);
         self.decisions.await.context("the decision loop failed")?;
         self.server.await.context("the control API failed")??;

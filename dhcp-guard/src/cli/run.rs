@@ -8,7 +8,7 @@ use super::{
     settings,
 };
 use crate::{
-    agent::{self, Options},
+    agent::{self, Options, privileges},
     config::{Config, DEFAULT_FILE},
 };
 
@@ -19,7 +19,8 @@ pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     }
     let options = Options { config_path, debug_kernel: args.debug_kernel };
     let config = with_args(config, args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().on_thread_start(privileges::keep_what_running_needs).build();
     runtime.context("cannot start the event loop")?.block_on(agent::run(config, options))?;
     Ok(Outcome::Done)
 }
