@@ -2,12 +2,14 @@
 
 pub mod args;
 mod change;
+mod completions;
 mod config;
 mod events;
 mod explain;
 #[cfg(test)]
 mod fake_agent;
 mod log;
+mod man;
 mod output;
 mod query;
 mod render;
@@ -77,6 +79,8 @@ fn dispatch(args: Args) -> anyhow::Result<Outcome> {
     match command {
         Command::Run(args) => run::run(&global, args),
         Command::Config { command } => config::config(&global, &command, out),
+        Command::Completions { shell } => completions::completions(shell, out).map(Outcome::from),
+        Command::Man(args) => man::man(&args, out).map(Outcome::from),
         Command::Status(args) => asking(query::status(&socket()?, &args, out)),
         Command::Offenders(args) => asking(query::offenders(&socket()?, &args, out)),
         Command::Ports(args) => asking(query::ports(&socket()?, &args, out)),
