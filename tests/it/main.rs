@@ -7,6 +7,7 @@ mod flooded;
 mod guard;
 mod kernel;
 mod lab;
+mod package;
 mod quarantine;
 mod reference;
 
@@ -18,6 +19,9 @@ fn main() -> ExitCode {
     }
     if std::env::var_os(kernel::replies::VICTIM).is_some() {
         return kernel::replies::victim();
+    }
+    if let Some(root) = std::env::var_os(tests::clean_root::INIT) {
+        return tests::clean_root::become_init(&root);
     }
     if let Err(error) = tests::cleanup::on_signals() {
         eprintln!("cannot prepare for Ctrl-C: {error:#}");
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
         guard::trials(),
         quarantine::trials(),
         errors::trials(),
+        package::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

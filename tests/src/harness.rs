@@ -12,6 +12,9 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::{client::DHCLIENT, control, server::DNSMASQ};
 
+/// Name the package, and the one that it is upgraded to; set by `cargo xtask test`.
+pub const PACKAGES: [&str; 2] = ["DHCP_GUARD_DEB", "DHCP_GUARD_DEB_NEXT"];
+
 /// Set (to anything) where nothing may be skipped: a skipped test then fails.
 pub const NO_SKIP: &str = "DHCP_GUARD_TESTS_NO_SKIP";
 
@@ -24,6 +27,8 @@ pub enum Need {
     Tool(&'static str),
     /// A build with the BPF toolchain.
     BpfObject,
+    /// The Debian package, and the one that it is upgraded to.
+    Package,
 }
 
 impl Need {
@@ -48,6 +53,8 @@ impl Need {
             Self::Tool(name) => (!exists(name)).then(|| format!("needs `{name}`: run `cargo xtask setup`")),
             Self::BpfObject => (!control::object_is_built())
                 .then(|| "needs the BPF programs: run `cargo xtask setup` and build again".into()),
+            Self::Package => (PACKAGES.iter().any(|name| env::var_os(name).is_none()))
+                .then(|| "needs the Debian package: run it through `cargo xtask test`, on Debian".into()),
         }
     }
 }

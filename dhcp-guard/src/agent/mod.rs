@@ -268,7 +268,8 @@ impl Running {
         let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, sanctioner, &first);
         let (stop, stopped) = watch::channel(false);
         let (requests, asked) = requests::channel();
-        let inputs = Inputs { snapshots, events, requests: asked, orders, actuators: outcomes, service: service.clone() };
+        let inputs =
+            Inputs { snapshots, events, requests: asked, orders, actuators: outcomes, service: service.clone() };
         let decisions = tokio::spawn(decider.run(inputs, stopped.clone()));
         let rights = Arc::new(rights);
         let shared = api::Shared { context, journal, pictures, requests, audit: audit.clone(), rights };

@@ -118,8 +118,9 @@ fn pass_on(inbox: &Receiver<Message>) {
             Message::Ready(status) => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]),
             Message::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
             Message::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
-            Message::Reloading => NotifyState::monotonic_usec_now()
-                .and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])),
+            Message::Reloading => {
+                NotifyState::monotonic_usec_now().and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now]))
+            }
             Message::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
         };
         // Once, not once a second.
