@@ -10,6 +10,7 @@ mod lab;
 mod package;
 mod quarantine;
 mod reference;
+mod service;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         guard::trials(),
         quarantine::trials(),
         errors::trials(),
+        service::trials(),
         package::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())

@@ -68,7 +68,11 @@ fn unit() -> Result<()> {
 fn life() -> Result<()> {
     let machine = machine()?;
     let before = files(&machine)?;
-    let users = fs::read_to_string(machine.path("/etc/passwd"))?;
+    let lists = || -> Result<String> {
+        let list = |name: &str| fs::read_to_string(machine.path(name));
+        Ok(list("/etc/passwd")? + &list("/etc/group")?)
+    };
+    let users = lists()?;
 
     machine.run(&["dpkg", "-i", "/first.deb"])?;
     installed(&machine)?;
@@ -80,7 +84,7 @@ fn life() -> Result<()> {
     machine.run(&["dpkg", "--purge", "dhcp-guard"])?;
     let after = files(&machine)?;
     ensure!(after == before, "left: {:?}; gone: {:?}", &after - &before, &before - &after);
-    ensure!(fs::read_to_string(machine.path("/etc/passwd"))? == users, "the user is left");
+    ensure!(lists()? == users, "user or group are left: {}", lists()?);
     let mode = machine.run(&["stat", "-c", "%a %U:%G", "/sys/fs/bpf"])?;
     ensure!(mode == "700 root:root\n", "/sys/fs/bpf is left as {mode}");
     Ok(())
