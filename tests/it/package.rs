@@ -177,7 +177,7 @@ fn upgraded(machine: &CleanRoot, pid: u32) -> Result<()> {
     let version = machine.run(&["dpkg-query", "-W", "-f", "${Version}", "dhcp-guard"])?;
     ensure!(version.ends_with("+next"), "the version is {version}");
     ensure!(fs::read_to_string(machine.path(CONFIG))? == CONFIGURED, "the configuration is not the administrator's");
-    wait::until("the new agent", SOON, || Ok(active(machine)?))?;
+    wait::until("the new agent", SOON, || active(machine))?;
     ensure!(main_process(machine)? != pid, "the old agent still runs");
     ensure!(xdp(machine)?, "nothing guards after the upgrade: {}", journal(machine));
     let allowed = machine.run(&["dhcp-guard", "allow", "list", "--json"])?;

@@ -44,12 +44,18 @@ pub(super) fn files(recipe: &Recipe<'_>, to: &Path) -> Result<()> {
         let script = ask(Command::new(recipe.agent).args(["completions", shell]))?;
         write(&to.join(place), &(script + "\n"))?;
     }
-    manual(recipe, to)?;
+    let mut texts = manual(recipe, to)?;
     let mit = read(&recipe.root.join("LICENSE-MIT"))?;
     let copyright = read(&recipe.root.join("packaging/debian/copyright"))?;
     write(&to.join(DOC).join("copyright"), &copyright.replace("@MIT@", &indented(&mit)))?;
-    compressed(&to.join(DOC).join("changelog"), &read(&recipe.root.join("CHANGELOG.md"))?)?;
-    compressed(&to.join(DOC).join("changelog.Debian"), &changelog(recipe)?)
+    for (name, text) in
+        [("changelog", read(&recipe.root.join("CHANGELOG.md"))?), ("changelog.Debian", changelog(recipe)?)]
+    {
+        let place = to.join(DOC).join(name);
+        write(&place, &text)?;
+        texts.push(place);
+    }
+    compress(&texts)
 }
 
 /// The agent without its debug information, which is most of it.
@@ -61,18 +67,22 @@ fn binary(recipe: &Recipe<'_>, to: &Path) -> Result<()> {
     mode(to, 0o755)
 }
 
-fn manual(recipe: &Recipe<'_>, to: &Path) -> Result<()> {
+/// The manual pages; answers where they are.
+fn manual(recipe: &Recipe<'_>, to: &Path) -> Result<Vec<PathBuf>> {
     let folder = to.join("usr/share/man/pages");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     process::run(Command::new(recipe.agent).args(["man", "--dir"]).arg(&folder))?;
+    let mut places = Vec::new();
     let pages = fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
     for page in pages {
         let page = page.with_context(|| format!("cannot list {}", folder.display()))?.path();
         let section = page.extension().and_then(|section| section.to_str()).context("a page without a section")?;
         let place = to.join(format!("usr/share/man/man{section}")).join(page.file_name().context("no name")?);
-        compressed(&place, &read(&page)?)?;
+        write(&place, &read(&page)?)?;
+        places.push(place);
     }
-    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    Ok(places)
 }
 
 /// The packaging's own changes.
@@ -91,11 +101,10 @@ fn indented(text: &str) -> String {
     text.trim_end().lines().map(line).collect::<Vec<String>>().join("\n")
 }
 
-fn compressed(to: &Path, text: &str) -> Result<()> {
-    write(to, text)?;
+/// As Debian wants text that is long. The modes stay.
+fn compress(files: &[PathBuf]) -> Result<()> {
     // Without name and time: the same text is the same bytes.
-    process::run(Command::new("gzip").args(["-9nf"]).arg(to))?;
-    mode(&PathBuf::from(format!("{}.gz", to.display())), 0o644)
+    process::run(Command::new("gzip").arg("-9n").args(files))
 }
 
 pub(super) fn read(path: &Path) -> Result<String> {
