@@ -31,7 +31,7 @@ pub fn become_init(root: &OsString) -> ExitCode {
     let error = match prepare(Path::new(root)) {
         Ok(()) => {
             let mut systemd = Command::new("/lib/systemd/systemd");
-            systemd.args(["--log-target=console", "--show-status=no", "--unit=multi-user.target"]);
+            systemd.args(["--show-status=no", "--unit=multi-user.target"]);
             // It has to know that it is not on a machine of its own.
             systemd.env_clear().env("container", "dhcp-guard-lab").env("PATH", "/usr/sbin:/usr/bin");
             anyhow::Error::new(systemd.exec()).context("cannot become systemd")
@@ -80,13 +80,18 @@ fn file_systems(root: &Path) -> Result<()> {
 
 /// Those that every program may expect, and no other.
 fn devices(folder: &Path) -> Result<()> {
-    for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
+    // The last is whatever terminal the process has: none.
+    let all = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+    for (name, major, minor) in all {
         let mode = Mode::from_raw_mode(0o666);
         let path = folder.join(name);
-        mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(1, minor))
+        mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor))
             .with_context(|| format!("cannot make the device {name}"))?;
         // Whatever the umask is.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).context("cannot open a device to everyone")?;
     }
-    symlink("/proc/self/fd", folder.join("fd")).context("cannot link /dev/fd")
+    for (name, to) in [("fd", "/proc/self/fd"), ("ptmx", "pts/ptmx")] {
+        symlink(to, folder.join(name)).with_context(|| format!("cannot link /dev/{name}"))?;
+    }
+    Ok(())
 }

@@ -1,8 +1,8 @@
 //! A machine of its own for the package: a minimal Debian with systemd as its first process, in namespaces.
 //!
-//! * [`base`]: what it begins with, made once from the packages of the machine's own Debian release.
-//! * [`init`]: its file systems, and then systemd.
-//! * [`cgroup`]: where its services are.
+//! * `base`: what it begins with, made once from the packages of the machine's own Debian release.
+//! * `init`: its file systems, and then systemd.
+//! * `cgroup`: where its services are.
 //!
 //! It shares nothing with this machine but the kernel: files, mounts, processes, network, host name and control groups are
 //! its own, and the kernel's settings (/proc/sys, /sys) are read-only in it. It is gone with the process that made it; its
@@ -94,7 +94,7 @@ impl CleanRoot {
     pub fn output(&self, words: &[&str]) -> Result<Output> {
         let mut command = Command::new("nsenter");
         let target = self.first_process.to_string();
-        command.args(["--target", &target, "--mount", "--pid", "--net", "--uts", "--ipc", "--root", "--wd=/", "--"]);
+        command.args(["--target", &target, "--mount", "--pid", "--net", "--uts", "--ipc", "--root", "--wd", "--"]);
         command.args(words).env_clear().envs([
             ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             ("DEBIAN_FRONTEND", "noninteractive"),
