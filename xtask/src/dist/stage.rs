@@ -25,6 +25,7 @@ const AS_THEY_ARE: &[(&str, &str)] = &[
     ("packaging/dhcp-guard.toml", "etc/dhcp-guard/dhcp-guard.toml"),
     ("packaging/inventory.example.csv", "usr/share/doc/dhcp-guard/examples/inventory.example.csv"),
     ("packaging/debian/README.Debian", "usr/share/doc/dhcp-guard/README.Debian"),
+    ("packaging/debian/lintian-overrides", "usr/share/lintian/overrides/dhcp-guard"),
 ];
 
 /// Completions, where each shell looks for them.
