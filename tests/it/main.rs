@@ -10,9 +10,11 @@ mod hook;
 mod kernel;
 mod lab;
 mod lifecycle;
+mod package;
 mod quarantine;
 mod reference;
 mod reload;
+mod service;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,9 @@ fn main() -> ExitCode {
     }
     if std::env::var_os(kernel::replies::VICTIM).is_some() {
         return kernel::replies::victim();
+    }
+    if let Some(root) = std::env::var_os(tests::clean_root::INIT) {
+        return tests::clean_root::become_init(&root);
     }
     if let Err(error) = tests::cleanup::on_signals() {
         eprintln!("cannot prepare for Ctrl-C: {error:#}");
@@ -42,6 +47,8 @@ fn main() -> ExitCode {
         doctor::trials(),
         lifecycle::trials(),
         reload::trials(),
+        service::trials(),
+        package::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

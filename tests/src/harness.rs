@@ -19,6 +19,9 @@ use crate::{
     server::DNSMASQ,
 };
 
+/// Name the package, and the one that it is upgraded to; set by `cargo xtask test`.
+pub const PACKAGES: [&str; 2] = ["DHCP_GUARD_DEB", "DHCP_GUARD_DEB_NEXT"];
+
 /// Set (to anything) where nothing may be skipped: a skipped test then fails.
 pub const NO_SKIP: &str = "DHCP_GUARD_TESTS_NO_SKIP";
 
@@ -33,6 +36,8 @@ pub enum Need {
     BpfObject,
     /// An agent of another version.
     OtherVersion,
+    /// The Debian package, and the one that it is upgraded to.
+    Package,
 }
 
 impl Need {
@@ -60,6 +65,8 @@ impl Need {
                 .then(|| format!("needs an agent of another version, named in {OTHER_BINARY}: run `cargo xtask test`")),
             Self::BpfObject => (!control::object_is_built())
                 .then(|| "needs the BPF programs: run `cargo xtask setup` and build again".into()),
+            Self::Package => (PACKAGES.iter().any(|name| env::var_os(name).is_none()))
+                .then(|| "needs the Debian package: run it through `cargo xtask test`, on Debian".into()),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! * [`packet_socket`], `paced`, [`random`]: what several of them need.
 //! * [`agent`], [`follower`], [`http`]: the guard itself, as a process on the lab's host; its events; requests that its
 //!   own command line would not send.
+//! * [`clean_root`]: a Debian of its own, with systemd, for the package.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
 //!   interface; [`orders`]: quarantines for it.
 //! * [`mod@bench`]: what the guard costs.
@@ -15,11 +16,13 @@
 //!
 //! Nothing the lab makes has a name outside this process: namespaces are file descriptors, the clients' files are
 //! memory, children are killed by the kernel when we go. So a panic, Ctrl-C or SIGKILL cleans up as well as a success
-//! does. The one exception is temporary folders for the agent's socket and files: see [`cleanup`].
+//! does. The exceptions are temporary folders for
+//! the agent's socket and files, see [`cleanup`], and the control group of a [`clean_root`], which the next one sweeps.
 
 pub mod agent;
 pub mod bench;
 pub mod bpf_links;
+pub mod clean_root;
 pub mod cleanup;
 pub mod client;
 pub mod control;

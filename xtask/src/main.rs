@@ -3,6 +3,7 @@
 //! It depends on no other crate of the workspace, because `setup` has to run before those can be built whole. What is
 //! heavy (demo, benchmarks, tests) is a binary of another crate; this one builds it and hands over.
 
+mod dist;
 mod fuzz;
 mod launch;
 mod lint;
@@ -50,6 +51,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Build the Debian package and print its path
+    Dist,
     /// Build everything and run the benchmarks (`--json` for one document on standard output)
     Bench {
         /// Passed on to the benchmarks
@@ -97,6 +100,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Build => launch::build(&workspace),
         Task::Demo { args } => launch::lab_program(&workspace, "demo", &args),
         Task::Run { args } => launch::agent(&workspace, &args),
+        Task::Dist => dist::run(&workspace),
         Task::Bench { args } => launch::lab_program(&workspace, "bench", &args),
         Task::Test { quick, filters } => test::run(&workspace, quick, &filters),
         Task::Fuzz { minutes, targets, keep } => fuzz::run(&workspace, minutes, &targets, keep),

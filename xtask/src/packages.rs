@@ -26,6 +26,9 @@ pub(crate) const LAB: &[Program] = &[
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("mount", "mount"),
+    ("nsenter", "util-linux"),
+    // A clean Debian, to install the package in.
+    ("mmdebstrap", "mmdebstrap"),
 ];
 
 /// What the fuzz targets are built with: libFuzzer is C++.
@@ -79,7 +82,7 @@ fn packages(programs: &[&str]) -> Vec<&'static str> {
     packages
 }
 
-fn present(program: &str) -> bool {
+pub(crate) fn present(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = |dir: PathBuf| dir.join(program).is_file();
     env::split_paths(&path).chain(SYSTEM_DIRS.iter().map(PathBuf::from)).any(found)

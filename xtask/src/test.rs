@@ -8,13 +8,16 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
-    fuzz, launch, process, setup,
+    dist, fuzz, launch, packages, process, setup,
     totals::{Scanner, Totals},
     workspace::{AGENT_VARIABLE, OTHER_AGENT_VARIABLE, Workspace},
 };
 
 /// The crates whose tests need nothing but a compiler.
 const PURE: &[&str] = &["dhcp-guard-common", "dhcp-guard", "xtask", "fuzz"];
+
+/// The variables that tell the tests which package to install, and which one to upgrade it to.
+const PACKAGE_VARIABLES: [&str; 2] = ["DHCP_GUARD_DEB", "DHCP_GUARD_DEB_NEXT"];
 
 /// Runs every step, even after one has failed; the last line of the output is the sum.
 pub(crate) fn run(workspace: &Workspace, quick: bool, filters: &[String]) -> Result<ExitCode> {
@@ -51,6 +54,11 @@ fn integration(workspace: &Workspace, filters: &[String]) -> Result<Totals> {
     let other = launch::build_other_agent(workspace).context("the tests in the lab did not run")?;
     let agent = launch::build_agent(workspace).context("the tests in the lab did not run")?;
     let mut command = workspace.cargo(["test", "--release", "--locked", "--no-fail-fast", "--package", "tests"]);
+    // Elsewhere there is neither dpkg nor a Debian to install a package in, and its tests are skipped.
+    if packages::present("dpkg-deb") {
+        let built = dist::for_tests(workspace, &agent).context("the tests in the lab did not run")?;
+        command.envs(PACKAGE_VARIABLES.iter().zip(built));
+    }
     cargo_test(command.env(AGENT_VARIABLE, agent).env(OTHER_AGENT_VARIABLE, other).arg("--").args(filters))
 }
 

@@ -17,6 +17,7 @@ use super::{
     reader::{Changed, Reading},
     requests::Asked,
     sanctions::Sanctioner,
+    service::Service,
 };
 use crate::{
     actuators,
@@ -50,6 +51,8 @@ pub struct Inputs {
     pub orders: mpsc::Receiver<orders::Outcome>,
     /// What became of the actuators' jobs.
     pub actuators: actuators::Outcomes,
+    /// Hears that the loop goes on, once a window.
+    pub service: Service,
 }
 
 impl Decider {
@@ -73,7 +76,10 @@ impl Decider {
         loop {
             tokio::select! {
                 Some(reading) = inputs.readings.recv() => match reading {
-                    Reading::Snapshot(snapshot) => self.take_snapshot(&snapshot),
+                    Reading::Snapshot(snapshot) => {
+                        self.take_snapshot(&snapshot);
+                        inputs.service.beat(&self.pictures.borrow());
+                    }
                     Reading::Changed(Changed { done, gone, answer }) => {
                         self.take_context(&done.context, &gone);
                         // Whoever asked may not wait any more.

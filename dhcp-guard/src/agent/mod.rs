@@ -28,6 +28,7 @@
 //! * [`offline`]: the picture where no agent runs.
 //! * [`report`]: from the decision loop's picture to the API's documents.
 //! * [`api`]: HTTP on the Unix socket. [`peers`]: who is at its other end.
+//! * [`service`]: what systemd is told. [`privileges`]: what the agent gives up once it guards.
 
 pub mod api;
 pub mod change;
@@ -47,10 +48,12 @@ pub mod orders;
 pub mod peers;
 pub mod picture;
 pub mod plan;
+pub mod privileges;
 pub mod reader;
 pub mod report;
 pub mod requests;
 pub mod sanctions;
+pub mod service;
 pub mod start;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -85,6 +88,7 @@ use self::{
     plan::Plan,
     reader::Reader,
     sanctions::{Hands, Sanctioner},
+    service::Service,
 };
 
 /// How long what is under way may take when the agent stops.
@@ -211,6 +215,7 @@ struct Running {
     dispatcher: Dispatcher,
     audit: audit::Handle,
     kernel_log: Option<JoinHandle<()>>,
+    service: Service,
 }
 
 impl Running {
@@ -230,6 +235,8 @@ impl Running {
         let stays = guarded.plane.is_pinned();
         let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(guarded.plane.ebpf())).transpose()?;
         let events = kernel_events::open(&mut guarded.plane)?;
+        // Before the threads that live as long as the agent.
+        privileges::keep_what_running_needs();
 
         let lasting = Lasting {
             config_path: options.config_path,
@@ -257,7 +264,10 @@ impl Running {
             warnings,
         });
         let journal = Arc::new(Journal::default());
-        journal.add(started(&context));
+        let guarding = started(&context);
+        let mut service = Service::of_environment();
+        service.ready(&guarding.message);
+        journal.add(guarding);
         watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context.machines, watcher))?;
 
         let first = reader::read(&mut guarded.plane, clock.epoch()).context("cannot read the counters")?;
@@ -279,7 +289,8 @@ impl Running {
         let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, sanctioner, &first);
         let (stop, stopped) = watch::channel(false);
         let (requests, asked) = requests::channel();
-        let inputs = Inputs { readings, events, requests: asked, orders, actuators: outcomes };
+        let inputs =
+            Inputs { readings, events, requests: asked, orders, actuators: outcomes, service: service.clone() };
         let decisions = tokio::spawn(decider.run(inputs, stopped.clone()));
         let rights = Arc::new(rights);
         let (follower, reloads) = Follower::new(follow::Parts {
@@ -297,7 +308,7 @@ impl Running {
             api::Shared { journal, pictures, requests, reloads: reloads.clone(), audit: audit.clone(), rights };
         let server = tokio::spawn(api::serve(listener, shared, stopped));
         let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
-        Ok(Self { stays, stop, reader, decisions, follower, reloads, server, dispatcher, audit, kernel_log })
+        Ok(Self { stays, stop, reader, decisions, follower, reloads, server, dispatcher, audit, kernel_log, service })
     }
 
     /// Waits until a part ends by itself, which is for ever if none does.
@@ -317,6 +328,7 @@ impl Running {
     }
 
     async fn stop(self) -> anyhow::Result<()> {
+        self.service.stopping();
         let _ = self.stop.send(true);
         self.decisions.await.context("the decision loop failed")?;
         self.follower.await.context("what follows the interfaces failed")?;

@@ -6,6 +6,7 @@ mod values;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 pub use self::{
     change::{
@@ -114,6 +115,15 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Print a script that completes commands and options in a shell
+    #[command(after_help = "Example:\n  dhcp-guard completions bash > /etc/bash_completion.d/dhcp-guard")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page of dhcp-guard, or write those of all commands
+    #[command(after_help = "Examples:\n  dhcp-guard man | man -l -\n  dhcp-guard man --dir /usr/local/share/man/man8")]
+    Man(ManArgs),
 }
 
 /// `run`
@@ -290,6 +300,14 @@ pub enum ConfigCommand {
     /// Print the configuration that `run` would use, as TOML, defaults included
     #[command(after_help = "Example:\n  dhcp-guard config show > dhcp-guard.toml")]
     Show(Format),
+}
+
+/// `man`
+#[derive(Debug, Default, clap::Args)]
+pub struct ManArgs {
+    /// Write all pages into this folder, which must be there
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use std::{
 
 use env_logger::{Builder, Env, Target, WriteStyle};
 
+use crate::agent::privileges;
+
 /// Messages that may wait for the reader. More are lost, and the log says how many.
 const QUEUE: usize = 1024;
 /// How long the end of the program waits for the last messages to be read.
@@ -33,7 +35,10 @@ pub(super) fn start(default: &str) -> Log {
     let (queue, messages) = mpsc::sync_channel(QUEUE);
     let lost = Arc::new(AtomicU64::new(0));
     let writer = Queue { queue: queue.clone(), lost: Arc::clone(&lost) };
-    let body = move || write_all(&messages, &lost);
+    let body = move || {
+        privileges::give_up_all();
+        write_all(&messages, &lost);
+    };
     let mut builder = Builder::from_env(Env::default().default_filter_or(default));
     // Without a thread there is still the log itself.
     if thread::Builder::new().name("log".into()).spawn(body).is_err() {

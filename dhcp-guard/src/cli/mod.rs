@@ -2,6 +2,7 @@
 
 pub mod args;
 mod change;
+mod completions;
 mod config;
 mod detach;
 mod doctor;
@@ -10,6 +11,7 @@ mod explain;
 #[cfg(test)]
 mod fake_agent;
 mod log;
+mod man;
 mod output;
 mod query;
 mod render;
@@ -84,6 +86,8 @@ fn dispatch(args: Args) -> anyhow::Result<Outcome> {
         Command::Detach => detach::detach(&settings::pin_dir(&global)?, out),
         Command::Config { command } => config::config(&global, &command, out),
         Command::Doctor(args) => asking(doctor::doctor(&global, args, out)),
+        Command::Completions { shell } => completions::completions(shell, out).map(Outcome::from),
+        Command::Man(args) => man::man(&args, out).map(Outcome::from),
         Command::Status(args) => asking(query::status(&source()?, &args, out)),
         Command::Offenders(args) => asking(query::offenders(&source()?, &args, out)),
         Command::Ports(args) => asking(query::ports(&source()?, &args, out)),

@@ -8,7 +8,7 @@ use super::{
     settings,
 };
 use crate::{
-    agent::{self, Options},
+    agent::{self, Options, privileges},
     config::{Config, DEFAULT_FILE, Overrides},
     dataplane::hook::Hook,
     model::Mode,
@@ -20,7 +20,8 @@ pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     let overrides = overrides(global, args);
     let config = started_with(config, &overrides)?;
     let options = Options { config_path, overrides, debug_kernel };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().on_thread_start(privileges::keep_what_running_needs).build();
     runtime.context("cannot start the event loop")?.block_on(agent::run(config, options))?;
     Ok(Outcome::Done)
 }
