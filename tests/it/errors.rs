@@ -185,7 +185,7 @@ fn no_such_interface() -> Result<()> {
             .with_context(|| format!("interface {odd:?}"))?;
     }
     // Names that the kernel would take, of interfaces that are not there.
-    for strange in ["fünf", "-x", "*", "up%d", "UP0"] {
+    for strange in ["fünf", "-x", "up%d", "UP0"] {
         host.refuses(&host.launch(&[])?.arguments(&[&format!("--interface={strange}")]), &["no interface", strange])
             .with_context(|| format!("interface {strange:?}"))?;
     }
