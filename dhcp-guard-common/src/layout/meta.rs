@@ -44,20 +44,19 @@ pub struct Meta {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Places {
-    /// In `PORT_STATES`: [`PORT_WORDS`].
+    /// In `PORT_STATES`: the limiters (`total`, `strangers`, `discover`, `new_clients`), and `muted_until`,
+    /// `isolated_until`, `allowed_until`.
     pub port: [u64; PORT_WORDS.len()],
-    /// In `HOST_STATE`: [`HOST_WORDS`].
+    /// In `HOST_STATE`: the limiters `total` and `strangers`.
     pub host: [u64; HOST_WORDS.len()],
-    /// In `RULES`: [`RULE_WORDS`].
+    /// In `RULES`: `muted_until`, `isolated_until`, `allowed_until`.
     pub rule: [u64; RULE_WORDS.len()],
-    /// In `KNOWN`, and in the entries of `STRANGERS`: [`CLIENT_WORDS`].
+    /// In `KNOWN`, and in the entries of `STRANGERS`: all words, in the order of [`ClientState`].
     pub client: [u64; CLIENT_WORDS.len()],
     /// In `STRANGERS`: the keys, the entries, the size of an entry, and how many there are.
     pub bucket: [u64; 4],
 }
 
-/// A port's limiters (`total`, `strangers`, `discover`, `new_clients`), and `muted_until`, `isolated_until`,
-/// `allowed_until`.
 const PORT_WORDS: [u64; 7] = [
     offset_of!(PortState, total) as u64,
     offset_of!(PortState, strangers) as u64,
@@ -70,17 +69,14 @@ const PORT_WORDS: [u64; 7] = [
 /// How many of a port's words are limiters. They come first.
 pub const PORT_LIMITERS: usize = 4;
 
-/// The host's limiters.
 const HOST_WORDS: [u64; 2] = [offset_of!(HostState, total) as u64, offset_of!(HostState, strangers) as u64];
 
-/// `muted_until`, `isolated_until`, `allowed_until`.
 const RULE_WORDS: [u64; 3] = [
     offset_of!(ClientRule, muted_until) as u64,
     offset_of!(ClientRule, isolated_until) as u64,
     offset_of!(ClientRule, allowed_until) as u64,
 ];
 
-/// All of a client's words, in the order of [`ClientState`].
 const CLIENT_WORDS: [u64; 10] = [
     offset_of!(ClientState, limiter_v4) as u64,
     offset_of!(ClientState, limiter_v6) as u64,

@@ -7,8 +7,7 @@
 //! v<layout>-<number>/<MAP>    a set of maps; a new one is made when the old one does not fit any more
 //! ```
 //!
-//! Here is only where things are; what they are for is in [`load`](super::load), [`attach`](super::attach) and
-//! [`heritage`](super::heritage). The folder is locked while a [`PinFolder`] lives: two agents cannot share one.
+//! Here is only where things are; what they are for is in [`load`](super::load), [`attach`](super::attach) and `heritage`. The folder is locked while a [`PinFolder`] lives: two agents cannot share one.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{
-    agent::{Agent, Launch},
+    agent::{Agent, Launch, errors},
     flood::{Flood, Limits, Mode},
     topology::{Lab, Layout},
     trickle::{Source, Trickle},
@@ -99,5 +99,45 @@ pub(super) fn counters_go_on() -> Result<()> {
         let after = clients(&agent)?;
         ensure!(after == before, "signal {signal}\nbefore: {before:?}\nafter: {after:?}");
     }
+    Ok(())
+}
+
+/// What the agent knew, and what happens now.
+pub(super) fn queries() -> Result<()> {
+    const CLIENTS: usize = 3;
+    let lab = Lab::new(Layout::Uplink, CLIENTS)?;
+    let mut agent = Agent::start(&lab.host, &lab.guarded(), "")?;
+    lab.get_leases(0..CLIENTS, DEADLINE)?;
+    agent.change(&["quarantine", "add", "uplink0/02:00:00:00:77:01", "--ttl", "1h", "--reason", "a test"])?;
+    agent.change(&["hold", "on", "--reason", "another test"])?;
+    let mut before = Vec::new();
+    wait::until("all clients in the counts", DEADLINE, || {
+        before = clients(&agent)?;
+        Ok(before.len() == CLIENTS && agent.json(&["status"])?["quarantined"] == 1)
+    })?;
+    let quarantines = agent.quarantines()?;
+    // The state is on the disk when the agent has ended; what the maps have they have.
+    ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
+
+    let status = agent.json(&["status"])?;
+    ensure!(status["agent_running"] == false && status["hold"] == true && status["quarantined"] == 1, "{status}");
+    ensure!(status["interfaces"][0]["name"] == "uplink0" && status["warnings"].to_string().contains("no agent runs"));
+    let text = agent.text(&["status"])?;
+    ensure!(text.contains("guarding uplink0") && text.contains("without an agent for"), "{text}");
+    ensure!(clients(&agent)? == before, "{:?}\nbefore: {before:?}", clients(&agent)?);
+    let after = agent.quarantines()?;
+    ensure!(after.len() == 1 && after[0].id == quarantines[0].id && after[0].reason == "a test", "{after:?}");
+    ensure!(agent.json(&["ports"])?["ports"][0]["port"] == "uplink0", "{}", agent.json(&["ports"])?);
+    ensure!(agent.offenders()?.is_empty(), "{:?}", agent.offenders()?);
+    let flood = Flood::start(&lab.injection(0), Mode::One(FLOODER), Limits::time(DEADLINE))?;
+    wait::until("the flooder among the offenders", DEADLINE, || Ok(!agent.offenders()?.is_empty()))?;
+    flood.stop()?;
+    let words = ["quarantine", "release", "1", "--reason", "x"];
+    let refused = agent.command(&words).output()?;
+    let said = errors(&refused);
+    ensure!(refused.status.code() == Some(2) && said.contains("no agent answers"), "{}: {said}", refused.status);
+    agent.detach()?;
+    let nothing = agent.command(&["status"]).output()?;
+    ensure!(nothing.status.code() == Some(2), "a status of nothing: {}", errors(&nothing));
     Ok(())
 }
