@@ -56,6 +56,9 @@ impl AttachMode {
 pub struct Status {
     /// Version of the agent.
     pub version: String,
+    /// An agent runs. Otherwise this is read from the maps that one has left: `pid` is 0, and `started` is when one last ran.
+    #[serde(default)]
+    pub agent_running: bool,
     /// Process id of the agent.
     pub pid: u32,
     /// When the maps were read.

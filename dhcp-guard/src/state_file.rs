@@ -217,12 +217,13 @@ impl StateFile {
     }
 }
 
-/// What is wrong with the state in a folder, in one sentence: the next agent would start with an empty one. Nothing is
-/// changed, and nobody is kept out.
-#[must_use]
-pub fn problem_in(dir: &Path) -> Option<String> {
+/// The state in a folder, for looking only: also beside the agent that has the folder.
+///
+/// # Errors
+/// In one sentence what is wrong with the file. The next agent would start with an empty state.
+pub fn peek(dir: &Path) -> Result<Saved, String> {
     let path = dir.join(NAME);
-    read(&path).err().map(|unusable| format!("the state {} {unusable}", path.display()))
+    read(&path).map_err(|unusable| format!("the state {} {unusable}", path.display()))
 }
 
 /// The state in a file; an empty one if there is no file.

@@ -34,6 +34,8 @@ pub struct Meta {
     pub programs: u64,
     /// Tick at which an agent last said that it reads the counters and decides; 0: none did.
     pub heartbeat: u64,
+    /// The same moment on CLOCK_MONOTONIC, in nanoseconds: so ticks can be told as times without a program.
+    pub heartbeat_ns: u64,
     /// Where the values of the maps have what is worth keeping.
     pub places: Places,
 }
@@ -109,7 +111,7 @@ impl Places {
 }
 
 const _: () = {
-    assert!(size_of::<Meta>() == 8 * 8 + size_of::<Places>());
+    assert!(size_of::<Meta>() == 9 * 8 + size_of::<Places>());
     assert!(size_of::<Places>() == (7 + 2 + 3 + 10 + 4) * 8, "may only grow at its end, and Meta with it");
     assert!(size_of::<ClientState>() == CLIENT_WORDS.len() * 8, "a new field is worth keeping, or it is not: decide");
 };

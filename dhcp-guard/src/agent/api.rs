@@ -38,10 +38,10 @@ use tokio::sync::watch;
 pub use self::socket::{Listener, bind};
 use self::{changes::Endpoint, document::Document, gate::Gate, refusals::Refusals, replays::Replays};
 use super::{
-    decide::Picture,
     follow::Reloads,
     journal::Journal,
     peers::{Names, Peer, Right, Rights},
+    picture::Picture,
     requests::Requests,
 };
 use crate::{audit, model::ApiError};

@@ -235,7 +235,7 @@ impl Follower {
     }
 
     /// Has a change made, and waits until the decision loop has taken it.
-    async fn change(&self, wanted: Wanted) -> Result<Done, Failed> {
+    async fn change(&mut self, wanted: Wanted) -> Result<Done, Failed> {
         let (answer, answered) = oneshot::channel();
         let (messages, change) = (self.messages.clone(), Box::new(Change { wanted, answer }));
         // The queue is short, and this may wait for it.
@@ -243,7 +243,10 @@ impl Follower {
         if !matches!(sent, Ok(Ok(()))) {
             return Err(Failed::Stopping);
         }
-        answered.await.map_err(|_| Failed::Stopping)?.map_err(Failed::Plane)
+        let done = answered.await.map_err(|_| Failed::Stopping)?;
+        // What was missing before the change is not told twice; what still is, in a second.
+        while self.lost.try_recv().is_ok() {}
+        done.map_err(Failed::Plane)
     }
 
     /// A program was taken off some interfaces, or went with them: then netlink says so in a moment.

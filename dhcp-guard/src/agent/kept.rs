@@ -76,13 +76,13 @@ impl Kept {
     ) -> Result<Governor, dataplane::Error> {
         let moment = plane.snapshot(clock.epoch())?.moment;
         let anchor = Anchor { time: clock.at(moment.monotonic), ticks: moment.ticks, ticks_per_s: moment.ticks_per_s };
-        let mut saved = std::mem::take(&mut self.saved);
-        let found = found(&plane.in_force(moment.ticks), &saved, plan, &anchor);
-        if !found.is_empty() {
-            let count = counted(found.len() as u64, "quarantine");
+        let saved = std::mem::take(&mut self.saved);
+        let known = saved.quarantines.len();
+        let saved = with_found(saved, &plane.in_force(moment.ticks), plan, &anchor);
+        if saved.quarantines.len() > known {
+            let count = counted((saved.quarantines.len() - known) as u64, "quarantine");
             info!("{count} in force that the state file does not have: taken over");
         }
-        saved.quarantines.extend(found);
         let (governor, orders) = Governor::restore(self.rules.clone(), saved, anchor.time);
         let restored = governor.state().quarantines.len();
         if restored > 0 {
@@ -116,7 +116,14 @@ impl Kept {
     }
 }
 
-/// The quarantines in the maps that the saved state does not know of.
+/// The saved state, with the quarantines in the maps that it does not know of.
+#[must_use]
+pub fn with_found(mut saved: Saved, in_force: &[InForce], plan: &Plan, anchor: &Anchor) -> Saved {
+    let found = found(in_force, &saved, plan, anchor);
+    saved.quarantines.extend(found);
+    saved
+}
+
 fn found(in_force: &[InForce], saved: &Saved, plan: &Plan, anchor: &Anchor) -> Vec<Quarantine> {
     let is_saved = |subject: &Subject| saved.quarantines.iter().any(|one| one.target.subjects.contains(subject));
     let first = saved.quarantines.iter().map(|one| one.id + 1).max().unwrap_or(1).max(saved.next_id);

@@ -14,6 +14,7 @@
 //! * [`plan`]: configuration and interfaces become ports with slots and limits.
 //! * [`reader`]: reads the maps once a window, on a thread of its own.
 //! * [`kernel_events`]: reads the ring buffer.
+//! * [`picture`]: what the readings amount to, and what queries are answered from.
 //! * [`decide`]: the decision loop; [`describe`]: the sentences of its events; [`who`](crate::who): the names of clients.
 //! * [`learn`]: strangers become known, from the decision loop to the reader.
 //! * [`kept`]: what survives a restart.
@@ -24,6 +25,7 @@
 //! * [`orders`]: from the decision loop to the data plane. [`host_facts`]: what the host itself lives on.
 //! * [`requests`]: what people ask of the decision loop; [`names`]: slots and names.
 //! * [`sanctions`]: who is put into quarantine, and who is not.
+//! * [`offline`]: the picture where no agent runs.
 //! * [`report`]: from the decision loop's picture to the API's documents.
 //! * [`api`]: HTTP on the Unix socket. [`peers`]: who is at its other end.
 
@@ -40,8 +42,10 @@ pub mod kernel_events;
 pub mod learn;
 pub mod links;
 pub mod names;
+pub mod offline;
 pub mod orders;
 pub mod peers;
+pub mod picture;
 pub mod plan;
 pub mod reader;
 pub mod report;
@@ -71,12 +75,13 @@ use crate::{
 
 use self::{
     change::Lasting,
-    decide::{Decider, Inputs, Picture},
+    decide::{Decider, Inputs},
     follow::{Follower, Reloads},
     inventory::Machines,
     journal::{Draft, Journal},
     orders::Clock,
     peers::Rights,
+    picture::Picture,
     plan::Plan,
     reader::Reader,
     sanctions::{Hands, Sanctioner},

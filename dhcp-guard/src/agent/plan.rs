@@ -112,6 +112,13 @@ impl Plan {
         self.slots_changed();
     }
 
+    /// Takes slots, and leaves out the ports that have none.
+    pub fn keep_ports_in(&mut self, slot_of: impl Fn(PortKey) -> Option<u32>) {
+        self.ports.retain(|port| slot_of(port.key()).is_some());
+        self.by_name = self.ports.iter().map(Port::port_name).zip(0..).collect();
+        self.take_slots_from(slot_of);
+    }
+
     /// What follows from the slots.
     fn slots_changed(&mut self) {
         self.by_slot = self.ports.iter().map(|port| port.slot).zip(0..).collect();

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     Context,
-    decide::{ClientPicture, Picture, PortPicture, count_where, reason_count},
+    picture::{ClientPicture, Picture, PortPicture, count_where, reason_count},
     plan::Port,
 };
 use crate::{
@@ -30,6 +30,7 @@ pub fn status(picture: &Picture) -> Status {
     let uptime = now.duration_since(context.started).as_secs();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_running: true,
         pid: std::process::id(),
         as_of: now,
         started: context.started,

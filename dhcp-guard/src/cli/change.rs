@@ -12,6 +12,7 @@ use super::{
     },
     output::Output,
     query, render,
+    source::Source,
 };
 use crate::{
     client::{Client, ClientError},
@@ -38,11 +39,11 @@ const RELOAD: Change = Change { path: "/v1/reload", shown_by: "`dhcp-guard event
 const ALLOW_ADD: Change = Change { path: "/v1/allow/add", shown_by: ALLOW_LIST };
 const ALLOW_REMOVE: Change = Change { path: "/v1/allow/remove", shown_by: ALLOW_LIST };
 
-pub(super) async fn quarantine(socket: &Path, command: QuarantineCommand, out: &mut Output) -> anyhow::Result<()> {
+pub(super) async fn quarantine(source: &Source, command: QuarantineCommand, out: &mut Output) -> anyhow::Result<()> {
     match command {
-        QuarantineCommand::List(format) => query::quarantines(socket, format, out).await,
-        QuarantineCommand::Add(args) => add(socket, args, out).await,
-        QuarantineCommand::Release(args) => release(socket, args, out).await,
+        QuarantineCommand::List(format) => query::quarantines(source, format, out).await,
+        QuarantineCommand::Add(args) => add(source.socket(), args, out).await,
+        QuarantineCommand::Release(args) => release(source.socket(), args, out).await,
     }
 }
 
@@ -91,14 +92,14 @@ pub(super) async fn reload(socket: &Path, args: ReloadArgs, out: &mut Output) ->
     ask(socket, &RELOAD, &request, args.how, out).await
 }
 
-pub(super) async fn allow(socket: &Path, command: AllowCommand, out: &mut Output) -> anyhow::Result<()> {
+pub(super) async fn allow(source: &Source, command: AllowCommand, out: &mut Output) -> anyhow::Result<()> {
     let (change, how, target, for_s, reason) = match command {
-        AllowCommand::List(format) => return query::allows(socket, format, out).await,
+        AllowCommand::List(format) => return query::allows(source, format, out).await,
         AllowCommand::Add(args) => (ALLOW_ADD, args.how, args.target, args.for_s, args.reason),
         AllowCommand::Remove(args) => (ALLOW_REMOVE, args.how, args.target, None, args.why.reason),
     };
     let request = AllowRequest { target, for_s, reason, dry_run: how.dry_run, request_id: Some(new_id()) };
-    ask(socket, &change, &request, how, out).await
+    ask(source.socket(), &change, &request, how, out).await
 }
 
 /// Different for each request, so that one which arrives twice is carried out once.
@@ -153,11 +154,11 @@ mod tests {
         let (mut out, written) = Output::buffer();
         let args = Args::try_parse_from(["dhcp-guard"].iter().chain(line)).unwrap();
         match args.command {
-            Command::Quarantine { command } => quarantine(socket, command, &mut out).await?,
+            Command::Quarantine { command } => quarantine(&Source::agent(socket), command, &mut out).await?,
             Command::Hold(args) => hold(socket, args, &mut out).await?,
             Command::Undo(args) => undo(socket, args, &mut out).await?,
             Command::Reload(args) => reload(socket, args, &mut out).await?,
-            Command::Allow { command } => allow(socket, command, &mut out).await?,
+            Command::Allow { command } => allow(&Source::agent(socket), command, &mut out).await?,
             other => panic!("{other:?}"),
         }
         Ok(written.text())

@@ -15,6 +15,7 @@ mod query;
 mod render;
 mod run;
 mod settings;
+mod source;
 
 use std::{ffi::OsString, io::Write, process::ExitCode};
 
@@ -24,6 +25,7 @@ use clap::Parser;
 use self::{
     args::{Args, Command},
     output::{Output, StdoutClosed},
+    source::Source,
 };
 use crate::client::ClientError;
 
@@ -76,21 +78,22 @@ fn dispatch(args: Args) -> anyhow::Result<Outcome> {
         _ => "warn",
     });
     let (socket, out) = (|| settings::socket(&global), &mut Output::stdout());
+    let source = || Source::new(&global);
     match command {
         Command::Run(args) => run::run(&global, args),
         Command::Detach => detach::detach(&settings::pin_dir(&global)?, out),
         Command::Config { command } => config::config(&global, &command, out),
         Command::Doctor(args) => asking(doctor::doctor(&global, args, out)),
-        Command::Status(args) => asking(query::status(&socket()?, &args, out)),
-        Command::Offenders(args) => asking(query::offenders(&socket()?, &args, out)),
-        Command::Ports(args) => asking(query::ports(&socket()?, &args, out)),
-        Command::Clients(args) => asking(query::clients(&socket()?, &args, out)),
+        Command::Status(args) => asking(query::status(&source()?, &args, out)),
+        Command::Offenders(args) => asking(query::offenders(&source()?, &args, out)),
+        Command::Ports(args) => asking(query::ports(&source()?, &args, out)),
+        Command::Clients(args) => asking(query::clients(&source()?, &args, out)),
         Command::Explain(args) => asking(explain::explain(&socket()?, &args, out)),
-        Command::Quarantine { command } => asking(change::quarantine(&socket()?, command, out)),
+        Command::Quarantine { command } => asking(change::quarantine(&source()?, command, out)),
         Command::Hold(args) => asking(change::hold(&socket()?, args, out)),
         Command::Undo(args) => asking(change::undo(&socket()?, args, out)),
         Command::Reload(args) => asking(change::reload(&socket()?, args, out)),
-        Command::Allow { command } => asking(change::allow(&socket()?, command, out)),
+        Command::Allow { command } => asking(change::allow(&source()?, command, out)),
         Command::Events(args) => asking(events::events(&socket()?, &args, out)),
     }
 }

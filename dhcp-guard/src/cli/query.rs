@@ -1,17 +1,16 @@
 //! `status`, `offenders`, `ports`, `clients`, `quarantine list`, `allow list`: ask the agent, leave out what was not
 //! asked for, show the rest.
 
-use std::path::Path;
-
 use jiff::Timestamp;
 
 use super::{
     args::{ClientsArgs, Format, OffendersArgs, Place, PortsArgs, StatusArgs},
     output::Output,
     render,
+    source::Source,
 };
 use crate::{
-    client::Client,
+    agent::{picture::Picture, report},
     mac::Mac,
     model::{Allows, Clients, Offenders, Ports, Quarantines, Status},
 };
@@ -19,17 +18,21 @@ use crate::{
 /// Rows of a table, unless somebody asks for more.
 const TABLE_ROWS: usize = 50;
 
-pub(super) async fn status(socket: &Path, args: &StatusArgs, out: &mut Output) -> anyhow::Result<()> {
-    let status: Status = Client::new(socket).get("/v1/status").await?;
+pub(super) async fn status(source: &Source, args: &StatusArgs, out: &mut Output) -> anyhow::Result<()> {
+    let status: Status = source.get("/v1/status", status_at_rest).await?;
     if args.format.json {
         return out.json(&status);
     }
     out.text(&render::status(&status, Timestamp::now(), out.style()))
 }
 
-pub(super) async fn offenders(socket: &Path, args: &OffendersArgs, out: &mut Output) -> anyhow::Result<()> {
-    let client = Client::new(socket);
-    let mut answer: Offenders = client.get("/v1/offenders").await?;
+/// Without an agent.
+fn status_at_rest(picture: &Picture) -> Status {
+    Status { agent_running: false, pid: 0, uptime_s: 0, ..report::status(picture) }
+}
+
+pub(super) async fn offenders(source: &Source, args: &OffendersArgs, out: &mut Output) -> anyhow::Result<()> {
+    let mut answer: Offenders = source.get("/v1/offenders", report::offenders).await?;
     let total = answer.offenders.len();
     let keep = |mac: Option<&str>| args.mac.is_none_or(|wanted| mac.is_some_and(|mac| is(mac, wanted)));
     answer.offenders.retain(|o| args.place.has(&o.interface, &o.port) && keep(o.mac.as_deref()));
@@ -43,13 +46,13 @@ pub(super) async fn offenders(socket: &Path, args: &OffendersArgs, out: &mut Out
         render::nothing_matches(total, "offender")
     } else {
         // Who was watched, so that "nobody" means something.
-        render::no_offenders(&client.get("/v1/ports").await?, now)
+        render::no_offenders(&source.get("/v1/ports", report::ports).await?, now)
     };
     out.text(&text)
 }
 
-pub(super) async fn ports(socket: &Path, args: &PortsArgs, out: &mut Output) -> anyhow::Result<()> {
-    let mut answer: Ports = Client::new(socket).get("/v1/ports").await?;
+pub(super) async fn ports(source: &Source, args: &PortsArgs, out: &mut Output) -> anyhow::Result<()> {
+    let mut answer: Ports = source.get("/v1/ports", report::ports).await?;
     let total = answer.ports.len();
     answer.ports.retain(|port| args.place.has(&port.interface, &port.port));
     if args.format.json {
@@ -61,8 +64,8 @@ pub(super) async fn ports(socket: &Path, args: &PortsArgs, out: &mut Output) -> 
     })
 }
 
-pub(super) async fn clients(socket: &Path, args: &ClientsArgs, out: &mut Output) -> anyhow::Result<()> {
-    let mut answer: Clients = Client::new(socket).get("/v1/clients").await?;
+pub(super) async fn clients(source: &Source, args: &ClientsArgs, out: &mut Output) -> anyhow::Result<()> {
+    let mut answer: Clients = source.get("/v1/clients", report::clients).await?;
     let total = answer.clients.len();
     let keep = |mac: Option<&str>| args.mac.is_none_or(|wanted| mac.is_some_and(|mac| is(mac, wanted)));
     answer.clients.retain(|client| args.place.has(&client.interface, &client.port) && keep(client.mac.as_deref()));
@@ -78,16 +81,16 @@ pub(super) async fn clients(socket: &Path, args: &ClientsArgs, out: &mut Output)
     })
 }
 
-pub(super) async fn quarantines(socket: &Path, format: Format, out: &mut Output) -> anyhow::Result<()> {
-    let answer: Quarantines = Client::new(socket).get("/v1/quarantine").await?;
+pub(super) async fn quarantines(source: &Source, format: Format, out: &mut Output) -> anyhow::Result<()> {
+    let answer: Quarantines = source.get("/v1/quarantine", report::quarantines).await?;
     if format.json {
         return out.json(&answer);
     }
     out.text(&render::quarantines(&answer, Timestamp::now(), out.style()))
 }
 
-pub(super) async fn allows(socket: &Path, format: Format, out: &mut Output) -> anyhow::Result<()> {
-    let answer: Allows = Client::new(socket).get("/v1/allow").await?;
+pub(super) async fn allows(source: &Source, format: Format, out: &mut Output) -> anyhow::Result<()> {
+    let answer: Allows = source.get("/v1/allow", report::allowed).await?;
     if format.json {
         return out.json(&answer);
     }
@@ -136,7 +139,7 @@ mod tests {
         ] {
             let (mut out, written) = Output::buffer();
             let args = OffendersArgs { format: JSON, place, mac };
-            offenders(&socket, &args, &mut out).await.unwrap();
+            offenders(&Source::agent(&socket), &args, &mut out).await.unwrap();
             let answer: Offenders = serde_json::from_str(&written.text()).unwrap();
             assert_eq!(answer.offenders.iter().map(|o| o.port.as_str()).collect::<Vec<_>>(), ports, "{args:?}");
         }
@@ -147,14 +150,16 @@ mod tests {
         let (_dir, socket) = Agent::new().with("/v1/offenders", some_offenders()).serve();
         let (mut out, written) = Output::buffer();
         let place = Place { interface: Some("eth9".into()), port: None };
-        offenders(&socket, &OffendersArgs { place, ..OffendersArgs::default() }, &mut out).await.unwrap();
+        offenders(&Source::agent(&socket), &OffendersArgs { place, ..OffendersArgs::default() }, &mut out)
+            .await
+            .unwrap();
         assert_eq!(written.text(), "no offender matches (2 offenders in all)\n");
 
         let none = Offenders { as_of: samples::now(), offenders: vec![] };
         let ports = Ports { as_of: samples::now(), ports: vec![samples::a_port()] };
         let (_dir, socket) = Agent::new().with("/v1/offenders", none).with("/v1/ports", ports).serve();
         let (mut out, written) = Output::buffer();
-        offenders(&socket, &OffendersArgs::default(), &mut out).await.unwrap();
+        offenders(&Source::agent(&socket), &OffendersArgs::default(), &mut out).await.unwrap();
         let text = written.text();
         assert!(text.starts_with("no offenders: nobody is over their limit (2 clients, 1 port watched"), "{text}");
     }
@@ -166,7 +171,7 @@ mod tests {
         let (_dir, socket) = Agent::new().with("/v1/ports", answer).serve();
         let (mut out, written) = Output::buffer();
         let place = Place { interface: None, port: Some("eth0.100".into()) };
-        ports(&socket, &PortsArgs { place, ..PortsArgs::default() }, &mut out).await.unwrap();
+        ports(&Source::agent(&socket), &PortsArgs { place, ..PortsArgs::default() }, &mut out).await.unwrap();
         let text = written.text();
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.contains(" eth0.100 "), "{text}");
@@ -181,7 +186,7 @@ mod tests {
         let (_dir, socket) = Agent::new().with("/v1/clients", answer).serve();
         let shown = async |args: ClientsArgs| {
             let (mut out, written) = Output::buffer();
-            clients(&socket, &args, &mut out).await.unwrap();
+            clients(&Source::agent(&socket), &args, &mut out).await.unwrap();
             written.text()
         };
         let table = shown(ClientsArgs::default()).await;
@@ -200,10 +205,10 @@ mod tests {
     async fn status_is_shown_as_table_and_as_json() {
         let (_dir, socket) = Agent::new().with("/v1/status", samples::a_status()).serve();
         let (mut out, written) = Output::buffer();
-        status(&socket, &StatusArgs::default(), &mut out).await.unwrap();
+        status(&Source::agent(&socket), &StatusArgs::default(), &mut out).await.unwrap();
         assert!(written.text().starts_with("guarding eth0 (native), enforce, up 3 min: 1 offender"));
         let (mut out, written) = Output::buffer();
-        status(&socket, &StatusArgs { format: JSON }, &mut out).await.unwrap();
+        status(&Source::agent(&socket), &StatusArgs { format: JSON }, &mut out).await.unwrap();
         assert_eq!(serde_json::from_str::<Status>(&written.text()).unwrap().interfaces, [samples::an_interface()]);
     }
 
@@ -215,10 +220,10 @@ mod tests {
         let (_dir, socket) = agent.serve();
         let shown = async |format: Format| {
             let (mut out, written) = Output::buffer();
-            super::quarantines(&socket, format, &mut out).await.unwrap();
+            super::quarantines(&Source::agent(&socket), format, &mut out).await.unwrap();
             let first = written.text();
             let (mut out, written) = Output::buffer();
-            allows(&socket, format, &mut out).await.unwrap();
+            allows(&Source::agent(&socket), format, &mut out).await.unwrap();
             (first, written.text())
         };
         let tables = shown(Format::default()).await;

@@ -17,6 +17,15 @@ pub fn ticks_per_s() -> u32 {
     u32::try_from((1_000_000_000 + nanos / 2) / nanos).unwrap_or(250)
 }
 
+/// CLOCK_MONOTONIC: the same for all processes since the machine's start.
+#[must_use]
+pub fn monotonic() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid clock id and a valid place for the result.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 /// One moment on all clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {

@@ -260,7 +260,10 @@ impl DataPlane {
 
     /// Says in the maps that there is an agent, at this tick.
     pub fn beat(&self, ticks: u64) {
-        self.meta.words(0)[offset_of!(Meta, heartbeat) / 8].store(ticks, Ordering::Relaxed);
+        let words = self.meta.words(0);
+        words[offset_of!(Meta, heartbeat) / 8].store(ticks, Ordering::Relaxed);
+        let now = u64::try_from(clock::monotonic().as_nanos()).unwrap_or(u64::MAX);
+        words[offset_of!(Meta, heartbeat_ns) / 8].store(now, Ordering::Relaxed);
     }
 
     /// Attaches the program to an interface.

@@ -9,6 +9,7 @@
 //!   the same again, where names have come to lead elsewhere.
 //! * [`hook`]: whether XDP or TCX guards an interface; [`attach`]: put the program there, never displace another one;
 //!   [`tcx`]: the same guard at the other hook; `links`: what holds them there, and whether it still does.
+//! * [`remains`]: the pinned maps without an agent; `reading`: what is read alike in both.
 //! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
 //!   [`received`]: all frames of the interfaces; [`replies`]: whether servers still answer.
 //! * [`interface`]: what netlink knows of an interface.
@@ -30,7 +31,9 @@ pub mod mapped;
 pub mod orders;
 pub mod pins;
 pub mod policy;
+mod reading;
 pub mod received;
+pub mod remains;
 pub mod replies;
 mod retire;
 pub mod snapshot;

@@ -67,7 +67,8 @@ impl LinkKind {
     const ALL: [Self; 3] = [Self::Xdp, Self::Tcx, Self::Replies];
 
     /// Whether it can drop anything.
-    fn judges(self) -> bool {
+    #[must_use]
+    pub fn judges(self) -> bool {
         self != Self::Replies
     }
 

@@ -43,7 +43,7 @@ impl DataPlane {
             wipe(&self.replies, *slot);
         }
         gone.iter().for_each(|(key, _)| self.slots.release(*key));
-        let remembered = self.read_memos()?.into_keys().map(|(client, _)| client.slot()).collect();
+        let remembered = self.tables()?.memos()?.into_keys().map(|(client, _)| client.slot()).collect();
         self.slots.remembered_are(&remembered);
         // Anew who is isolated until when, and no CPU remembers any of them.
         self.rules_changed()?;

@@ -5,18 +5,18 @@
 //! change of version that ends it.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     mem::offset_of,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya::maps::{HashMap as BpfHashMap, MapError};
+use aya::maps::{HashMap as BpfHashMap, Map, MapData, MapError};
 use dhcp_guard_common::{
     hash,
     layout::{BEING_FILLED, Bucket, ClientKey, ClientRule, ClientState, Control, Head, PortKey, PortState, WAYS},
 };
 
-use super::{DataPlane, Error, carried::Place, load::map_mut, spec::Spec};
+use super::{DataPlane, Error, carried::Place, load::map_mut, mapped::Mapped, spec::Spec};
 use crate::governor::Sanction;
 
 /// A quarantine in the maps.
@@ -36,24 +36,7 @@ impl DataPlane {
     /// The quarantines in the maps that have not ended at this tick, whoever wrote them.
     #[must_use]
     pub fn in_force(&self, now: u64) -> Vec<InForce> {
-        let ports = self.slots.iter().map(|(_, slot)| {
-            let word = |offset: usize| {
-                self.port_states.words(slot as usize).get(offset / 8).map_or(0, |word| word.load(Ordering::Acquire))
-            };
-            let until = [word(offset_of!(PortState, muted_until)), word(offset_of!(PortState, isolated_until))];
-            (slot, None, until)
-        });
-        let clients = self
-            .rules
-            .iter()
-            .map(|(client, rule)| (client.slot(), Some(*client), [rule.muted_until, rule.isolated_until]));
-        let all = ports.chain(clients).flat_map(|(slot, client, [muted, isolated])| {
-            let of = move |sanction, until| InForce { slot, client, sanction, until };
-            [of(Sanction::Mute, muted), of(Sanction::Isolate, isolated)]
-        });
-        let mut all: Vec<InForce> = all.filter(|one| one.until > now).collect();
-        all.sort_by_key(|one| (one.slot, one.client, one.until));
-        all
+        in_force(self.slots.iter().map(|(_, slot)| slot), &self.port_states, &self.rules, now)
     }
 
     /// Takes out of the maps whatever an agent before this one has written about quarantines and the allowlist, and neither
@@ -122,7 +105,7 @@ impl DataPlane {
     /// [`Error::Map`] if the table is full.
     pub fn promote(&mut self, client: ClientKey) -> Result<bool, Error> {
         let Some((bucket, way)) = self.find_stranger(client) else { return Ok(false) };
-        let Some(state) = self.stranger_state(bucket, way) else { return Ok(false) };
+        let Some(state) = stranger_state(&self.strangers, bucket, way) else { return Ok(false) };
         self.write_known(client, &state)?;
         // From here on the program finds the client in the other table. If it gave this place away meanwhile, that is so.
         let key = &self.strangers.words(bucket)[offset_of!(Bucket, keys) / 8 + way];
@@ -221,11 +204,6 @@ impl DataPlane {
         (client.0 != BEING_FILLED).then_some((bucket, way))
     }
 
-    /// The entry in this way of a bucket.
-    pub(super) fn stranger_state(&self, bucket: usize, way: usize) -> Option<ClientState> {
-        self.strangers.field(bucket, offset_of!(Bucket, states) + way * size_of::<ClientState>())
-    }
-
     /// The client with this source MAC on a port.
     #[must_use]
     pub fn client(&self, port: PortKey, mac: [u8; 6]) -> Option<ClientKey> {
@@ -239,4 +217,40 @@ pub(super) fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError>
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other,
     }
+}
+
+/// A hash map's data.
+pub(super) fn hash(map: Option<&Map>) -> Result<&MapData, Error> {
+    match map {
+        Some(Map::HashMap(data)) => Ok(data),
+        _ => Err(Error::NoProgram),
+    }
+}
+
+/// The entry in a way of a bucket of the strangers' table.
+pub(super) fn stranger_state(strangers: &Mapped<Bucket>, bucket: usize, way: usize) -> Option<ClientState> {
+    strangers.field(bucket, offset_of!(Bucket, states) + way * size_of::<ClientState>())
+}
+
+/// The quarantines of the ports in these slots, and of clients, that have not ended at a tick.
+pub(super) fn in_force(
+    slots: impl Iterator<Item = u32>,
+    port_states: &Mapped<PortState>,
+    rules: &HashMap<ClientKey, ClientRule>,
+    now: u64,
+) -> Vec<InForce> {
+    let ports = slots.map(|slot| {
+        let word = |offset: usize| {
+            port_states.words(slot as usize).get(offset / 8).map_or(0, |word| word.load(Ordering::Acquire))
+        };
+        (slot, None, [word(offset_of!(PortState, muted_until)), word(offset_of!(PortState, isolated_until))])
+    });
+    let clients = rules.iter().map(|(key, rule)| (key.slot(), Some(*key), [rule.muted_until, rule.isolated_until]));
+    let all = ports.chain(clients).flat_map(|(slot, client, [muted, isolated])| {
+        let of = move |sanction, until| InForce { slot, client, sanction, until };
+        [of(Sanction::Mute, muted), of(Sanction::Isolate, isolated)]
+    });
+    let mut all: Vec<InForce> = all.filter(|one| one.until > now).collect();
+    all.sort_by_key(|one| (one.slot, one.client, one.until));
+    all
 }

@@ -18,7 +18,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
     agent::{Agent, Launch},
-    harness::{Need, trial},
+    harness::{Need, trial, trial_once},
     mac::Mac,
     topology::{Lab, TO_SERVER},
     wait,
@@ -47,6 +47,7 @@ const NEEDS_MOUNT: &[Need] = &[
     Need::Tool("mount"),
 ];
 
+/// Those of the agent alone, where no frame decides, are not run again for the other hook.
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("quarantine: one machine floods, is muted within 15 s, and comes back", Need::LAB, incident::one_machine),
@@ -68,14 +69,22 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("quarantine: whoever floods with another's MAC is alone in it", Need::LAB, forger::alone),
         trial("quarantine: with both in the inventory, the forger's machine is named", Need::LAB, forger::named),
-        trial("quarantine: crafted requests change nothing, and are on record", Need::LAB, crafted::changes_nothing),
-        trial("quarantine: undo restores everything as it was", Need::LAB, crafted::undone),
-        trial(
+        trial_once(
+            "quarantine: crafted requests change nothing, and are on record",
+            Need::LAB,
+            crafted::changes_nothing,
+        ),
+        trial_once("quarantine: undo restores everything as it was", Need::LAB, crafted::undone),
+        trial_once(
             "quarantine: a stuck webhook, a stuck command or a full disk delay nobody",
             NEEDS_MOUNT,
             actuators::delay_nobody,
         ),
-        trial("quarantine: it outlives the agent, with hold and allowlist", Need::LAB, restart::outlives_the_agent),
+        trial_once(
+            "quarantine: it outlives the agent, with hold and allowlist",
+            Need::LAB,
+            restart::outlives_the_agent,
+        ),
     ]
 }
 

@@ -25,8 +25,8 @@ use super::*;
 use crate::{
     agent::{
         Context,
-        decide::{ClientPicture, PortPicture},
         follow::Reload,
+        picture::{ClientPicture, PortPicture},
         plan::Plan,
         requests::{self, About, Asked, Change, Denied},
         sanctions::Sanctioned,

@@ -10,7 +10,7 @@ use super::{
     sentences,
 };
 use crate::{
-    agent::{decide::Picture, names, requests::About},
+    agent::{names, picture::Picture, requests::About},
     engine::{Standing, Subject, sanction::Record},
     governor::{self, Quarantine, Refusal},
     human::{counted, duration},

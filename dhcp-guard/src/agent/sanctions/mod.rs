@@ -33,10 +33,10 @@ pub use self::view::Sanctioned;
 use self::{cases::Cases, ports::Activity, propose::Spared, world::Host};
 use super::{
     Context,
-    decide::Picture,
     host_facts::HostFacts,
     journal::Journal,
     orders::{self, Anchor, Clock},
+    picture::Picture,
 };
 use crate::{
     actuators, audit,

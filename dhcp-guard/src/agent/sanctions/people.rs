@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Sanctioner, cases::Case, enact::Refused, sentences, world};
 use crate::{
     agent::{
-        decide::Picture,
         names,
+        picture::Picture,
         requests::{Asked, Change, Denied},
     },
     governor::{Author, Refusal, Request, Subject, Target},

@@ -13,7 +13,7 @@ use dhcp_guard_common::{
 
 use crate::{
     agent::{
-        decide::{ClientPicture, Picture, count_where},
+        picture::{ClientPicture, Picture, count_where},
         plan::{Plan, Port},
     },
     engine::{Subject, Window, sanction::Sample, systemic::PortSample},

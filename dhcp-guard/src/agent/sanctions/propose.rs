@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Sanctioner, cases::Case, enact::Refused, sentences, world};
 use crate::{
-    agent::{decide::Picture, journal::Draft, names, plan::Port},
+    agent::{journal::Draft, names, picture::Picture, plan::Port},
     config::AutoQuarantine,
     engine::{
         self, Standing,

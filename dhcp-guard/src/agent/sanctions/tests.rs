@@ -12,9 +12,9 @@ use dhcp_guard_common::{
 use super::*;
 use crate::{
     agent::{
-        decide::{ClientPicture, PortPicture},
         inventory::Machines,
         orders::Message,
+        picture::{ClientPicture, PortPicture},
         plan::Plan,
         report,
         requests::{About, Change, Denied},

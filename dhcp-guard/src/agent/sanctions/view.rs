@@ -7,11 +7,11 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Sanctioner, sentences};
+use super::{Sanctioner, cases::Cases, sentences};
 use crate::{
-    agent::{decide::Picture, names},
+    agent::{Context, names, picture::Picture, plan::Plan},
     engine::{Standing, Subject},
-    governor,
+    governor::{self, Governor},
     human::counted,
     model::{AllowReport, Covered, QuarantineReport, State},
 };
@@ -34,44 +34,88 @@ pub struct Sanctioned {
     pub warnings: Vec<String>,
 }
 
+impl Sanctioned {
+    /// What a governor knows while nobody decides.
+    #[must_use]
+    pub fn at_rest(context: &Context, governor: &Governor, picture: &Picture) -> Self {
+        let (state, inventory, now) = (governor.state(), context.inventory(), picture.moment.wall);
+        let cases = Cases::default();
+        let reports = state.quarantines.values().map(|quarantine| cases.report(quarantine, &inventory, now));
+        let automatic = governor.automatic().flat_map(|quarantine| {
+            let keys = quarantine.target.subjects.iter().filter_map(|subject| names::key(&context.plan, subject));
+            keys.map(|key| (key, quarantine.since)).collect::<Vec<_>>()
+        });
+        Self {
+            hold: hold(state),
+            quarantines: latest_first(reports),
+            allowed: allowed(context, governor),
+            states: quarantined(&context.plan, governor, picture),
+            since: automatic.collect(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+fn hold(state: &governor::State) -> Option<String> {
+    state.hold.as_ref().map(|hold| format!("{} (by {})", hold.reason, hold.author))
+}
+
+fn latest_first(reports: impl Iterator<Item = QuarantineReport>) -> Vec<QuarantineReport> {
+    let mut reports: Vec<_> = reports.collect();
+    reports.sort_by_key(|quarantine| Reverse((quarantine.since, quarantine.id)));
+    reports
+}
+
+fn allowed(context: &Context, governor: &Governor) -> Vec<AllowReport> {
+    let config = context.config.allowed.iter().map(|allow| AllowReport {
+        who: Covered {
+            interface: allow.interface.clone(),
+            port: crate::config::port_name(&allow.interface, &allow.vlans),
+            vlans: allow.vlans.clone(),
+            mac: allow.mac.map(|mac| mac.to_string()),
+        },
+        by: "configuration".to_owned(),
+        reason: None,
+        since: None,
+        expires_at: None,
+    });
+    let people = governor.state().allowed.iter().map(|(subject, allowance)| AllowReport {
+        who: Covered::from(subject),
+        by: allowance.author.to_string(),
+        reason: Some(allowance.reason.clone()),
+        since: Some(allowance.since),
+        expires_at: allowance.until,
+    });
+    config.chain(people).collect()
+}
+
+/// Everybody in quarantine, also by their port's.
+fn quarantined(plan: &Plan, governor: &Governor, picture: &Picture) -> HashMap<Subject, State> {
+    let subjects = governor.state().quarantines.values().flat_map(|quarantine| &quarantine.target.subjects);
+    let keys = subjects.filter_map(|subject| names::key(plan, subject));
+    let mut states: HashMap<Subject, State> = keys.map(|key| (key, State::Quarantined)).collect();
+    let slot = |subject: &Subject| if let Subject::Port(slot) = subject { Some(*slot) } else { None };
+    let ports: HashSet<u32> = states.keys().filter_map(slot).collect();
+    if !ports.is_empty() {
+        let on_them = picture.clients.iter().filter(|client| ports.contains(&client.key.slot()));
+        states.extend(on_them.map(|client| (Subject::Client(client.key), State::Quarantined)));
+    }
+    states
+}
+
 impl Sanctioner {
     pub(super) fn sanctioned(&self, now: Timestamp, picture: &Picture) -> Sanctioned {
         let state = self.governor.state();
         let inventory = self.context.inventory();
-        let mut quarantines: Vec<QuarantineReport> =
-            state.quarantines.values().map(|quarantine| self.cases.report(quarantine, &inventory, now)).collect();
-        quarantines.sort_by_key(|quarantine| Reverse((quarantine.since, quarantine.id)));
+        let reports = state.quarantines.values().map(|quarantine| self.cases.report(quarantine, &inventory, now));
         Sanctioned {
-            hold: state.hold.as_ref().map(|hold| format!("{} (by {})", hold.reason, hold.author)),
-            quarantines,
-            allowed: self.allowed(),
+            hold: hold(state),
+            quarantines: latest_first(reports),
+            allowed: allowed(&self.context, &self.governor),
             states: self.states(picture),
             since: self.since_when(),
             warnings: self.warnings(),
         }
-    }
-
-    fn allowed(&self) -> Vec<AllowReport> {
-        let config = self.context.config.allowed.iter().map(|allow| AllowReport {
-            who: Covered {
-                interface: allow.interface.clone(),
-                port: crate::config::port_name(&allow.interface, &allow.vlans),
-                vlans: allow.vlans.clone(),
-                mac: allow.mac.map(|mac| mac.to_string()),
-            },
-            by: "configuration".to_owned(),
-            reason: None,
-            since: None,
-            expires_at: None,
-        });
-        let people = self.governor.state().allowed.iter().map(|(subject, allowance)| AllowReport {
-            who: Covered::from(subject),
-            by: allowance.author.to_string(),
-            reason: Some(allowance.reason.clone()),
-            since: Some(allowance.since),
-            expires_at: allowance.until,
-        });
-        config.chain(people).collect()
     }
 
     /// What counts most comes first, and stays.
@@ -80,14 +124,7 @@ impl Sanctioner {
         let keys = |target: &governor::Target| -> Vec<Subject> {
             target.subjects.iter().filter_map(|subject| names::key(plan, subject)).collect()
         };
-        let quarantined = self.governor.state().quarantines.values().flat_map(|quarantine| keys(&quarantine.target));
-        let mut states: HashMap<Subject, State> = quarantined.map(|key| (key, State::Quarantined)).collect();
-        let slot = |subject: &Subject| if let Subject::Port(slot) = subject { Some(*slot) } else { None };
-        let ports: HashSet<u32> = states.keys().filter_map(slot).collect();
-        if !ports.is_empty() {
-            let on_them = picture.clients.iter().filter(|client| ports.contains(&client.key.slot()));
-            states.extend(on_them.map(|client| (Subject::Client(client.key), State::Quarantined)));
-        }
+        let mut states = quarantined(plan, &self.governor, picture);
         for subject in self.spared.keys() {
             states.entry(*subject).or_insert(State::HeldBack);
         }

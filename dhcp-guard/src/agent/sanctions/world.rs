@@ -8,8 +8,8 @@ use super::ports::Activity;
 use crate::{
     agent::{
         Context,
-        decide::Picture,
         host_facts::HostFacts,
+        picture::Picture,
         plan::{Plan, Port},
     },
     config::Allow,

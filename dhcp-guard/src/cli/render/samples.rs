@@ -121,6 +121,7 @@ pub(crate) fn an_interface() -> InterfaceStatus {
 
 pub(crate) fn a_status() -> Status {
     Status {
+        agent_running: true,
         version: "0.1.0".into(),
         pid: 4711,
         as_of: before(1),

@@ -55,12 +55,20 @@ fn headline(status: &Status, style: Style) -> String {
         packets.push(format!("{} over a limit let through", counted(would_drop, "DHCP packet")));
     }
     format!(
-        "guarding {}, {}, up {}: {offenders}{quarantined}, {}\n",
+        "guarding {}, {}, {}: {offenders}{quarantined}, {}\n",
         guarded(status),
         words::mode(status.mode),
-        duration(status.uptime_s),
+        since(status),
         packets.join(", ")
     )
+}
+
+fn since(status: &Status) -> String {
+    if status.agent_running {
+        return format!("up {}", duration(status.uptime_s));
+    }
+    let without = status.as_of.duration_since(status.started).as_secs();
+    format!("without an agent for {}", duration(u64::try_from(without).unwrap_or(0)))
 }
 
 fn guarded(status: &Status) -> String {

@@ -76,7 +76,7 @@ pub(super) fn state_dir(dir: &Path) -> StateDir {
         let writable = access(&nearest, Access::WRITE_OK | Access::EXEC_OK);
         writable.err().map(|error| format!("{}: {}", nearest.display(), std::io::Error::from(error)))
     };
-    StateDir { dir: dir.to_owned(), unwritable, unusable: state_file::problem_in(dir) }
+    StateDir { dir: dir.to_owned(), unwritable, unusable: state_file::peek(dir).err() }
 }
 
 #[cfg(test)]
