@@ -363,7 +363,8 @@ fn mtu() -> Result<()> {
 
 fn another_guard() -> Result<()> {
     let host = Host::new()?;
-    let mut theirs = Agent::start(&host.netns, &["up0"], "")?;
+    // Taken off, it must stay off: an agent would put it on again.
+    let mut theirs = Agent::start(&host.netns, &["up0"], "reattach = false\n")?;
     let found = host.examine("up0")?;
     let none = format!("no agent answers on {}", host.launch.socket_path().display());
     let rows_of = |id| rows(&found, id);

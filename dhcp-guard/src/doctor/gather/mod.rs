@@ -91,7 +91,7 @@ fn kernel() -> Kernel {
     Kernel {
         release: rustix::system::uname().release().to_string_lossy().into_owned(),
         missing_capabilities: missing_capabilities(),
-        btf: Path::new("/sys/kernel/btf").try_exists().ok().map(|_| Path::new("/sys/kernel/btf/vmlinux").exists()),
+        btf: Some(Path::new("/sys/kernel/btf/vmlinux").exists()),
         jit: probe::jit(),
         ..Kernel::default()
     }
