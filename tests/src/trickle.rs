@@ -51,7 +51,7 @@ impl Trickle {
     /// Starts to send DISCOVERs, so many a second, for `max_time` at most.
     pub fn start_at(from: &Injection, source: Source, rate_pps: u64, max_time: Duration) -> Result<Self> {
         let socket = PacketSocket::open(&from.netns, &from.interface)?;
-        let pace = Pace { rate_pps, tick: TICK, most: rate_pps / 100, max_time };
+        let pace = Pace { rate_pps, tick: TICK, most: (rate_pps / 100).max(1), max_time };
         let mut bytes = template(source);
         let send = move |number| {
             vary(&mut bytes, source, number);

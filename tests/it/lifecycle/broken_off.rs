@@ -168,7 +168,7 @@ pub(super) fn interface_goes() -> Result<()> {
     let sentences: Vec<&str> = said.lines().filter(|line| line.starts_with("dhcp-guard: ")).collect();
     ensure!(sentences.len() == 1 && sentences[0].contains("up0"), "{said}");
     println!("{}", sentences[0]);
-    host.0.ip("link add up0 type veth peer name peer0\nlink set up0 up\n")?;
+    host.add("up0", "peer0")?;
     host.guards(&[])?;
     recovers(&host, &launch)
 }

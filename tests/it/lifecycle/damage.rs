@@ -10,16 +10,14 @@ use tests::{
     process, wait,
 };
 
-use super::{DEADLINE, Host};
+use super::{DEADLINE, Host, in_data_plane};
 
 const BOTH: [&str; 2] = ["up0", "up1"];
 
 fn warnings(agent: &Agent) -> Result<Vec<String>> {
     let status = agent.json(&["status"])?;
     let all = status["warnings"].as_array().context("no warnings")?;
-    // These veths take VLAN tags off, which is another story.
-    let all = all.iter().filter_map(|one| one.as_str()).filter(|one| !one.contains("rx-vlan-offload"));
-    Ok(all.map(str::to_owned).collect())
+    Ok(all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect())
 }
 
 /// The only set of maps.
@@ -60,7 +58,7 @@ pub(super) fn let_go() -> Result<()> {
     // One that is gone while nobody looks leaves nothing behind.
     host.0.ip("link delete up1\n")?;
     let agent = one.only(&["up0"]).start()?;
-    host.0.ip("link add up1 type veth peer name peer1\nlink set up1 up\n")?;
+    host.add("up1", "peer1")?;
     host.guards(&["up0"])?;
     let links = fs::read_dir(agent.launch().pin_dir().join("links"))?.count();
     ensure!(links == 2, "not one link for the guard and one for the replies: {links}");
@@ -139,9 +137,7 @@ fn with_quarantine(launch: &Launch) -> Result<Agent> {
     let agent = launch.clone().start()?;
     agent.change(&["quarantine", "add", "up0/02:00:00:00:00:01", "--ttl", "1h", "--reason", "by hand"])?;
     agent.change(&["allow", "add", "up1", "--reason", "by hand"])?;
-    wait::until("the quarantine in the data plane", DEADLINE, || {
-        Ok(agent.quarantines()?.iter().any(|one| one.times.as_ref().is_some_and(|times| times.quarantined.is_some())))
-    })?;
+    in_data_plane(&agent)?;
     Ok(agent)
 }
 

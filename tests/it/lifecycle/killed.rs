@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use dhcp_guard::model::Quarantines;
 use tests::{
     agent::{Agent, Launch, errors},
     flood::{Flood, Limits, Mode},
@@ -11,7 +12,7 @@ use tests::{
     wait,
 };
 
-use super::{CLIENT_LIMIT, DEADLINE, FLOODER, allowed, clients, of_interface};
+use super::{CLIENT_LIMIT, DEADLINE, FLOODER, allowed, clients, in_data_plane, of_interface};
 
 /// Kills the agent and starts the next one, 20 times, while one machine floods at full rate.
 pub(super) fn in_a_flood() -> Result<()> {
@@ -56,9 +57,7 @@ pub(super) fn quarantine_ends() -> Result<()> {
     let start = Instant::now();
     agent.change(&["quarantine", "add", &who, "--ttl", &format!("{}s", TTL.as_secs()), "--reason", "a test"])?;
     let added = start.elapsed();
-    wait::until("the quarantine in the data plane", DEADLINE, || {
-        Ok(agent.quarantines()?.iter().any(|one| one.times.as_ref().is_some_and(|times| times.quarantined.is_some())))
-    })?;
+    in_data_plane(&agent)?;
     agent.stop(libc::SIGKILL)?;
     // Within its limit, so that only the quarantine can stop it.
     let trickle = Trickle::start_at(&lab.injection(0), Source::One(machine), CLIENT_LIMIT.0, TTL * 4)?;
@@ -106,7 +105,10 @@ pub(super) fn counters_go_on() -> Result<()> {
 pub(super) fn queries() -> Result<()> {
     const CLIENTS: usize = 3;
     let lab = Lab::new(Layout::Uplink, CLIENTS)?;
-    let mut agent = Agent::start(&lab.host, &lab.guarded(), "")?;
+    let launch = Launch::new(&lab.host, &lab.guarded())?;
+    // Where the file says: a command knows nothing of how the agent was started.
+    let state_dir = format!("state_dir = {:?}\n", launch.state_dir().display().to_string());
+    let mut agent = launch.config(&state_dir)?.start()?;
     lab.get_leases(0..CLIENTS, DEADLINE)?;
     agent.change(&["quarantine", "add", "uplink0/02:00:00:00:77:01", "--ttl", "1h", "--reason", "a test"])?;
     agent.change(&["hold", "on", "--reason", "another test"])?;
@@ -119,13 +121,15 @@ pub(super) fn queries() -> Result<()> {
     // The state is on the disk when the agent has ended; what the maps have they have.
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
 
-    let status = agent.json(&["status"])?;
+    let config = agent.launch().folder().path("dhcp-guard.toml").display().to_string();
+    let status = agent.json(&["status", "--config", &config])?;
     ensure!(status["agent_running"] == false && status["hold"] == true && status["quarantined"] == 1, "{status}");
     ensure!(status["interfaces"][0]["name"] == "uplink0" && status["warnings"].to_string().contains("no agent runs"));
-    let text = agent.text(&["status"])?;
+    let text = agent.text(&["status", "--config", &config])?;
     ensure!(text.contains("guarding uplink0") && text.contains("without an agent for"), "{text}");
     ensure!(clients(&agent)? == before, "{:?}\nbefore: {before:?}", clients(&agent)?);
-    let after = agent.quarantines()?;
+    let after: Quarantines = agent.ask(&["quarantine", "list", "--config", &config])?;
+    let after = after.quarantines;
     ensure!(after.len() == 1 && after[0].id == quarantines[0].id && after[0].reason == "a test", "{after:?}");
     ensure!(agent.json(&["ports"])?["ports"][0]["port"] == "uplink0", "{}", agent.json(&["ports"])?);
     ensure!(agent.offenders()?.is_empty(), "{:?}", agent.offenders()?);

@@ -16,8 +16,10 @@ use serde_json::Value;
 use tests::{
     agent::Agent,
     harness::{Need, trial},
+    link,
     mac::Mac,
     netns::Netns,
+    wait,
 };
 
 const FLOODER: Mac = Mac([2, 0xf1, 0, 0, 0, 1]);
@@ -99,15 +101,32 @@ fn clients(agent: &Agent) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
+/// Waits until the data plane has said what became of every quarantine.
+fn in_data_plane(agent: &Agent) -> Result<()> {
+    wait::until("the quarantine in the data plane", DEADLINE, || {
+        let quarantines = agent.quarantines()?;
+        Ok(!quarantines.is_empty() && quarantines.iter().all(|one| !one.outcomes.is_empty()))
+    })
+}
+
 /// A host with two interfaces that can be guarded.
 struct Host(Netns);
 
 impl Host {
     fn new() -> Result<Self> {
         let netns = Netns::new("host")?;
-        netns.ip("link add up0 type veth peer name peer0\nlink set up0 up\nlink set peer0 up\n\
-             link add up1 type veth peer name peer1\nlink set up1 up\nlink set peer1 up\n")?;
-        Ok(Self(netns))
+        let host = Self(netns);
+        host.add("up0", "peer0")?;
+        host.add("up1", "peer1")?;
+        Ok(host)
+    }
+
+    /// Another one.
+    fn add(&self, interface: &str, peer: &str) -> Result<()> {
+        let up = format!("link set {interface} up\nlink set {peer} up\n");
+        self.0.ip(&format!("link add {interface} type veth peer name {peer}\n{up}"))?;
+        // Or it would be guarded by TCX.
+        link::keep_vlan_tags(&self.0, interface)
     }
 
     /// Exactly these interfaces are guarded.
