@@ -142,10 +142,13 @@ fn flooder_is_named() -> Result<()> {
     let flood = Flood::start(&lab.injection(0), Mode::One(FLOODER), full_rate(Duration::from_secs(30)))?;
     wait::until("the flooder among the offenders", Duration::from_secs(10), || Ok(!agent.offenders()?.is_empty()))?;
     let after = start.elapsed();
+    let offenders = agent.offenders()?;
     // Legitimate clients ask again in the middle of it.
     let renewed = leases(&lab.get_leases(0..CLIENTS, LEASE_DEADLINE)?).len();
     flood.stop()?;
-    let offenders = agent.offenders()?;
+    // Whoever floods for ten seconds is in quarantine by now, and no offender any more.
+    let others = agent.offenders()?.into_iter().filter(|one| one["mac"] != FLOODER.to_string().as_str()).count();
+    ensure!(others == 0, "{others} others are offenders: {:?}", agent.offenders()?);
     ensure!(after <= REPORT_DEADLINE, "named after {after:?}");
     ensure!(renewed == CLIENTS, "{renewed} of {CLIENTS} leases");
     ensure!(offenders.len() == 1, "not the flooder alone: {offenders:?}");

@@ -411,7 +411,8 @@ fn not_put_back() -> Result<()> {
 fn many() -> Result<()> {
     const AT_ONCE: usize = 20;
     let host = host()?;
-    let agent = Agent::start(&host, &["tap*"], "[capacity]\nports = 50\n")?;
+    // These take VLAN tags off, and would be guarded by TCX.
+    let agent = Agent::start(&host, &["tap*"], "hook = \"xdp\"\n[capacity]\nports = 50\n")?;
     let mut follower = Follower::start(&agent)?;
     for round in 0..4 {
         let names: Vec<String> = (0..AT_ONCE).map(|index| format!("tap{round}x{index}")).collect();

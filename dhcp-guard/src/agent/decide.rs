@@ -9,7 +9,7 @@ use dhcp_guard_common::layout::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Context, describe,
+    Context, describe, guarding,
     journal::{Draft, Journal},
     learn::Learner,
     orders,
@@ -82,6 +82,7 @@ impl Decider {
                     }
                     Reading::Changed(Changed { done, gone, answer }) => {
                         self.take_context(&done.context, &gone);
+                        inputs.service.now_guards(guarding(&done.context));
                         // Whoever asked may not wait any more.
                         let _ = answer.send(Ok(done));
                     }

@@ -264,10 +264,9 @@ impl Running {
             warnings,
         });
         let journal = Arc::new(Journal::default());
-        let guarding = started(&context);
-        let mut service = Service::of_environment();
-        service.ready(&guarding.message);
-        journal.add(guarding);
+        let guarding = guarding(&context);
+        let socket = context.config.socket.clone();
+        journal.add(Draft::of_nobody(EventKind::AgentStarted, context.started, guarding.clone()));
         watcher.map_or(Ok(()), |watcher| inventory::keep_fresh(&context.machines, watcher))?;
 
         let first = reader::read(&mut guarded.plane, clock.epoch()).context("cannot read the counters")?;
@@ -289,6 +288,7 @@ impl Running {
         let (decider, pictures) = Decider::new(Arc::clone(&context), Arc::clone(&journal), learner, sanctioner, &first);
         let (stop, stopped) = watch::channel(false);
         let (requests, asked) = requests::channel();
+        let service = Service::of_environment(&guarding);
         let inputs =
             Inputs { readings, events, requests: asked, orders, actuators: outcomes, service: service.clone() };
         let decisions = tokio::spawn(decider.run(inputs, stopped.clone()));
@@ -308,6 +308,9 @@ impl Running {
             api::Shared { journal, pictures, requests, reloads: reloads.clone(), audit: audit.clone(), rights };
         let server = tokio::spawn(api::serve(listener, shared, stopped));
         let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
+        // Only now is everything there that an agent is.
+        info!("{guarding}; control API on {}", socket.display());
+        service.ready();
         Ok(Self { stays, stop, reader, decisions, follower, reloads, server, dispatcher, audit, kernel_log, service })
     }
 
@@ -346,7 +349,8 @@ impl Running {
     }
 }
 
-fn started(context: &Context) -> Draft<'static> {
+/// What is guarded, in one line.
+fn guarding(context: &Context) -> String {
     let interfaces: Vec<String> = context
         .plan
         .interfaces
@@ -359,7 +363,5 @@ fn started(context: &Context) -> Draft<'static> {
         .collect();
     let mode = if context.config.mode == Mode::Enforce { "enforce" } else { "monitor" };
     let which = if interfaces.is_empty() { "nothing yet".to_owned() } else { interfaces.join(", ") };
-    let message = format!("guarding {which} in {mode} mode");
-    info!("{message}; control API on {}", context.config.socket.display());
-    Draft::of_nobody(EventKind::AgentStarted, context.started, message)
+    format!("guarding {which} in {mode} mode")
 }

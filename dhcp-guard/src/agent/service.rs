@@ -37,14 +37,13 @@ enum Message {
     Ready(String),
     Alive,
     Status(String),
-    Reloading,
     Stopping,
 }
 
 impl Service {
-    /// The one that started this process, if it wants to hear of it.
+    /// The one that started this process, if it wants to hear of it. `guarding`: what is guarded, in a few words.
     #[must_use]
-    pub fn of_environment() -> Self {
+    pub fn of_environment(guarding: &str) -> Self {
         if env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
             return Self::default();
         }
@@ -54,14 +53,18 @@ impl Service {
             warn!("no thread to tell the service manager anything, so it will take this start for a failure: {error}");
             return Self::default();
         }
-        Self { messages: Some(messages), watchdog: sd_notify::watchdog_enabled().is_some(), ..Self::default() }
+        let watchdog = sd_notify::watchdog_enabled().is_some();
+        Self { messages: Some(messages), watchdog, guarding: guarding.to_owned(), status: guarding.to_owned() }
     }
 
-    /// The host is guarded: `guarding` says what, in a few words.
-    pub fn ready(&mut self, guarding: &str) {
-        guarding.clone_into(&mut self.guarding);
-        guarding.clone_into(&mut self.status);
-        self.send(Message::Ready(guarding.to_owned()));
+    /// The host is guarded.
+    pub fn ready(&self) {
+        self.send(Message::Ready(self.guarding.clone()));
+    }
+
+    /// From now on something else is guarded.
+    pub fn now_guards(&mut self, guarding: String) {
+        self.guarding = guarding;
     }
 
     /// The decision loop has made this picture.
@@ -91,11 +94,6 @@ impl Service {
         }
     }
 
-    /// The configuration is about to be read again; [`Service::ready`] says that it was.
-    pub fn reloading(&self) {
-        self.send(Message::Reloading);
-    }
-
     /// The agent ends, as it was asked to.
     pub fn stopping(&self) {
         self.send(Message::Stopping);
@@ -118,9 +116,6 @@ fn pass_on(inbox: &Receiver<Message>) {
             Message::Ready(status) => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]),
             Message::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
             Message::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
-            Message::Reloading => {
-                NotifyState::monotonic_usec_now().and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now]))
-            }
             Message::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
         };
         // Once, not once a second.
@@ -137,19 +132,20 @@ mod tests {
 
     fn service(watchdog: bool) -> (Service, Receiver<Message>) {
         let (messages, inbox) = mpsc::sync_channel(QUEUE);
-        (Service { messages: Some(messages), watchdog, ..Service::default() }, inbox)
+        let guarding = "guarding eth0".to_owned();
+        (Service { messages: Some(messages), watchdog, status: guarding.clone(), guarding }, inbox)
     }
 
     #[test]
     fn the_status_is_said_when_it_changes() {
         let (mut service, inbox) = service(false);
-        service.ready("guarding eth0");
+        service.ready();
         service.say(0, false);
         service.say(1, true);
         service.say(1, true);
         service.say(0, false);
-        service.reloading();
-        service.ready("guarding eth1");
+        service.now_guards("guarding eth1".to_owned());
+        service.say(0, false);
         service.stopping();
         drop(service);
         let said = |status: &str| Message::Status(format!("guarding eth0{status}"));
@@ -157,8 +153,7 @@ mod tests {
             Message::Ready("guarding eth0".into()),
             said(", 1 quarantine in force, automatic quarantine is on hold"),
             said(""),
-            Message::Reloading,
-            Message::Ready("guarding eth1".into()),
+            Message::Status("guarding eth1".into()),
             Message::Stopping,
         ];
         assert_eq!(inbox.iter().collect::<Vec<_>>(), expected);
