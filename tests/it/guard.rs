@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::Write as _,
     io::{BufRead as _, BufReader},
     os::fd::AsRawFd as _,
@@ -403,7 +404,8 @@ fn stops_cleanly() -> Result<()> {
         let detached = agent.detach()?;
         ensure!(detached == "the guard is off: uplink0\n", "{detached}");
         ensure!(!is_attached(&lab)?, "still attached");
-        ensure!(!agent.launch().pin_dir().exists(), "the pin folder is left");
+        let left = fs::read_dir(agent.launch().pin_dir())?.count();
+        ensure!(left == 0, "{left} pins are left");
         ensure!(agent.detach()?.ends_with("nothing to take off\n"), "{}", agent.detach()?);
         ensure!(line.contains("guarding uplink0"), "the follower showed {line:?}");
         let sentence =

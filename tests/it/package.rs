@@ -124,6 +124,24 @@ fn started(machine: &CleanRoot) -> Result<u32> {
     least_rights(machine, pid)?;
     let alive = property(machine, "WatchdogTimestampMonotonic")?;
     wait::until("signs of life", SOON, || Ok(property(machine, "WatchdogTimestampMonotonic")? != alive))?;
+    // Stopping it takes no protection away, also after the guard was taken off by hand once.
+    for detach in [false, true, false] {
+        machine.run(&["systemctl", "stop", UNIT])?;
+        ensure!(xdp(machine)?, "stopped, and not guarded any more: {}", journal(machine));
+        if detach {
+            machine.run(&["dhcp-guard", "detach"])?;
+            ensure!(!xdp(machine)?, "detached, and still guarded");
+        }
+        machine.run(&["systemctl", "start", UNIT]).with_context(|| journal(machine))?;
+        let now = self::status(machine)?;
+        ensure!(
+            now["warnings"] == status["warnings"],
+            "after a restart: {}, before: {}",
+            now["warnings"],
+            status["warnings"]
+        );
+    }
+    let pid = main_process(machine)?;
     // For the upgrade to keep.
     machine.run(&["dhcp-guard", "allow", "add", "up0", "--reason", "kept"])?;
     Ok(pid)

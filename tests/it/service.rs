@@ -51,6 +51,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("privileges: root's agent keeps what running needs, on every thread", NEEDS, of_root),
         trial("privileges: a service's agent leaves nothing to what it starts", RIGHTS, of_service),
         trial("privileges: with the unit's capabilities an interface is set down and up", RIGHTS, link_down),
+        trial("privileges: with the unit's capabilities the next agent takes over, at both hooks", RIGHTS, takes_over),
     ]
 }
 
@@ -199,7 +200,7 @@ fn link_down() -> Result<()> {
     let host = host()?;
     let launch = Launch::new(&host, &["up0"])?.for_everyone()?.through(AS_SERVICE);
     let inventory = launch.folder().write("inventory.csv", "server_id,interface\nem-1,up0\n")?;
-    let agent = launch
+    let mut agent = launch
         .config(&format!(
             "inventory = {:?}\n[class.metal]\nrate_pps = 50\nburst = 250\nactuators = [\"link_down\"]\n",
             inventory.display().to_string()
@@ -208,6 +209,33 @@ fn link_down() -> Result<()> {
     let is_up = || Ok::<_, anyhow::Error>(host.exec(&["ip", "link", "show", "up0"])?.contains(",UP"));
     agent.change(&["quarantine", "add", "up0", "--ttl", "1h", "--reason", "test"])?;
     wait::until("the interface down", SOON, || Ok(!is_up()?)).with_context(|| agent.log())?;
+    // An agent that ends meanwhile does not leave it down for ever: the next one knows that it was set down for this.
+    agent.stop(libc::SIGKILL)?;
+    let agent = agent.launch().clone().start()?;
+    wait::until("the interface down again", SOON, || Ok(!is_up()?)).with_context(|| agent.log())?;
     agent.change(&["quarantine", "release", "up0"])?;
     wait::until("the interface up again", SOON, is_up).with_context(|| agent.log())
+}
+
+/// The rights that an agent has suffice to find what the one before it has left: no refusal, and nothing less is seen.
+fn takes_over() -> Result<()> {
+    let host = host()?;
+    for hook in ["xdp", "tcx"] {
+        let launch = Launch::new(&host, &["up0"])?.for_everyone()?.arguments(&["--hook", hook]).through(AS_SERVICE);
+        let mut agent = launch.start()?;
+        let seen = |agent: &Agent| -> Result<String> {
+            let status = agent.json(&["status"])?;
+            Ok(format!("{} {}", status["interfaces"][0]["mode"], status["warnings"]))
+        };
+        let before = seen(&agent)?;
+        ensure!(!before.contains("pin"), "{before}");
+        for _ in 0..2 {
+            ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
+            agent = agent.launch().clone().start().with_context(|| format!("hook {hook}"))?;
+            ensure!(seen(&agent)? == before, "hook {hook}: {}, before: {before}", seen(&agent)?);
+        }
+        agent.stop(libc::SIGTERM)?;
+        agent.detach()?;
+    }
+    Ok(())
 }

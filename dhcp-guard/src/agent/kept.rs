@@ -94,7 +94,6 @@ impl Kept {
                 self.warnings.push(format!("a quarantine or allowance of before the restart is not in force: {error}"));
             }
         }
-        plane.end_what_nobody_ordered()?;
         Ok(governor)
     }
 
@@ -116,9 +115,22 @@ impl Kept {
     }
 }
 
-/// The saved state, with the quarantines in the maps that it does not know of.
+/// The saved state, with what only the maps know: quarantines that it does not have, or not for so long, or not so strong.
 #[must_use]
 pub fn with_found(mut saved: Saved, in_force: &[InForce], plan: &Plan, anchor: &Anchor) -> Saved {
+    // One tick is how exact an end in the maps is.
+    let is_longer = |one: &InForce, until| one.until > anchor.tick_of(Some(until)).saturating_add(1);
+    for one in in_force {
+        let key = one.client.map_or(engine::Subject::Port(one.slot), engine::Subject::Client);
+        let Some(subject) = names::subject(plan, key) else { continue };
+        let quarantines = saved.quarantines.iter_mut().filter(|known| known.target.subjects.contains(&subject));
+        for known in quarantines {
+            known.sanction = known.sanction.max(one.sanction);
+            if is_longer(one, known.until) {
+                known.until = anchor.time_of(one.until);
+            }
+        }
+    }
     let found = found(in_force, &saved, plan, anchor);
     saved.quarantines.extend(found);
     saved
@@ -181,7 +193,25 @@ mod tests {
             (41, "client 02:00:00:00:00:01 on port eth1".to_owned(), Sanction::Isolate, "2026-01-17T15:00:04Z".into()),
         ];
         assert_eq!(seen, expected, "and nothing on a port that there is not");
-        let saved = Saved { quarantines: all, ..saved };
+        let saved = Saved { quarantines: all.clone(), ..saved };
         assert_eq!(found(&in_force, &saved, &plan, &anchor), []);
+        let same = with_found(saved.clone(), &in_force, &plan, &anchor);
+        assert_eq!(same, saved);
+    }
+
+    #[test]
+    fn what_the_maps_have_for_longer_or_stronger_stays_so() {
+        let plan = Plan::new(&Config::default(), vec![Interface::bare("eth0", 3)], false);
+        let anchor = Anchor { time: "2026-01-17T15:00:00Z".parse().unwrap(), ticks: 1000, ticks_per_s: 250 };
+        let of = |sanction, until| InForce { slot: 1, client: None, sanction, until };
+        let saved = with_found(Saved::default(), &[of(Sanction::Mute, 1250)], &plan, &anchor);
+        let ends = |in_force: &[InForce]| {
+            let saved = with_found(saved.clone(), in_force, &plan, &anchor);
+            assert_eq!(saved.quarantines.len(), 1);
+            (saved.quarantines[0].sanction, saved.quarantines[0].until.to_string())
+        };
+        assert_eq!(ends(&[of(Sanction::Mute, 3500)]), (Sanction::Mute, "2026-01-17T15:00:10Z".to_owned()));
+        assert_eq!(ends(&[of(Sanction::Isolate, 1250)]), (Sanction::Isolate, "2026-01-17T15:00:01Z".to_owned()));
+        assert_eq!(ends(&[of(Sanction::Mute, 1100)]), (Sanction::Mute, "2026-01-17T15:00:01Z".to_owned()));
     }
 }

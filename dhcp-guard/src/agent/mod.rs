@@ -137,7 +137,7 @@ impl Context {
 ///
 /// # Errors
 /// Whatever keeps the agent from starting: an interface that is unusable, the kernel refuses the program, the
-/// socket is taken. Nothing is guarded then that was not before.
+/// socket is taken. Whatever was guarded before still is.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     // First, so that whoever lacks the rights for everything hears of the rights, not of the first thing they are for.
     dataplane::check_kernel()?;

@@ -46,6 +46,7 @@ pub struct Guarded {
 /// # Errors
 /// An interface that is named is not there, or down.
 pub async fn plan(config: &Config, links: &Links, debug_kernel: bool) -> anyhow::Result<(Plan, Option<String>)> {
+    set_up_again(config, links).await;
     for name in config.named_interfaces() {
         let interface = interface::find(name).await?;
         if !interface.up {
@@ -109,8 +110,9 @@ pub async fn guard(
     plan.take_slots(&plane);
     let mut guarded = Guarded { plane, attachments: Vec::new(), replies: Vec::new(), warnings };
     let governor = kept.put_into(&mut guarded.plane, plan, clock)?;
-    set_up_again(plan).await;
     guarded.attach(plan, config)?;
+    // Before this, a start that fails has taken nothing from what goes on.
+    guarded.plane.end_what_nobody_ordered()?;
     guarded.watch_replies(plan);
     guarded.plane.stays()?;
     guarded.let_go_of_others(plan);
@@ -187,8 +189,9 @@ impl Guarded {
 
 /// Interfaces that an agent before this one has set down for quarantines. They are guarded again, and those whose quarantine
 /// is still in force go down again then.
-async fn set_up_again(plan: &Plan) {
-    let names: Vec<String> = plan.interfaces.iter().map(|interface| interface.name.clone()).collect();
+async fn set_up_again(config: &Config, links: &Links) {
+    let names: Vec<String> =
+        links::meant(&config.interfaces, links).interfaces.into_iter().map(|(_, name)| name).collect();
     match LinkDown.release_forgotten(&names, &[]).await {
         Ok(released) => {
             released

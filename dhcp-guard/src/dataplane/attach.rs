@@ -18,6 +18,7 @@ use super::{
     links::{self, Link, innermost},
     load,
     pins::{LinkKind, PinFolder},
+    sys::Row,
     tcx,
 };
 use crate::model::AttachMode;
@@ -70,6 +71,12 @@ pub fn attach(
     let ways = hook::ways(hook, interface.facts);
     let mut left = pins.map_or_else(|| Ok(Vec::new()), |pins| left(&interface, pins))?;
     let attachment = match left.iter().position(|one| ways.contains(&one.mode)) {
+        Some(place) if may_be_better(ways, &left[place]) => {
+            match anew(ebpf, interface.clone(), &ways[..1], pins, false) {
+                Ok(attachment) => attachment,
+                Err(_) => replace(ebpf, interface, left.swap_remove(place))?,
+            }
+        }
         Some(place) => replace(ebpf, interface, left.swap_remove(place))?,
         None => anew(ebpf, interface, ways, pins, left.is_empty())?,
     };
@@ -81,6 +88,11 @@ pub fn attach(
     Ok(attachment)
 }
 
+/// Whether XDP may be possible by now where it was not: then it is tried beside what is at TCX.
+fn may_be_better(ways: &[Way], left: &Left) -> bool {
+    left.mode == Way::Tcx && ways.first() == Some(&Way::Native)
+}
+
 /// What is pinned for an interface, and on it.
 fn left(interface: &Interface, pins: &PinFolder) -> Result<Vec<Left>, Error> {
     let mut left = Vec::new();
@@ -90,7 +102,7 @@ fn left(interface: &Interface, pins: &PinFolder) -> Result<Vec<Left>, Error> {
         left.push(Left { mode, link, pin });
     }
     let pin = pins.link(LinkKind::Tcx, interface.ifindex);
-    if let Some(link) = links::pinned(&pin, interface, &tcx::programs_on(interface, TcAttachType::Ingress))? {
+    if let Some(link) = links::pinned(&pin, interface, &tcx::programs_on(interface, Row::Ingress))? {
         left.push(Left { mode: Way::Tcx, link, pin });
     }
     Ok(left)

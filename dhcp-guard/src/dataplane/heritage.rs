@@ -4,7 +4,13 @@
 //! The other program goes on judging meanwhile. So this comes last before the programs change places, and
 //! [`DataPlane::settle`] after that adds what was spent in between: no limit is granted twice.
 
-use std::{collections::HashMap, io, mem::offset_of, path::PathBuf, sync::atomic::Ordering};
+use std::{
+    collections::HashMap,
+    io,
+    mem::offset_of,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use aya::maps::{Array, MapData};
 use dhcp_guard_common::{
@@ -17,7 +23,7 @@ use dhcp_guard_common::{
 };
 
 use super::{
-    DataPlane, Error, batch,
+    DataPlane, Error, batch, interface,
     load::map_mut,
     state_maps::{self, Found},
     sys,
@@ -54,14 +60,24 @@ struct Old {
     host_state: MapData,
 }
 
+/// A map of the other agent that cannot be used.
+fn refused(source: io::Error) -> Error {
+    Error::Map { what: "read", map: "of the agent before", source: source.into() }
+}
+
 /// A map of any layout that cannot be read.
 fn unreadable(reason: impl std::fmt::Display) -> io::Error {
     io::Error::other(reason.to_string())
 }
 
+fn open(path: &Path) -> io::Result<MapData> {
+    let missing = || unreadable(format!("{} is missing", path.file_name().unwrap_or_default().display()));
+    state_maps::open(path)?.ok_or_else(missing)
+}
+
 impl Old {
     fn open(found: &Found) -> io::Result<Self> {
-        let open = |name: &str| state_maps::open(&found.generation.map(name)).map_err(unreadable);
+        let open = |name: &str| open(&found.generation.map(name));
         Ok(Self {
             folder: found.generation.path.clone(),
             places: found.meta.places,
@@ -71,7 +87,7 @@ impl Old {
     }
 
     fn map(&self, name: &str) -> io::Result<MapData> {
-        state_maps::open(&self.folder.join(name)).map_err(unreadable)
+        open(&self.folder.join(name))
     }
 
     fn ports(&self) -> io::Result<Vec<(PortKey, u32)>> {
@@ -160,35 +176,78 @@ fn element(map: &MapData, index: u32) -> io::Result<Vec<u8>> {
 
 impl DataPlane {
     /// Takes over what an agent of another layout, or with tables of another size, has left. To be called while this
-    /// program is on no interface yet.
-    pub(super) fn inherit(&mut self, found: &Found) -> Result<(), Error> {
-        let read =
-            |source: io::Error| Error::Map { what: "take over", map: "of the agent before", source: source.into() };
-        let old = Old::open(found).map_err(read)?;
+    /// program is on no interface yet. Answers with what could not be taken over, one sentence each: the guard is needed all
+    /// the same.
+    pub(super) fn inherit(&mut self, found: &Found) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut tell = |error: String, what: &str| {
+            problems.push(format!("of the agent before could not be taken over {what}: {error}"));
+        };
+        let old = match self.inherit_ports(found) {
+            Ok(old) => old,
+            Err(error) => {
+                tell(error.to_string(), "which limits are spent, who is known and who is in quarantine");
+                return problems;
+            }
+        };
+        let tables = [
+            (self.inherit_rules(&old), "who is in quarantine"),
+            (self.inherit_known(&old), "who is known"),
+            (self.inherit_strangers(&old), "what strangers have spent"),
+        ];
+        for (result, what) in tables {
+            if let Err(error) = result {
+                tell(error.to_string(), what);
+            }
+        }
+        problems
+    }
+
+    /// Slots and limiters.
+    fn inherit_ports(&mut self, found: &Found) -> Result<Old, Error> {
+        let old = Old::open(found).map_err(refused)?;
         let at = self.ticks()? << GRAIN_BITS;
-        let mut copied = Copied { ports: HashMap::new(), host: old.host().map_err(read)?, old, at };
-        self.adopt_slots(&copied.old.ports().map_err(read)?)?;
+        let here = |(port, _): &(PortKey, u32)| interface::name_of(port.ifindex).is_some();
+        let ports: Vec<_> = old.ports().map_err(refused)?.into_iter().filter(here).collect();
+        self.adopt_slots(&ports)?;
         let slots: Vec<u32> = self.slots.iter().map(|(_, slot)| slot).collect();
+        let host = old.host().map_err(refused)?;
+        let mut limiters = HashMap::new();
         for slot in slots {
-            let words = copied.old.port(slot).map_err(read)?;
+            let words = old.port(slot).map_err(refused)?;
             self.set_port_words(slot, words);
-            let limiters = words.first_chunk().copied().unwrap_or_default();
-            copied.ports.insert(slot, limiters);
+            limiters.insert(slot, words.first_chunk().copied().unwrap_or_default());
         }
-        let has_port = |key: &ClientKey| copied.ports.contains_key(&key.slot());
-        for (client, state) in copied.old.strangers().map_err(read)?.into_iter().filter(|(key, _)| has_port(key)) {
-            self.put_stranger(client, &state);
-        }
-        for (client, state) in copied.old.known().map_err(read)?.into_iter().filter(|(key, _)| has_port(key)) {
-            self.write_known(client, &state)?;
-        }
-        for (client, rule) in copied.old.rules().map_err(read)?.into_iter().filter(|(key, _)| has_port(key)) {
-            self.write_rule(client, rule)?;
-        }
-        let [total, strangers] = copied.host;
+        let [total, strangers] = host;
         self.set_host(HostState { total, strangers, ..HostState::default() })?;
-        self.copied = Some(copied);
+        let again = Old::open(found).map_err(refused)?;
+        self.copied = Some(Copied { ports: limiters, host, old, at });
+        Ok(again)
+    }
+
+    fn inherit_rules(&mut self, old: &Old) -> Result<(), Error> {
+        let mut rules = old.rules().map_err(refused)?;
+        rules.retain(|(client, _)| self.has_slot(*client));
+        rules.into_iter().try_for_each(|(client, rule)| self.write_rule(client, rule))
+    }
+
+    fn inherit_known(&mut self, old: &Old) -> Result<(), Error> {
+        let mut known = old.known().map_err(refused)?;
+        known.retain(|(client, _)| self.has_slot(*client));
+        // Where not all find room, those do who were here last.
+        known.sort_by_key(|(_, state)| std::cmp::Reverse(state.last_seen));
+        known.into_iter().try_for_each(|(client, state)| self.write_known(client, &state))
+    }
+
+    fn inherit_strangers(&mut self, old: &Old) -> Result<(), Error> {
+        let strangers = old.strangers().map_err(refused)?;
+        let here = strangers.iter().filter(|(client, _)| self.has_slot(*client));
+        here.for_each(|(client, state)| self.put_stranger(*client, state));
         Ok(())
+    }
+
+    fn has_slot(&self, client: ClientKey) -> bool {
+        self.copied.as_ref().is_some_and(|copied| copied.ports.contains_key(&client.slot()))
     }
 
     /// Adds to the ports' and the host's limiters what the other program has spent of them since they were copied. Of a

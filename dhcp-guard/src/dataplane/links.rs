@@ -63,6 +63,11 @@ pub(super) fn pinned(pin: &Path, interface: &Interface, on_it: &[u32]) -> Result
     let facts = match sys::link_facts(pin) {
         Ok(facts) => facts,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(foreign(
+                "another user's agent has pinned it; that user's `dhcp-guard detach` takes it off".to_owned(),
+            ));
+        }
         Err(error) => return Err(foreign(format!("the kernel does not know it as a link: {error}"))),
     };
     if facts.ifindex == 0 {

@@ -21,6 +21,8 @@ use dhcp_guard_common::{
     },
 };
 
+use log::warn;
+
 use super::{
     Error, OBJECT,
     attach::{self, Attachment},
@@ -29,7 +31,7 @@ use super::{
     clock,
     heritage::Copied,
     hook::Hook,
-    interface::Interface,
+    interface::{self, Interface},
     mapped::Mapped,
     pins::{LinkPin, PinFolder},
     policy::Slots,
@@ -146,7 +148,7 @@ impl DataPlane {
     /// as it was.
     ///
     /// # Errors
-    /// As above, and [`Error::Pins`]. Nothing is changed then.
+    /// As above, and [`Error::Pins`]. Whatever judges packets goes on as it did.
     pub fn load_pinned(spec: &Spec, pins: PinFolder) -> Result<Self, Error> {
         check_kernel()?;
         let maps = Maps::choose(pins, &Sizes::of(spec), clock::ticks_per_s())?;
@@ -186,14 +188,17 @@ impl DataPlane {
         if plane.maps.reused {
             plane.take_over()?;
         } else if let Some(found) = plane.maps.heritage.clone() {
-            // Whoever cannot be taken over is not: the guard is needed all the same.
-            if let Err(error) = plane.inherit(&found) {
-                let what = "limits begin anew, and whoever was learned is a stranger again";
-                plane.maps.warnings.push(format!("{error}: {what}"));
-            }
+            let mut problems = plane.inherit(&found);
+            plane.maps.warnings.append(&mut problems);
         }
         plane.apply(&spec.policy)?;
-        plane.name_clients(spec)?;
+        // A table that is full of learned clients is no reason to guard nobody.
+        if let Err(error) = plane.name_clients(spec) {
+            plane
+                .maps
+                .warnings
+                .push(format!("not all configured clients are known: {error}; raise capacity.known_clients"));
+        }
         Ok(plane)
     }
 
@@ -226,7 +231,8 @@ impl DataPlane {
         batch::for_each(self.map_data("RULES")?, |client: ClientKey, rule: ClientRule| _ = rules.insert(client, rule))
             .map_err(Error::map("read", "RULES"))?;
         self.rules = rules;
-        Ok(())
+        // Interfaces that went while nobody looked: their slots may be needed for those that came.
+        self.give_up(|port| interface::name_of(port.ifindex).is_none()).map(drop)
     }
 
     /// The programs are on their interfaces: these maps stay, whatever happens to this process, and those of an agent before
@@ -236,6 +242,9 @@ impl DataPlane {
     /// [`Error::Map`]: the host's budget could not be settled.
     pub fn stays(&mut self) -> Result<(), Error> {
         let settled = self.settle();
+        // An agent is here, and times can be told without one.
+        let ticks = self.ticks()?;
+        self.beat(ticks);
         self.meta.words(0)[offset_of!(Meta, complete) / 8].store(1, Ordering::Release);
         self.maps.keep();
         settled
@@ -250,7 +259,8 @@ impl DataPlane {
     /// The pinned links.
     #[must_use]
     pub fn pinned_links(&self) -> Vec<LinkPin> {
-        self.maps.pins.as_ref().and_then(|pins| pins.links().ok()).unwrap_or_default()
+        let links = self.maps.pins.as_ref().map_or_else(|| Ok(Vec::new()), PinFolder::links);
+        links.inspect_err(|error| warn!("cannot look for pinned links: {error}")).unwrap_or_default()
     }
 
     /// What could not be taken over from an agent before, one sentence each.

@@ -215,9 +215,8 @@ impl PinFolder {
             result = result.and(link.take_off());
         }
         self.generations()?.iter().for_each(Generation::remove);
-        // Where somebody has put something else, they stay.
+        // Where somebody has put something else, it stays. The folder itself does: whoever made it may be the only one who can.
         let _ = fs::remove_dir(self.dir.join(LINKS));
-        let _ = fs::remove_dir(&self.dir);
         result.map(|()| guarded)
     }
 }

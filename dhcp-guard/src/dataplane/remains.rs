@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -45,7 +46,7 @@ pub enum RemainsError {
         /// The folder.
         dir: std::path::PathBuf,
         /// Why.
-        reason: std::io::Error,
+        reason: io::Error,
     },
     /// Another version has made the maps.
     #[error("the maps in {} are those of another version, which alone can read them: ask with that one, or start an agent", .0.display())]
@@ -73,8 +74,9 @@ impl Remains {
 
     fn read(found: &Found, links: Vec<LinkPin>) -> Result<Self, Error> {
         let open = |name: &'static str| {
-            let missing = |reason: String| Error::Map { what: "open", map: name, source: reason.into() };
-            let data = state_maps::open(&found.generation.map(name)).map_err(missing)?;
+            let failed = |source: io::Error| Error::Map { what: "open", map: name, source: source.into() };
+            let data = state_maps::open(&found.generation.map(name)).map_err(failed)?;
+            let data = data.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
             Map::from_map_data(data).map(|map| (name, map)).map_err(Error::map("open", name))
         };
         let maps: HashMap<_, _> = state_maps::names().map(open).collect::<Result<_, _>>()?;

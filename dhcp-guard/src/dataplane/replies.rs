@@ -17,6 +17,7 @@ use super::{
     interface::Interface,
     links::{self, Link},
     pins::LinkKind,
+    sys::Row,
     tcx,
 };
 
@@ -100,7 +101,7 @@ impl DataPlane {
 fn watch(program: &mut Program, interface: &Interface, pin: Option<&Path>) -> Result<Link, String> {
     const OUT: TcAttachType = TcAttachType::Egress;
     if let Some(path) = pin {
-        let left = links::pinned(path, interface, &tcx::programs_on(interface, OUT));
+        let left = links::pinned(path, interface, &tcx::programs_on(interface, Row::Egress));
         if let Some(link) = left.map_err(|error| error.to_string())? {
             return attach::replace_tcx(program, link).map(|link| Link::adopted(link, path));
         }

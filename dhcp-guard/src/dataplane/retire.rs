@@ -27,7 +27,12 @@ impl DataPlane {
     /// [`Error::Map`] if the kernel refuses to write a map. What was not wiped is not given up, and can be tried again.
     pub fn retire(&mut self, policy: &Policy) -> Result<Vec<u32>, Error> {
         let in_force: HashSet<PortKey> = policy.ports.iter().map(|port| port.key).collect();
-        let mut gone: Vec<(PortKey, u32)> = self.slots.iter().filter(|(key, _)| !in_force.contains(key)).collect();
+        self.give_up(|key| !in_force.contains(&key))
+    }
+
+    /// The same for ports of which nothing uses the slots any more.
+    pub(super) fn give_up(&mut self, is_gone: impl Fn(PortKey) -> bool) -> Result<Vec<u32>, Error> {
+        let mut gone: Vec<(PortKey, u32)> = self.slots.iter().filter(|(key, _)| is_gone(*key)).collect();
         if gone.is_empty() {
             return Ok(Vec::new());
         }
@@ -35,13 +40,14 @@ impl DataPlane {
         let slots: HashSet<u32> = gone.iter().map(|(_, slot)| *slot).collect();
         // From here on no program uses them: whoever finds such a slot sees that no policy is in force for it.
         grace::wait();
-        self.unlist_ports(&gone)?;
         self.forget_clients(&slots)?;
         for slot in &slots {
             self.wipe_counters(*slot)?;
             wipe(&self.port_states, *slot);
             wipe(&self.replies, *slot);
         }
+        // Last: whoever comes after an agent that ended in the middle of this finds the ports, and does it again.
+        self.unlist_ports(&gone)?;
         gone.iter().for_each(|(key, _)| self.slots.release(*key));
         let remembered = self.tables()?.memos()?.into_keys().map(|(client, _)| client.slot()).collect();
         self.slots.remembered_are(&remembered);

@@ -3,9 +3,12 @@
 //! Policies and the control block are not among them: each program has its own, so that putting it on an interface puts
 //! its policy into force, as a whole, while its predecessor elsewhere goes on with the old one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use aya::maps::{MapData, MapInfo, MapType};
+use aya::maps::{MapData, MapError, MapInfo, MapType};
 use dhcp_guard_common::{
     hash::Seeds,
     layout::{
@@ -46,7 +49,7 @@ const fn hash<K, V>(name: &'static str, entries: fn(&Sizes) -> u32) -> Shape {
     Shape { name, kind: MapType::Hash, key: size_of::<K>(), value: size_of::<V>(), entries }
 }
 
-/// Limiters, counters, who is known, who is in quarantine. `META` is the last to be made.
+/// Limiters, counters, who is known, who is in quarantine.
 const SHAPES: &[Shape] = &[
     hash::<PortKey, u32>("PORTS", |sizes| sizes.slots),
     array::<PortState>("PORT_STATES", |sizes| sizes.slots),
@@ -112,11 +115,12 @@ impl Maps {
         let failed = |reason| Error::Pins(PinError::Folder { dir: pins.dir().to_owned(), reason });
         let mut warnings = Vec::new();
         let found = latest(&pins, &mut warnings).map_err(failed)?;
-        let reused = found.as_ref().is_some_and(|found| {
-            let same =
-                found.meta.layout == u64::from(LAYOUT_VERSION) && found.meta.ticks_per_s == u64::from(ticks_per_s);
-            same && fits(&found.generation, sizes).is_ok()
-        });
+        let is_same =
+            |meta: &Meta| meta.layout == u64::from(LAYOUT_VERSION) && meta.ticks_per_s == u64::from(ticks_per_s);
+        let reused = match &found {
+            Some(found) if is_same(&found.meta) => fits(&found.generation, sizes).map_err(failed)?,
+            _ => false,
+        };
         let seeds = found.as_ref().map(|found| Seeds::new(found.meta.seeds));
         let (generation, heritage) = match found {
             Some(found) if reused => (found.generation, None),
@@ -147,55 +151,82 @@ impl Drop for Maps {
 }
 
 /// The latest set that can be used. Those that were never finished are passed over without a word: whoever made them has
-/// said why, or was killed.
-pub(super) fn latest(pins: &PinFolder, warnings: &mut Vec<String>) -> std::io::Result<Option<Found>> {
+/// said why, or was killed. Those that are none of ours are told of, if there is no other.
+///
+/// # Errors
+/// A set that is there cannot be read now (no descriptors, no rights): it must not be taken for one that is lost.
+pub(super) fn latest(pins: &PinFolder, warnings: &mut Vec<String>) -> io::Result<Option<Found>> {
+    let mut foreign = Vec::new();
     for generation in pins.generations()?.into_iter().rev() {
-        match read_meta(&generation.map(META)) {
-            Ok(meta) if meta.complete == 1 => return Ok(Some(Found { generation, meta })),
-            Ok(_) => {}
-            Err(reason) => warnings.push(format!(
-                "the pinned maps in {} cannot be taken over ({reason}): limits and counters begin anew, and whoever was \
-                 learned is a stranger again",
+        match read_meta(&generation.map(META))? {
+            Description::Of(meta) if meta.complete == 1 => return Ok(Some(Found { generation, meta: *meta })),
+            Description::Of(_) | Description::Missing => {}
+            Description::Foreign => foreign.push(format!(
+                "the pinned maps in {} cannot be taken over (their description is none of ours, or of a later version): \
+                 limits and counters begin anew, and whoever was learned is a stranger again",
                 generation.path.display()
             )),
         }
     }
+    warnings.append(&mut foreign);
     Ok(None)
 }
 
-/// What a set of maps says about itself, in whatever layout. What it does not have is 0.
-fn read_meta(path: &Path) -> Result<Meta, String> {
-    let map = open(path)?;
-    let info = map.info().map_err(|error| error.to_string())?;
+/// What a set of maps says about itself.
+enum Description {
+    Of(Box<Meta>),
+    /// Nothing, or nothing yet.
+    Missing,
+    /// Something else.
+    Foreign,
+}
+
+/// Reads it, in whatever layout. What it does not have is 0.
+fn read_meta(path: &Path) -> io::Result<Description> {
+    let Some(map) = open(path)? else { return Ok(Description::Missing) };
+    let info = map.info().map_err(io::Error::other)?;
     if info.map_type().ok() != Some(MapType::Array) || info.value_size() < 8 {
-        return Err("their description is none of ours".to_owned());
+        return Ok(Description::Foreign);
     }
     let mut value = vec![0; info.value_size() as usize];
-    sys::element(map.fd(), info.value_size(), 0, &mut value).map_err(|error| error.to_string())?;
+    sys::element(map.fd(), info.value_size(), 0, &mut value)?;
     value.resize(size_of::<Meta>(), 0);
     // SAFETY: as long as Meta, which is words.
     let meta = unsafe { value.as_ptr().cast::<Meta>().read_unaligned() };
-    if meta.format != META_FORMAT {
-        return Err("their description is none of ours, or of a later version".to_owned());
-    }
-    Ok(meta)
+    Ok(match meta.format {
+        META_FORMAT => Description::Of(Box::new(meta)),
+        0 => Description::Missing,
+        _ => Description::Foreign,
+    })
 }
 
-/// A pinned map.
-pub(super) fn open(path: &Path) -> Result<MapData, String> {
-    let name = || path.file_name().unwrap_or_default().display();
-    MapData::from_pin(path).map_err(|_| format!("there is no map {} among them", name()))
+/// A pinned map; `None`: there is no such pin.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn open(path: &Path) -> io::Result<Option<MapData>> {
+    found(MapData::from_pin(path))
+}
+
+/// Whether it is there; any other error is one.
+fn found<T>(result: Result<T, MapError>) -> io::Result<Option<T>> {
+    match result {
+        Ok(it) => Ok(Some(it)),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(MapError::SyscallError(error)) => Err(error.io_error),
+        Err(error) => Err(io::Error::other(error)),
+    }
 }
 
 /// Whether all maps are there and have the sizes that are wanted: the loader does not look, and writes past the end of
 /// values that are too long.
-fn fits(generation: &Generation, sizes: &Sizes) -> Result<(), String> {
+fn fits(generation: &Generation, sizes: &Sizes) -> io::Result<bool> {
     for shape in SHAPES {
-        let info = MapInfo::from_pin(generation.map(shape.name)).map_err(|_| format!("{} is missing", shape.name))?;
+        let Some(info) = found(MapInfo::from_pin(generation.map(shape.name)))? else { return Ok(false) };
         let is = (info.map_type().ok(), info.key_size() as usize, info.value_size() as usize, info.max_entries());
         if is != (Some(shape.kind), shape.key, shape.value, (shape.entries)(sizes)) {
-            return Err(format!("{} has another size", shape.name));
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }

@@ -17,6 +17,7 @@ pub(super) enum Command {
     LookupElem = 1,
     ObjGet = 7,
     GetInfoByFd = 15,
+    ProgQuery = 16,
     LookupBatch = 24,
     LinkDetach = 34,
 }
@@ -106,6 +107,50 @@ struct ObjectAttr {
     path: u64,
     fd: u32,
     flags: u32,
+}
+
+/// Its part for asking what is attached.
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    padding: u32,
+    attach_flags_of_each: u64,
+    links: u64,
+    link_flags_of_each: u64,
+    revision: u64,
+}
+
+/// A row of programs that TCX runs; `enum bpf_attach_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Row {
+    Ingress = 46,
+    Egress = 47,
+}
+
+/// Kernel ids of the programs in a row of an interface. aya's `query_tcx` opens each of them, which takes CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel's; `InvalidInput` from one that has no TCX (before 6.6).
+pub(super) fn programs_in(row: Row, ifindex: u32) -> io::Result<Vec<u32>> {
+    // The kernel allows 64 in a row (`BPF_MPROG_MAX`, include/linux/bpf_mprog.h).
+    let mut programs = [0u32; 64];
+    let mut attr = QueryAttr {
+        ifindex,
+        attach_type: row as u32,
+        programs: programs.as_mut_ptr() as u64,
+        count: programs.len() as u32,
+        ..QueryAttr::default()
+    };
+    // SAFETY: room for as many ids as are named, which outlives the call.
+    unsafe { bpf(Command::ProgQuery, &mut attr)? };
+    Ok(programs.into_iter().take(attr.count as usize).collect())
 }
 
 /// Its part for links.

@@ -46,7 +46,9 @@ impl DataPlane {
     /// [`Error::Map`] if the kernel refuses.
     pub fn end_what_nobody_ordered(&mut self) -> Result<(), Error> {
         let ports = self.slots.iter().map(|(_, slot)| Place::Port(slot));
-        let places: Vec<Place> = ports.chain(self.rules.keys().copied().map(Place::Client)).collect();
+        // Of one behind a relay nobody can say the name: it is left to its end.
+        let clients = self.rules.keys().copied().filter(|client| !client.is_relayed()).map(Place::Client);
+        let places: Vec<Place> = ports.chain(clients).collect();
         self.write(&places)
     }
 
@@ -57,7 +59,7 @@ impl DataPlane {
     }
 
     /// Writes the clients that the configuration names: who is known, who is allowed. Whoever was named before and is not any
-    /// more is a stranger again, or not allowed. Those on a port that is none are nobody.
+    /// more is a stranger again (one whom an earlier agent named counts as learned), or not allowed. Those on a port that is none are nobody.
     ///
     /// # Errors
     /// [`Error::Map`] if a table is full or the kernel refuses.

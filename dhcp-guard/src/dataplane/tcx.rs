@@ -12,6 +12,7 @@ use super::{
     DataPlane, Error,
     interface::{self, Interface},
     links::innermost,
+    sys::{self, Row},
 };
 
 /// Name of the program, in the object and in the kernel.
@@ -48,9 +49,8 @@ pub fn guard_on(interface: &str) -> Option<u32> {
 }
 
 /// Kernel ids of all programs on an interface's way in or out; none where the kernel has no TCX.
-pub(super) fn programs_on(interface: &Interface, direction: TcAttachType) -> Vec<u32> {
-    let programs = SchedClassifier::query_tcx(&interface.name, direction).map(|(_, programs)| programs);
-    programs.unwrap_or_default().iter().map(ProgramInfo::id).collect()
+pub(super) fn programs_on(interface: &Interface, row: Row) -> Vec<u32> {
+    sys::programs_in(row, interface.ifindex).unwrap_or_default()
 }
 
 /// A program of this kind, loaded.
