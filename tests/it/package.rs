@@ -23,7 +23,7 @@ const NEEDS: &[Need] = &[
 const UNIT: &str = "dhcp-guard.service";
 const CONFIG: &str = "/etc/dhcp-guard/dhcp-guard.toml";
 /// What an administrator writes.
-const CONFIGURED: &str = "interfaces = [\"up0\"]\n";
+const CONFIGURED: &str = "interfaces = [\"up0\"]\nhook = \"xdp\"\n";
 /// Capabilities of the unit, as the kernel shows them: CAP_NET_ADMIN (12), CAP_PERFMON (38), CAP_BPF (39).
 const KEPT: u64 = 1 << 12 | 1 << 38 | 1 << 39;
 /// The agent gives a sign of life, and reads its counters, once a second.
@@ -124,24 +124,6 @@ fn started(machine: &CleanRoot) -> Result<u32> {
     least_rights(machine, pid)?;
     let alive = property(machine, "WatchdogTimestampMonotonic")?;
     wait::until("signs of life", SOON, || Ok(property(machine, "WatchdogTimestampMonotonic")? != alive))?;
-    // Stopping it takes no protection away, also after the guard was taken off by hand once.
-    for detach in [false, true, false] {
-        machine.run(&["systemctl", "stop", UNIT])?;
-        ensure!(xdp(machine)?, "stopped, and not guarded any more: {}", journal(machine));
-        if detach {
-            machine.run(&["dhcp-guard", "detach"])?;
-            ensure!(!xdp(machine)?, "detached, and still guarded");
-        }
-        machine.run(&["systemctl", "start", UNIT]).with_context(|| journal(machine))?;
-        let now = self::status(machine)?;
-        ensure!(
-            now["warnings"] == status["warnings"],
-            "after a restart: {}, before: {}",
-            now["warnings"],
-            status["warnings"]
-        );
-    }
-    let pid = main_process(machine)?;
     // For the upgrade to keep.
     machine.run(&["dhcp-guard", "allow", "add", "up0", "--reason", "kept"])?;
     Ok(pid)
