@@ -120,13 +120,30 @@ fn started(machine: &CleanRoot) -> Result<u32> {
     ensure!(status["interfaces"][0]["mode"] == "native", "{status}");
     let said = property(machine, "StatusText")?;
     ensure!(said == "guarding up0 (native) in enforce mode", "systemctl status says {said:?}");
-    let pid = main_process(machine)?;
-    least_rights(machine, pid)?;
+    least_rights(machine, main_process(machine)?)?;
     let alive = property(machine, "WatchdogTimestampMonotonic")?;
     wait::until("signs of life", SOON, || Ok(property(machine, "WatchdogTimestampMonotonic")? != alive))?;
+    stopped_and_detached(machine, &status["warnings"])?;
+    let pid = main_process(machine)?;
     // For the upgrade to keep.
     machine.run(&["dhcp-guard", "allow", "add", "up0", "--reason", "kept"])?;
     Ok(pid)
+}
+
+/// Stopping it takes no protection away, also after the guard was taken off by hand once.
+fn stopped_and_detached(machine: &CleanRoot, warnings: &Value) -> Result<()> {
+    for detach in [false, true, false] {
+        machine.run(&["systemctl", "stop", UNIT])?;
+        ensure!(xdp(machine)?, "stopped, and not guarded any more: {}", journal(machine));
+        if detach {
+            machine.run(&["dhcp-guard", "detach"])?;
+            ensure!(!xdp(machine)?, "detached, and still guarded");
+        }
+        machine.run(&["systemctl", "start", UNIT]).with_context(|| journal(machine))?;
+        let now = status(machine)?;
+        ensure!(now["warnings"] == *warnings, "after a restart: {}, before: {warnings}", now["warnings"]);
+    }
+    Ok(())
 }
 
 /// Every thread is the user's, with the capabilities that running needs, and no program that it starts gets any.
