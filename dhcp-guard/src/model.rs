@@ -382,6 +382,8 @@ pub enum EventKind {
     Detached,
     /// It is there again.
     Reattached,
+    /// Somebody took the program off an interface that counts servers' replies; the guard is there.
+    RepliesDetached,
     /// Another configuration is in force.
     Reloaded,
     /// Somebody was put into quarantine.

@@ -75,6 +75,23 @@ pub struct Done {
     pub failed: Vec<(String, String)>,
 }
 
+/// Interfaces, by index, from which one of our programs was taken off by somebody else, or with the interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// The one that judges.
+    pub guard: HashSet<u32>,
+    /// The one that sees replies leave.
+    pub replies: HashSet<u32>,
+}
+
+impl Lost {
+    /// Nothing was.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.guard.is_empty() && self.replies.is_empty()
+    }
+}
+
 /// A change, and where it is told what became of it: by the decision loop, after it has taken the new context.
 #[derive(Debug)]
 pub struct Change {
@@ -142,7 +159,7 @@ impl Guarded {
             let mut out = HashSet::new();
             for (interface, error) in refused {
                 // Whoever goes while we try has not failed: netlink says so in a moment.
-                let is_here = interface::index_of(&interface.name) == Some(interface.ifindex);
+                let is_here = interface.is_here();
                 if !is_here || is_new(interface.ifindex) {
                     out.insert(interface.ifindex);
                 }
@@ -184,7 +201,10 @@ impl Guarded {
             if was_guarded && !wanted.reattach {
                 continue;
             }
-            match self.plane.attach(interface.clone(), wanted.config.hook) {
+            // It may have been taken off since it was looked at, and something else be there.
+            let interface_now =
+                if was_guarded { interface::find_now(&interface.name) } else { Ok(interface.clone()) };
+            match interface_now.and_then(|interface| self.plane.attach(interface, wanted.config.hook)) {
                 Ok(attachment) => self.attachments.push(attachment),
                 Err(error) if *must => return Err(error),
                 Err(error) => failed.push((interface.clone(), error)),
@@ -227,15 +247,15 @@ impl Guarded {
         }
     }
 
-    /// Interfaces, by index, from which one of our programs was taken off by somebody else, or with the interface.
+    /// What is not where it was put.
     #[must_use]
-    pub fn lost(&self) -> Vec<u32> {
-        let judging = self.attachments.iter().filter(|one| !one.is_in_place()).map(|one| one.interface.ifindex);
+    pub fn lost(&self) -> Lost {
+        let judging = self.attachments.iter().filter(|one| !one.is_in_place());
         let counting = self.replies.iter().filter(|(_, watch)| watch.as_ref().is_ok_and(|watch| !watch.is_in_place()));
-        let mut lost: Vec<u32> = judging.chain(counting.map(|(ifindex, _)| *ifindex)).collect();
-        lost.sort_unstable();
-        lost.dedup();
-        lost
+        Lost {
+            guard: judging.map(|one| one.interface.ifindex).collect(),
+            replies: counting.map(|(ifindex, _)| *ifindex).collect(),
+        }
     }
 
     /// How each interface of a plan is attached, in its order.

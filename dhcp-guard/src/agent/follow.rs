@@ -22,7 +22,7 @@ use tokio::{
 pub use self::reload::{Reload, Reloads, on_signal};
 use super::{
     Context,
-    change::{Candidate, Change, Done, Lasting, Wanted},
+    change::{Candidate, Change, Done, Lasting, Lost, Wanted},
     inventory::Machines,
     journal::Journal,
     links::{self, Links, Meant},
@@ -49,8 +49,8 @@ const QUEUE: usize = 4;
 pub struct Parts {
     /// The interfaces.
     pub links: watch::Receiver<Arc<Links>>,
-    /// Interfaces that a program was taken off.
-    pub lost: mpsc::Receiver<Vec<u32>>,
+    /// Programs that were taken off.
+    pub lost: mpsc::Receiver<Lost>,
     /// The way to the thread that owns the data plane.
     pub messages: std_mpsc::SyncSender<Message>,
     /// What is in force.
@@ -69,7 +69,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Follower {
     links: watch::Receiver<Arc<Links>>,
-    lost: mpsc::Receiver<Vec<u32>>,
+    lost: mpsc::Receiver<Lost>,
     asked: mpsc::Receiver<Reload>,
     messages: std_mpsc::SyncSender<Message>,
     context: Arc<Context>,
@@ -135,7 +135,7 @@ impl Follower {
         loop {
             tokio::select! {
                 Ok(()) = self.links.changed() => self.follow(false).await,
-                Some(lost) = self.lost.recv() => self.take_lost(&lost).await,
+                Some(lost) = self.lost.recv() => self.take_lost(lost).await,
                 Some(asked) = self.asked.recv() => self.answer(asked).await,
                 // The first comes at once: what has changed since the start is not waited for.
                 _ = retry.tick() => {
@@ -250,19 +250,23 @@ impl Follower {
     }
 
     /// A program was taken off some interfaces, or went with them: then netlink says so in a moment.
-    async fn take_lost(&mut self, lost: &[u32]) {
+    async fn take_lost(&mut self, mut lost: Lost) {
         let plan = &self.context.plan;
-        let here = plan.interfaces.iter().filter(|one| interface::index_of(&one.name) == Some(one.ifindex));
-        let lost: HashSet<u32> = here.map(|one| one.ifindex).filter(|ifindex| lost.contains(ifindex)).collect();
+        let is_here = |ifindex: &u32| plan.interfaces.iter().any(|one| one.ifindex == *ifindex && one.is_here());
+        lost.guard.retain(is_here);
+        lost.replies.retain(is_here);
         if lost.is_empty() {
             return debug!("what was taken off is gone, or called otherwise");
         }
-        for interface in plan.interfaces.iter().filter(|one| lost.contains(&one.ifindex)) {
-            if !self.detached.contains(&interface.ifindex) {
-                self.tell_detached(&interface.name);
+        for Interface { name, ifindex, .. } in &plan.interfaces {
+            if lost.guard.contains(ifindex) && !self.detached.contains(ifindex) {
+                self.tell_detached(name);
+            }
+            if lost.replies.contains(ifindex) {
+                self.tell_replies_detached(name);
             }
         }
-        self.detached.extend(lost);
+        self.detached.extend(lost.guard);
         self.follow(true).await;
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::{
 };
 
 use super::{
-    change::{Change, Done},
+    change::{Change, Done, Lost},
     learn::Actions,
     orders::{Executor, Message, QUEUE},
     start::Guarded,
@@ -56,7 +56,7 @@ pub struct Parts {
     /// What is ordered.
     pub executor: Executor,
     /// Where it is told that a program was taken off some interfaces.
-    pub lost: mpsc::Sender<Vec<u32>>,
+    pub lost: mpsc::Sender<Lost>,
 }
 
 /// The thread, and the ways to hear of its end.

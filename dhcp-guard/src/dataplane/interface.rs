@@ -39,6 +39,12 @@ impl Interface {
     pub fn bare(name: &str, ifindex: u32) -> Self {
         Self { name: name.to_owned(), ifindex, up: true, ..Self::default() }
     }
+
+    /// Whether it still is here, under this name.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        index_of(&self.name) == Some(self.ifindex)
+    }
 }
 
 /// Looks an interface up by name.
@@ -62,6 +68,15 @@ pub async fn find(name: &str) -> Result<Interface, Error> {
         }
         Err(e) => Err(netlink(Box::new(e))),
     }
+}
+
+/// The same, for a thread that does nothing else meanwhile.
+///
+/// # Errors
+/// The same; also if the system has no descriptor left to ask with.
+pub fn find_now(name: &str) -> Result<Interface, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    runtime.map_err(|source| Error::Netlink { name: name.to_owned(), source: Box::new(source) })?.block_on(find(name))
 }
 
 fn describe(name: &str, link: &LinkMessage) -> Interface {

@@ -68,6 +68,11 @@ impl Follower {
         self.tell(&self.context, EventKind::Detached, name, message);
     }
 
+    pub(super) fn tell_replies_detached(&self, name: &str) {
+        let message = format!("somebody took the program that counts servers' replies off interface {name}: it is put back");
+        self.tell(&self.context, EventKind::RepliesDetached, name, message);
+    }
+
     fn tell(&self, context: &Context, kind: EventKind, interface: &str, message: String) {
         let port = context.plan.ports.iter().find(|port| port.interface == interface && port.vlans.is_empty());
         let draft = Draft { port, ..Draft::of_nobody(kind, Self::now(), message) };
