@@ -41,6 +41,9 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(5);
 /// Of these, one in so many also tries to guard what never could be guarded.
 const RETRY_FAILED: u32 = 6;
+/// New interfaces in one change. To attach to one takes the kernel some 10 ms, and while a change is made nobody is judged and
+/// nothing is counted: so many at once are half a second's work.
+const AT_ONCE: usize = 32;
 /// Requests that may wait.
 const QUEUE: usize = 4;
 
@@ -79,7 +82,7 @@ pub struct Follower {
     audit: audit::Handle,
     /// Interfaces that could not be guarded, and why, as far as it was told.
     failed: BTreeMap<String, String>,
-    /// Those of them that never were guarded, by index.
+    /// Those of them that never were guarded, by index, or went meanwhile: they wait for the next time that all are tried.
     impossible: HashSet<u32>,
     /// Interfaces that the guard was taken off, and is not on.
     detached: HashSet<u32>,
@@ -153,17 +156,26 @@ impl Follower {
         !self.detached.is_empty() && self.context.config.reattach
     }
 
-    /// Guards what is to be guarded of the interfaces there are; `again`: also if they are the same as before.
+    /// Guards what is to be guarded of the interfaces there are; `again`: also what could not be guarded before.
     async fn follow(&mut self, again: bool) {
-        let links = Arc::clone(&self.links.borrow_and_update());
-        let meant = links::meant(&self.context.config.interfaces, &links);
-        if !again && self.is_followed(&meant) {
-            return;
+        if again {
+            self.impossible.clear();
         }
-        // Those that found no room find it after others have gone.
-        let makes_room = self.follow_once(&links, &meant).await;
-        if makes_room && !self.failed.is_empty() {
-            self.follow_once(&links, &meant).await;
+        let mut is_asked_for = again;
+        loop {
+            let links = Arc::clone(&self.links.borrow_and_update());
+            let meant = links::meant(&self.context.config.interfaces, &links);
+            if !is_asked_for && self.is_followed(&meant) {
+                return;
+            }
+            is_asked_for = false;
+            self.forget_gone(&meant);
+            // Whoever was refused the change is refused the next one.
+            let Some(makes_room) = self.follow_once(&links, &meant).await else { return };
+            if makes_room {
+                // Those that found no room may find it after others have gone.
+                self.impossible.clear();
+            }
         }
     }
 
@@ -174,25 +186,46 @@ impl Follower {
         guarded.eq(possible.map(|(ifindex, name)| (*ifindex, name.as_str()))) && self.warnings(meant) == self.warned
     }
 
-    /// True: something is not guarded any more.
-    async fn follow_once(&mut self, links: &Links, meant: &Meant) -> bool {
+    /// True: something is not guarded any more. None: nothing could be changed.
+    async fn follow_once(&mut self, links: &Links, meant: &Meant) -> Option<bool> {
         let goes = |one: &Interface| meant.interfaces.iter().all(|(ifindex, _)| *ifindex != one.ifindex);
         let makes_room = self.context.plan.interfaces.iter().any(goes);
         let (config, machines) = (self.context.config.clone(), Arc::clone(&self.context.machines));
         let reattach = config.reattach;
-        let wanted = self.wanted(config, machines, meant, reattach, &[]).await;
+        let now = self.at_once(meant, &[]);
+        let wanted = self.wanted(config, machines, &now, reattach, &[]).await;
         match self.change(wanted).await {
             Ok(done) => {
                 self.stuck = None;
-                self.take(done, links);
-                let guarded: HashSet<u32> = self.context.plan.interfaces.iter().map(|one| one.ifindex).collect();
-                let all = meant.interfaces.iter().map(|(ifindex, _)| *ifindex);
-                self.impossible = all.filter(|ifindex| !guarded.contains(ifindex)).collect();
+                self.take(done, links, &now);
+                Some(makes_room)
             }
-            Err(Failed::Stopping) => return false,
-            Err(Failed::Plane(error)) => self.tell_stuck(&error.to_string()),
+            Err(Failed::Stopping) => None,
+            Err(Failed::Plane(error)) => {
+                self.tell_stuck(&error.to_string());
+                None
+            }
         }
-        makes_room
+    }
+
+    /// Nobody wonders why interfaces are not guarded that are not there, or not meant.
+    fn forget_gone(&mut self, meant: &Meant) {
+        self.failed.retain(|name, _| meant.interfaces.iter().any(|(_, meant)| meant == name));
+    }
+
+    /// Of what is meant, what one change may be about: what is guarded, what must be, and some of the rest that was not tried.
+    fn at_once(&self, meant: &Meant, must: &[String]) -> Meant {
+        let mut room = AT_ONCE;
+        let mut is_next = |(ifindex, name): &&(u32, String)| {
+            if must.contains(name) || self.context.plan.interfaces.iter().any(|one| one.ifindex == *ifindex) {
+                return true;
+            }
+            let is_next = room > 0 && !self.impossible.contains(ifindex);
+            room -= usize::from(is_next);
+            is_next
+        };
+        let interfaces = meant.interfaces.iter().filter(|one| is_next(one)).cloned().collect();
+        Meant { interfaces, ..meant.clone() }
     }
 
     /// What is to be, with these interfaces.
@@ -218,8 +251,11 @@ impl Follower {
             };
             candidates.push(Candidate { must: must.contains(name), interface });
         }
-        let warnings = self.warnings(meant);
+        let mut warnings = self.warnings(meant);
         self.warned.clone_from(&warnings);
+        // Those that are not tried this time are what they were.
+        let others = self.failed.iter().filter(|(name, _)| meant.interfaces.iter().all(|(_, tried)| tried != *name));
+        warnings.extend(others.map(|(_, why)| why.clone()));
         Wanted { config, candidates, reattach, machines, lasting: Arc::clone(&self.lasting), warnings }
     }
 

@@ -62,6 +62,8 @@ impl Follower {
         let result = self.reload(author, &reason, dry_run).await;
         // Whoever asked may be gone by now.
         let _ = answer.send(result);
+        // What one change has no time for.
+        self.follow(false).await;
     }
 
     async fn reload(&mut self, author: Option<Author>, reason: &str, dry_run: bool) -> Result<Changed, Denied> {
@@ -87,9 +89,12 @@ impl Follower {
             machines(&config).await?
         };
         let before = std::mem::replace(&mut self.at_start, std::mem::take(&mut diff.at_start));
+        self.forget_gone(&meant);
+        self.impossible.clear();
+        let meant = self.at_once(&meant, &new);
         let wanted = self.wanted(config, machines, &meant, true, &new).await;
         match self.change(wanted).await {
-            Ok(done) => self.take(done, &links),
+            Ok(done) => self.take(done, &links, &meant),
             Err(failed) => {
                 self.at_start = before;
                 return Err(match failed {

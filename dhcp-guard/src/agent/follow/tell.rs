@@ -4,22 +4,27 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use log::warn;
 
-use super::{Done, Follower, Links};
+use super::{Done, Follower, Links, Meant};
 use crate::{
     agent::{Context, journal::Draft},
     model::{AttachMode, EventKind},
 };
 
 impl Follower {
-    /// A change was made: tells of it, and goes on from there.
-    pub(super) fn take(&mut self, done: Done, links: &Links) {
+    /// A change was made about these interfaces: tells of it, and goes on from there.
+    pub(super) fn take(&mut self, done: Done, links: &Links, tried: &Meant) {
         let Done { context, failed } = done;
         self.tell_interfaces(&context, links);
         let failed: BTreeMap<String, String> = failed.into_iter().collect();
         for (name, why) in failed.iter().filter(|(name, why)| self.failed.get(*name) != Some(*why)) {
             self.tell(&context, EventKind::CannotGuard, name, why.clone());
         }
-        self.failed = failed;
+        self.failed.retain(|name, _| tried.interfaces.iter().all(|(_, tried)| tried != name));
+        self.failed.extend(failed);
+        let guarded: HashSet<u32> = context.plan.interfaces.iter().map(|one| one.ifindex).collect();
+        let tried = tried.interfaces.iter().map(|(ifindex, _)| *ifindex);
+        self.impossible.extend(tried.filter(|ifindex| !guarded.contains(ifindex)));
+        self.impossible.retain(|ifindex| links.contains_key(ifindex) && !guarded.contains(ifindex));
         for warning in context.warnings.iter().filter(|warning| !self.context.warnings.contains(warning)) {
             if !self.failed.values().any(|why| why == warning) {
                 warn!("{warning}");
