@@ -40,6 +40,11 @@ pub(super) struct Copied {
 }
 
 impl Copied {
+    /// Whether a client's port is still there.
+    fn has_slot(&self, client: ClientKey) -> bool {
+        self.ports.contains_key(&client.slot())
+    }
+
     /// What a limiter says now, if the one that it was copied from has gone on from `before` to `after` since.
     ///
     /// A limiter's word is the time at which the next packet would conform if none were early, or a time that has passed:
@@ -65,13 +70,8 @@ fn refused(source: io::Error) -> Error {
     Error::Map { what: "read", map: "of the agent before", source: source.into() }
 }
 
-/// A map of any layout that cannot be read.
-fn unreadable(reason: impl std::fmt::Display) -> io::Error {
-    io::Error::other(reason.to_string())
-}
-
 fn open(path: &Path) -> io::Result<MapData> {
-    let missing = || unreadable(format!("{} is missing", path.file_name().unwrap_or_default().display()));
+    let missing = || io::Error::other(format!("{} is missing", path.file_name().unwrap_or_default().display()));
     state_maps::open(path)?.ok_or_else(missing)
 }
 
@@ -127,7 +127,7 @@ impl Old {
         let [keys, states, size, ways] = self.places.bucket;
         let table = self.map("STRANGERS")?;
         let mut strangers = Vec::new();
-        for bucket in 0..table.info().map_err(unreadable)?.max_entries() {
+        for bucket in 0..table.info().map_err(io::Error::other)?.max_entries() {
             let value = element(&table, bucket)?;
             for way in 0..ways.min(64) {
                 let key = word(&value, keys.saturating_add(way * 8));
@@ -168,7 +168,7 @@ fn word(value: &[u8], place: u64) -> u64 {
 
 /// An element of an array map of whatever size.
 fn element(map: &MapData, index: u32) -> io::Result<Vec<u8>> {
-    let size = map.info().map_err(unreadable)?.value_size();
+    let size = map.info().map_err(io::Error::other)?.value_size();
     let mut value = vec![0; size as usize];
     sys::element(map.fd(), size, index, &mut value)?;
     Ok(value)
@@ -183,29 +183,29 @@ impl DataPlane {
         let mut tell = |error: String, what: &str| {
             problems.push(format!("of the agent before could not be taken over {what}: {error}"));
         };
-        let old = match self.inherit_ports(found) {
-            Ok(old) => old,
+        let copied = match Old::open(found).map_err(refused).and_then(|old| self.inherit_ports(old)) {
+            Ok(copied) => copied,
             Err(error) => {
                 tell(error.to_string(), "which limits are spent, who is known and who is in quarantine");
                 return problems;
             }
         };
         let tables = [
-            (self.inherit_rules(&old), "who is in quarantine"),
-            (self.inherit_known(&old), "who is known"),
-            (self.inherit_strangers(&old), "what strangers have spent"),
+            (self.inherit_rules(&copied), "who is in quarantine"),
+            (self.inherit_known(&copied), "who is known"),
+            (self.inherit_strangers(&copied), "what strangers have spent"),
         ];
         for (result, what) in tables {
             if let Err(error) = result {
                 tell(error.to_string(), what);
             }
         }
+        self.copied = Some(copied);
         problems
     }
 
     /// Slots and limiters.
-    fn inherit_ports(&mut self, found: &Found) -> Result<Old, Error> {
-        let old = Old::open(found).map_err(refused)?;
+    fn inherit_ports(&mut self, old: Old) -> Result<Copied, Error> {
         let at = self.ticks()? << GRAIN_BITS;
         let here = |(port, _): &(PortKey, u32)| interface::name_of(port.ifindex).is_some();
         let ports: Vec<_> = old.ports().map_err(refused)?.into_iter().filter(here).collect();
@@ -220,34 +220,28 @@ impl DataPlane {
         }
         let [total, strangers] = host;
         self.set_host(HostState { total, strangers, ..HostState::default() })?;
-        let again = Old::open(found).map_err(refused)?;
-        self.copied = Some(Copied { ports: limiters, host, old, at });
-        Ok(again)
+        Ok(Copied { ports: limiters, host, old, at })
     }
 
-    fn inherit_rules(&mut self, old: &Old) -> Result<(), Error> {
-        let mut rules = old.rules().map_err(refused)?;
-        rules.retain(|(client, _)| self.has_slot(*client));
+    fn inherit_rules(&mut self, copied: &Copied) -> Result<(), Error> {
+        let mut rules = copied.old.rules().map_err(refused)?;
+        rules.retain(|(client, _)| copied.has_slot(*client));
         rules.into_iter().try_for_each(|(client, rule)| self.write_rule(client, rule))
     }
 
-    fn inherit_known(&mut self, old: &Old) -> Result<(), Error> {
-        let mut known = old.known().map_err(refused)?;
-        known.retain(|(client, _)| self.has_slot(*client));
+    fn inherit_known(&mut self, copied: &Copied) -> Result<(), Error> {
+        let mut known = copied.old.known().map_err(refused)?;
+        known.retain(|(client, _)| copied.has_slot(*client));
         // Where not all find room, those do who were here last.
         known.sort_by_key(|(_, state)| std::cmp::Reverse(state.last_seen));
         known.into_iter().try_for_each(|(client, state)| self.write_known(client, &state))
     }
 
-    fn inherit_strangers(&mut self, old: &Old) -> Result<(), Error> {
-        let strangers = old.strangers().map_err(refused)?;
-        let here = strangers.iter().filter(|(client, _)| self.has_slot(*client));
+    fn inherit_strangers(&self, copied: &Copied) -> Result<(), Error> {
+        let strangers = copied.old.strangers().map_err(refused)?;
+        let here = strangers.iter().filter(|(client, _)| copied.has_slot(*client));
         here.for_each(|(client, state)| self.put_stranger(*client, state));
         Ok(())
-    }
-
-    fn has_slot(&self, client: ClientKey) -> bool {
-        self.copied.as_ref().is_some_and(|copied| copied.ports.contains_key(&client.slot()))
     }
 
     /// Adds to the ports' and the host's limiters what the other program has spent of them since they were copied. Of a
