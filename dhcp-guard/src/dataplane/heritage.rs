@@ -25,6 +25,7 @@ use dhcp_guard_common::{
 use super::{
     DataPlane, Error, batch, interface,
     load::map_mut,
+    reading,
     state_maps::{self, Found},
     sys,
 };
@@ -88,12 +89,6 @@ impl Old {
 
     fn map(&self, name: &str) -> io::Result<MapData> {
         open(&self.folder.join(name))
-    }
-
-    fn ports(&self) -> io::Result<Vec<(PortKey, u32)>> {
-        let mut ports = Vec::new();
-        batch::for_each(&self.map("PORTS")?, |key: u64, slot: u32| ports.push((PortKey::from_word(key), slot)))?;
-        Ok(ports)
     }
 
     fn port(&self, slot: u32) -> io::Result<[u64; 7]> {
@@ -208,7 +203,7 @@ impl DataPlane {
     fn inherit_ports(&mut self, old: Old) -> Result<Copied, Error> {
         let at = self.ticks()? << GRAIN_BITS;
         let here = |(port, _): &(PortKey, u32)| interface::name_of(port.ifindex).is_some();
-        let ports: Vec<_> = old.ports().map_err(refused)?.into_iter().filter(here).collect();
+        let ports: Vec<_> = reading::ports(&old.map("PORTS").map_err(refused)?)?.into_iter().filter(here).collect();
         self.adopt_slots(&ports)?;
         let slots: Vec<u32> = self.slots.iter().map(|(_, slot)| slot).collect();
         let host = old.host().map_err(refused)?;

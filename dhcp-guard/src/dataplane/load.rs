@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Ebpf, EbpfLoader,
     maps::{MapData, RingBuf},
     programs::Xdp,
 };
@@ -17,7 +17,7 @@ use dhcp_guard_common::{
     hash::Seeds,
     layout::{
         Bucket, ClientKey, ClientRule, Control, Event, Head, LAYOUT_VERSION, META_FORMAT, Meta, NO_PORT_SLOT, Places,
-        PortKey, PortState, WAYS,
+        PortState, WAYS,
     },
 };
 
@@ -26,7 +26,6 @@ use log::warn;
 use super::{
     Error, OBJECT,
     attach::{self, Attachment},
-    batch,
     carried::Carried,
     clock,
     heritage::Copied,
@@ -35,6 +34,7 @@ use super::{
     mapped::Mapped,
     pins::{LinkPin, PinFolder},
     policy::Slots,
+    reading,
     replies::Watched,
     spec::Spec,
     state_maps::{self, META, Maps},
@@ -173,13 +173,13 @@ impl DataPlane {
             carried: Carried::default(),
             trusted: Vec::new(),
             watched: Watched::default(),
-            replies: mapped(&ebpf, "REPLIES")?,
-            port_states: mapped(&ebpf, "PORT_STATES")?,
-            strangers: mapped(&ebpf, "STRANGERS")?,
+            replies: Mapped::of(ebpf.map("REPLIES"), "REPLIES")?,
+            port_states: Mapped::of(ebpf.map("PORT_STATES"), "PORT_STATES")?,
+            strangers: Mapped::of(ebpf.map("STRANGERS"), "STRANGERS")?,
             strangers_bits: sizes.strangers_bits,
-            heads: mapped(&ebpf, "HEADS")?,
+            heads: Mapped::of(ebpf.map("HEADS"), "HEADS")?,
             heads_bits: sizes.heads_bits,
-            meta: mapped(&ebpf, META)?,
+            meta: Mapped::of(ebpf.map(META), META)?,
             copied: None,
             maps,
             ebpf,
@@ -223,14 +223,8 @@ impl DataPlane {
 
     /// Takes over maps of this very layout: the slots that ports have, and the rules there are.
     fn take_over(&mut self) -> Result<(), Error> {
-        let mut ports = Vec::new();
-        batch::for_each(self.map_data("PORTS")?, |key: u64, slot: u32| ports.push((PortKey::from_word(key), slot)))
-            .map_err(Error::map("read", "PORTS"))?;
-        self.adopt_slots(&ports)?;
-        let mut rules = StdHashMap::new();
-        batch::for_each(self.map_data("RULES")?, |client: ClientKey, rule: ClientRule| _ = rules.insert(client, rule))
-            .map_err(Error::map("read", "RULES"))?;
-        self.rules = rules;
+        self.adopt_slots(&reading::ports(self.map_data("PORTS")?)?)?;
+        self.rules = reading::rules(self.map_data("RULES")?)?;
         // Interfaces that went while nobody looked: their slots may be needed for those that came.
         self.give_up(|port| interface::name_of(port.ifindex).is_none()).map(drop)
     }
@@ -310,16 +304,11 @@ fn load_object(sizes: &Sizes, seeds: Seeds, ticks_per_s: u32, debug_kernel: bool
             loader.map_pin_path(name, generation.map(name));
         }
     }
-    loader
-        .map_max_entries("PORTS", sizes.slots)
-        .map_max_entries("POLICIES", 2 * sizes.slots)
-        .map_max_entries("PORT_STATES", sizes.slots)
-        .map_max_entries("PORT_COUNTERS", sizes.slots)
-        .map_max_entries("REPLIES", sizes.slots)
-        .map_max_entries("KNOWN", sizes.known)
-        .map_max_entries("RULES", sizes.rules)
-        .map_max_entries("STRANGERS", 1 << sizes.strangers_bits)
-        .map_max_entries("HEADS", 1 << sizes.heads_bits);
+    for (name, entries) in state_maps::entries(sizes) {
+        loader.map_max_entries(name, entries);
+    }
+    // In two banks.
+    loader.map_max_entries("POLICIES", 2 * sizes.slots);
     let hz = u64::from(ticks_per_s);
     // aya-log's levels: 0 is none, 4 is debug. The verifier removes what a level leaves out.
     let log_level: u8 = if debug_kernel { 4 } else { 0 };
@@ -337,13 +326,6 @@ fn load_object(sizes: &Sizes, seeds: Seeds, ticks_per_s: u32, debug_kernel: bool
 fn random_seeds() -> Seeds {
     let random = || RandomState::new().build_hasher().finish();
     Seeds::new([random(), random()])
-}
-
-fn mapped<T: Pod>(ebpf: &Ebpf, name: &'static str) -> Result<Mapped<T>, Error> {
-    match ebpf.map(name) {
-        Some(aya::maps::Map::Array(map)) => Mapped::new(map).map_err(Error::map("map", name)),
-        _ => Err(Error::NoProgram),
-    }
 }
 
 fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {

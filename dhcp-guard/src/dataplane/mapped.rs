@@ -12,7 +12,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya::{Pod, maps::MapData};
+use aya::{
+    Pod,
+    maps::{Map, MapData},
+};
+
+use super::Error;
 
 /// An array map of `T`s, each a whole number of words.
 #[derive(Debug)]
@@ -33,6 +38,15 @@ impl<T: Pod> Mapped<T> {
         assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8, "a value is a whole number of words");
         size_of::<T>() / 8
     };
+
+    /// Maps the whole of a map, by the name that it has for people.
+    ///
+    /// # Errors
+    /// [`Error::Map`], or [`Error::NoProgram`] if there is no such array.
+    pub(super) fn of(map: Option<&Map>, name: &'static str) -> Result<Self, Error> {
+        let Some(Map::Array(map)) = map else { return Err(Error::NoProgram) };
+        Self::new(map).map_err(Error::map("map", name))
+    }
 
     /// Maps the whole of `map`.
     ///

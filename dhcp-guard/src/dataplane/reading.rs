@@ -4,7 +4,10 @@ use std::{collections::HashMap, ops::RangeInclusive, sync::atomic::Ordering};
 
 use aya::maps::{Map, MapData, PerCpuArray};
 use dhcp_guard_common::{
-    layout::{BEING_FILLED, Bucket, ClientKey, ClientState, CpuState, MEMO_KNOWN, PortCounters, Troubles, WAYS},
+    layout::{
+        BEING_FILLED, Bucket, ClientKey, ClientRule, ClientState, CpuState, MEMO_KNOWN, PortCounters, PortKey,
+        Troubles, WAYS,
+    },
     verdict::Reason,
 };
 
@@ -27,8 +30,27 @@ pub(super) struct Tables<'a> {
     strangers: &'a Mapped<Bucket>,
 }
 
-fn per_cpu<'a, V: aya::Pod>(map: Option<&'a Map>, name: &'static str) -> Result<PerCpuArray<&'a MapData, V>, Error> {
-    PerCpuArray::try_from(map.ok_or(Error::NoProgram)?).map_err(Error::map("open", name))
+fn per_cpu<'a, V: aya::Pod>(
+    map: impl Fn(&'static str) -> Option<&'a Map>,
+    name: &'static str,
+) -> Result<PerCpuArray<&'a MapData, V>, Error> {
+    PerCpuArray::try_from(map(name).ok_or(Error::NoProgram)?).map_err(Error::map("open", name))
+}
+
+/// All ports, with their slots.
+pub(super) fn ports(map: &MapData) -> Result<Vec<(PortKey, u32)>, Error> {
+    let mut ports = Vec::new();
+    batch::for_each(map, |key: u64, slot: u32| ports.push((PortKey::from_word(key), slot)))
+        .map_err(Error::map("read", "PORTS"))?;
+    Ok(ports)
+}
+
+/// All rules about clients.
+pub(super) fn rules(map: &MapData) -> Result<HashMap<ClientKey, ClientRule>, Error> {
+    let mut rules = HashMap::new();
+    batch::for_each(map, |client: ClientKey, rule: ClientRule| _ = rules.insert(client, rule))
+        .map_err(Error::map("read", "RULES"))?;
+    Ok(rules)
 }
 
 impl<'a> Tables<'a> {
@@ -37,12 +59,10 @@ impl<'a> Tables<'a> {
         map: impl Fn(&'static str) -> Option<&'a Map>,
         strangers: &'a Mapped<Bucket>,
     ) -> Result<Self, Error> {
-        let named = |name| (map(name), name);
-        let (counters, troubles, cpu) = (named("PORT_COUNTERS"), named("TROUBLES"), named("CPU"));
         Ok(Self {
-            counters: per_cpu(counters.0, counters.1)?,
-            troubles: per_cpu(troubles.0, troubles.1)?,
-            cpu: per_cpu(cpu.0, cpu.1)?,
+            counters: per_cpu(&map, "PORT_COUNTERS")?,
+            troubles: per_cpu(&map, "TROUBLES")?,
+            cpu: per_cpu(&map, "CPU")?,
             known: tables::hash(map("KNOWN"))?,
             strangers,
         })

@@ -10,17 +10,17 @@ use std::{
 
 use aya::maps::Map;
 use dhcp_guard_common::{
-    layout::{Bucket, ClientKey, ClientRule, LAYOUT_VERSION, Meta, NO_PORT_SLOT, PortKey, PortState},
+    layout::{Bucket, LAYOUT_VERSION, Meta, NO_PORT_SLOT, PortKey, PortState},
     verdict::Note,
 };
 use jiff::Timestamp;
 
 use super::{
-    Error, Snapshot, batch,
+    Error, Snapshot,
     clock::{self, Moment},
     mapped::Mapped,
     pins::{LinkPin, PinFolder},
-    reading::Tables,
+    reading::{self, Tables},
     received,
     state_maps::{self, Found},
     tables::{self, InForce},
@@ -80,17 +80,9 @@ impl Remains {
             Map::from_map_data(data).map(|map| (name, map)).map_err(Error::map("open", name))
         };
         let maps: HashMap<_, _> = state_maps::names().map(open).collect::<Result<_, _>>()?;
-        let mapped = |name: &'static str| match maps.get(name) {
-            Some(Map::Array(data)) => Ok(data),
-            _ => Err(Error::NoProgram),
-        };
-        let port_states = Mapped::new(mapped("PORT_STATES")?).map_err(Error::map("map", "PORT_STATES"))?;
-        let strangers = Mapped::new(mapped("STRANGERS")?).map_err(Error::map("map", "STRANGERS"))?;
-        let mut ports = HashMap::new();
-        batch::for_each(tables::hash(maps.get("PORTS"))?, |key: u64, slot: u32| {
-            ports.insert(PortKey::from_word(key), slot);
-        })
-        .map_err(Error::map("read", "PORTS"))?;
+        let port_states = Mapped::of(maps.get("PORT_STATES"), "PORT_STATES")?;
+        let strangers = Mapped::of(maps.get("STRANGERS"), "STRANGERS")?;
+        let ports = reading::ports(tables::hash(maps.get("PORTS"))?)?.into_iter().collect();
         Ok(Self { meta: found.meta, maps, ports, port_states, strangers, links })
     }
 
@@ -148,11 +140,7 @@ impl Remains {
     /// # Errors
     /// [`Error::Map`] if the kernel refuses to read a map.
     pub fn in_force(&self) -> Result<Vec<InForce>, Error> {
-        let mut rules = HashMap::new();
-        batch::for_each(tables::hash(self.maps.get("RULES"))?, |client: ClientKey, rule: ClientRule| {
-            rules.insert(client, rule);
-        })
-        .map_err(Error::map("read", "RULES"))?;
+        let rules = reading::rules(tables::hash(self.maps.get("RULES"))?)?;
         Ok(tables::in_force(self.ports.values().copied(), &self.port_states, &rules, self.ticks()))
     }
 

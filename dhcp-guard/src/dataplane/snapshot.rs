@@ -73,7 +73,11 @@ impl DataPlane {
         })
     }
 
-    fn moment(&mut self, epoch: Instant) -> Result<Moment, Error> {
+    /// Now, on all clocks. `epoch`: the start of the monotonic clock.
+    ///
+    /// # Errors
+    /// [`Error::Load`], [`Error::Map`] if the kernel does not tell its tick.
+    pub fn moment(&mut self, epoch: Instant) -> Result<Moment, Error> {
         let ticks = self.ticks()?;
         Ok(Moment { wall: Timestamp::now(), monotonic: epoch.elapsed(), ticks, ticks_per_s: self.ticks_per_s })
     }

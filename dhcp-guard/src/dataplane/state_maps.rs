@@ -70,6 +70,11 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     SHAPES.iter().map(|shape| shape.name)
 }
 
+/// How many entries each of them is to have.
+pub(super) fn entries(sizes: &Sizes) -> impl Iterator<Item = (&'static str, u32)> {
+    SHAPES.iter().map(|shape| (shape.name, (shape.entries)(sizes)))
+}
+
 /// A set of maps that an agent has left, and what it says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
