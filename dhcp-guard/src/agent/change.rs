@@ -202,8 +202,7 @@ impl Guarded {
                 continue;
             }
             // It may have been taken off since it was looked at, and something else be there.
-            let interface_now =
-                if was_guarded { interface::find_now(&interface.name) } else { Ok(interface.clone()) };
+            let interface_now = if was_guarded { interface::find_now(&interface.name) } else { Ok(interface.clone()) };
             match interface_now.and_then(|interface| self.plane.attach(interface, wanted.config.hook)) {
                 Ok(attachment) => self.attachments.push(attachment),
                 Err(error) if *must => return Err(error),

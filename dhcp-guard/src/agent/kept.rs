@@ -74,7 +74,7 @@ impl Kept {
         plan: &Plan,
         clock: &Clock,
     ) -> Result<Governor, dataplane::Error> {
-        let moment = plane.snapshot(clock.epoch())?.moment;
+        let moment = plane.moment(clock.epoch())?;
         let anchor = Anchor { time: clock.at(moment.monotonic), ticks: moment.ticks, ticks_per_s: moment.ticks_per_s };
         let saved = std::mem::take(&mut self.saved);
         let known = saved.quarantines.len();
@@ -118,51 +118,40 @@ impl Kept {
 /// The saved state, with what only the maps know: quarantines that it does not have, or not for so long, or not so strong.
 #[must_use]
 pub fn with_found(mut saved: Saved, in_force: &[InForce], plan: &Plan, anchor: &Anchor) -> Saved {
-    // One tick is how exact an end in the maps is.
-    let is_longer = |one: &InForce, until| one.until > anchor.tick_of(Some(until)).saturating_add(1);
+    let first = saved.quarantines.iter().map(|one| one.id + 1).max().unwrap_or(1).max(saved.next_id);
+    let known = saved.quarantines.len();
     for one in in_force {
         let key = one.client.map_or(engine::Subject::Port(one.slot), engine::Subject::Client);
         let Some(subject) = names::subject(plan, key) else { continue };
-        let quarantines = saved.quarantines.iter_mut().filter(|known| known.target.subjects.contains(&subject));
-        for known in quarantines {
-            known.sanction = known.sanction.max(one.sanction);
-            if is_longer(one, known.until) {
-                known.until = anchor.time_of(one.until);
+        let mut is_listed = false;
+        for listed in saved.quarantines.iter_mut().filter(|listed| listed.target.subjects.contains(&subject)) {
+            is_listed = true;
+            // Muted and isolated: the stronger of the two covers both.
+            listed.sanction = listed.sanction.max(one.sanction);
+            // One tick is how exact an end in the maps is.
+            if one.until > anchor.tick_of(Some(listed.until)).saturating_add(1) {
+                listed.until = anchor.time_of(one.until);
             }
         }
+        if !is_listed {
+            let id = first + (saved.quarantines.len() - known) as u64;
+            saved.quarantines.push(found(id, subject, one, anchor));
+        }
     }
-    let found = found(in_force, &saved, plan, anchor);
-    saved.quarantines.extend(found);
     saved
 }
 
-fn found(in_force: &[InForce], saved: &Saved, plan: &Plan, anchor: &Anchor) -> Vec<Quarantine> {
-    let is_saved = |subject: &Subject| saved.quarantines.iter().any(|one| one.target.subjects.contains(subject));
-    let first = saved.quarantines.iter().map(|one| one.id + 1).max().unwrap_or(1).max(saved.next_id);
-    let mut found: Vec<Quarantine> = Vec::new();
-    for one in in_force {
-        let key = one.client.map_or(engine::Subject::Port(one.slot), engine::Subject::Client);
-        let Some(subject) = names::subject(plan, key).filter(|subject| !is_saved(subject)) else { continue };
-        let until = anchor.time_of(one.until);
-        let target = Target::one(subject);
-        // Muted and isolated: the stronger of the two covers both.
-        if let Some(other) = found.iter_mut().find(|other| other.target == target) {
-            other.sanction = other.sanction.max(one.sanction);
-            other.until = other.until.max(until);
-            continue;
-        }
-        found.push(Quarantine {
-            id: first + found.len() as u64,
-            target,
-            sanction: one.sanction,
-            author: Author::Engine,
-            reason: "it was in force when the agent started, and not in its state file".to_owned(),
-            since: anchor.time,
-            until,
-            repeat: 0,
-        });
+fn found(id: u64, subject: Subject, one: &InForce, anchor: &Anchor) -> Quarantine {
+    Quarantine {
+        id,
+        target: Target::one(subject),
+        sanction: one.sanction,
+        author: Author::Engine,
+        reason: "it was in force when the agent started, and not in its state file".to_owned(),
+        since: anchor.time,
+        until: anchor.time_of(one.until),
+        repeat: 0,
     }
-    found
 }
 
 #[cfg(test)]
@@ -185,7 +174,7 @@ mod tests {
             of(7, None, Sanction::Mute, 9000),
         ];
         let saved = Saved { next_id: 40, ..Saved::default() };
-        let all = found(&in_force, &saved, &plan, &anchor);
+        let all = with_found(saved.clone(), &in_force, &plan, &anchor).quarantines;
         let seen = all.iter().map(|one| (one.id, one.target.to_string(), one.sanction, one.until.to_string()));
         let seen: Vec<_> = seen.collect();
         let expected = [
@@ -193,8 +182,7 @@ mod tests {
             (41, "client 02:00:00:00:00:01 on port eth1".to_owned(), Sanction::Isolate, "2026-01-17T15:00:04Z".into()),
         ];
         assert_eq!(seen, expected, "and nothing on a port that there is not");
-        let saved = Saved { quarantines: all.clone(), ..saved };
-        assert_eq!(found(&in_force, &saved, &plan, &anchor), []);
+        let saved = Saved { quarantines: all, ..saved };
         let same = with_found(saved.clone(), &in_force, &plan, &anchor);
         assert_eq!(same, saved);
     }

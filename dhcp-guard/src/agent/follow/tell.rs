@@ -74,7 +74,8 @@ impl Follower {
     }
 
     pub(super) fn tell_replies_detached(&self, name: &str) {
-        let message = format!("somebody took the program that counts servers' replies off interface {name}: it is put back");
+        let message =
+            format!("somebody took the program that counts servers' replies off interface {name}: it is put back");
         self.tell(&self.context, EventKind::RepliesDetached, name, message);
     }
 
