@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use log::{debug, warn};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -311,10 +310,6 @@ impl Follower {
             warn!("the interfaces have changed, and the guard cannot follow: {why}");
             self.stuck = Some(why.to_owned());
         }
-    }
-
-    fn now() -> Timestamp {
-        Timestamp::now()
     }
 }
 

@@ -46,18 +46,21 @@ pub struct Guarded {
 /// # Errors
 /// An interface that is named is not there, or down.
 pub async fn plan(config: &Config, links: &Links, debug_kernel: bool) -> anyhow::Result<(Plan, Option<String>)> {
-    set_up_again(config, links).await;
-    for name in config.named_interfaces() {
-        let interface = interface::find(name).await?;
-        if !interface.up {
-            bail!(dataplane::Error::InterfaceDown { name: interface.name });
-        }
+    let meant = links::meant(&config.interfaces, links);
+    let names: Vec<String> = meant.interfaces.into_iter().map(|(_, name)| name).collect();
+    set_up_again(&names).await;
+    if let Some(name) = meant.missing.into_iter().next() {
+        bail!(dataplane::Error::NoInterface { name });
     }
     let mut interfaces = Vec::new();
-    for (_, name) in links::meant(&config.interfaces, links).interfaces {
+    for name in names {
+        let is_named = config.interfaces.contains(&name);
         match interface::find(&name).await {
+            Ok(interface) if is_named && !interface.up => {
+                bail!(dataplane::Error::InterfaceDown { name: interface.name });
+            }
             Ok(interface) => interfaces.push(interface),
-            Err(error) if config.interfaces.contains(&name) => return Err(error.into()),
+            Err(error) if is_named => return Err(error.into()),
             Err(_) => debug!("interface {name} has gone before it could be guarded"),
         }
     }
@@ -167,15 +170,19 @@ impl Guarded {
     /// Takes the guard off interfaces that an agent before this one guarded and this one is not to.
     fn let_go_of_others(&mut self, plan: &Plan) {
         let is_guarded = |link: &LinkPin| plan.interfaces.iter().any(|interface| interface.ifindex == link.ifindex);
-        for link in self.plane.pinned_links().iter().filter(|link| !is_guarded(link) || link.is_dead()) {
+        for link in self.plane.pinned_links() {
+            let is_dead = link.is_dead();
+            if is_guarded(&link) && !is_dead {
+                continue;
+            }
             let path = link.path.display();
-            match (interface::name_of(link.ifindex), link.is_dead()) {
+            match (interface::name_of(link.ifindex), is_dead) {
                 (None, false) => self.warnings.push(format!(
                     "the pinned link {path} holds a program in another network namespace, which goes on: remove the pin if \
                      nobody needs it, and let every agent have a pin folder of its own"
                 )),
-                (name, dead) => {
-                    if let (Some(name), false) = (name, dead) {
+                (name, is_dead) => {
+                    if let (Some(name), false) = (name, is_dead) {
                         info!("interface {name} is not to be guarded any more: its guard is taken off");
                     }
                     if let Err(error) = link.take_off() {
@@ -189,10 +196,8 @@ impl Guarded {
 
 /// Interfaces that an agent before this one has set down for quarantines. They are guarded again, and those whose quarantine
 /// is still in force go down again then.
-async fn set_up_again(config: &Config, links: &Links) {
-    let names: Vec<String> =
-        links::meant(&config.interfaces, links).interfaces.into_iter().map(|(_, name)| name).collect();
-    match LinkDown.release_forgotten(&names, &[]).await {
+async fn set_up_again(names: &[String]) {
+    match LinkDown.release_forgotten(names, &[]).await {
         Ok(released) => {
             released
                 .iter()

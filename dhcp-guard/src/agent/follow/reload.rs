@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use log::{info, warn};
 use tokio::sync::{mpsc, oneshot};
 
@@ -146,7 +147,7 @@ impl Follower {
     }
 
     fn record(&self, author: Option<Author>, reason: &str, changes: &[String]) {
-        let at = Self::now();
+        let at = Timestamp::now();
         let who = author.as_ref().map_or_else(|| "a signal".to_owned(), ToString::to_string);
         let what = match changes {
             [] => "nothing is different".to_owned(),

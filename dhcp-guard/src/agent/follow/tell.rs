@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use jiff::Timestamp;
 use log::warn;
 
 use super::{Done, Follower, Links, Meant};
@@ -81,7 +82,7 @@ impl Follower {
 
     fn tell(&self, context: &Context, kind: EventKind, interface: &str, message: String) {
         let port = context.plan.ports.iter().find(|port| port.interface == interface && port.vlans.is_empty());
-        let draft = Draft { port, ..Draft::of_nobody(kind, Self::now(), message) };
+        let draft = Draft { port, ..Draft::of_nobody(kind, Timestamp::now(), message) };
         self.journal.add_with(draft, &context.inventory());
     }
 }
