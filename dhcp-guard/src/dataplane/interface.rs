@@ -84,19 +84,34 @@ fn describe(name: &str, link: &LinkMessage) -> Interface {
         LinkAttribute::Xdp(xdp) => Some(xdp.as_slice()),
         _ => None,
     });
-    let xdp = xdp.unwrap_or_default();
-    let xdp_program = xdp.iter().find_map(|x| match x {
-        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
-        _ => None,
-    });
+    let xdp = xdp.and_then(on_xdp);
     Interface {
         name: name.to_owned(),
         ifindex: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
-        xdp_program,
-        xdp_is_generic: xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer)),
+        xdp_program: xdp.map(|xdp| xdp.program),
+        xdp_is_generic: xdp.is_some_and(|xdp| xdp.is_generic),
         facts: Facts { kind: kind(link), strips_vlan_tags: strips_vlan_tags(name), has_tcx: tcx::is_offered(name) },
     }
+}
+
+/// The XDP program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnXdp {
+    /// Kernel id.
+    pub program: u32,
+    /// It is there in generic mode.
+    pub is_generic: bool,
+}
+
+/// What netlink says of XDP on an interface; none: there is no program.
+#[must_use]
+pub fn on_xdp(attributes: &[LinkXdp]) -> Option<OnXdp> {
+    let program = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    })?;
+    Some(OnXdp { program, is_generic: attributes.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer)) })
 }
 
 fn kind(link: &LinkMessage) -> Kind {
@@ -193,10 +208,15 @@ fn ethtool_flags(name: &str) -> Option<u32> {
 /// The name the kernel knows a program by, or "of unknown name".
 #[must_use]
 pub fn program_name(id: u32) -> String {
+    known_name(id).unwrap_or_else(|| "of unknown name".to_owned())
+}
+
+/// The name the kernel knows a program by; none: it has none, or the kernel does not say so to us.
+#[must_use]
+pub fn known_name(id: u32) -> Option<String> {
     aya::programs::loaded_programs()
         .filter_map(Result::ok)
         .find(|program| program.id() == id)
         .and_then(|program| program.name_as_str().map(str::to_owned))
         .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "of unknown name".to_owned())
 }

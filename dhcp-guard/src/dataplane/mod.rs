@@ -40,7 +40,7 @@ pub mod snapshot;
 pub mod spec;
 mod standing;
 mod state_maps;
-mod sys;
+pub(crate) mod sys;
 pub mod tables;
 pub mod tcx;
 

@@ -234,6 +234,12 @@ impl LinkPin {
         }
     }
 
+    /// Kernel id of the program that it holds, or held; none: the kernel does not say.
+    #[must_use]
+    pub fn program(&self) -> Option<u32> {
+        sys::link_facts(&self.path).ok().map(|facts| facts.program)
+    }
+
     /// Whether it holds nothing any more: its interface is gone, or somebody has taken the program off.
     #[must_use]
     pub fn is_dead(&self) -> bool {

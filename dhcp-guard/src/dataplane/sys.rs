@@ -13,9 +13,11 @@ use std::{
 /// `enum bpf_cmd` (include/uapi/linux/bpf.h).
 #[derive(Clone, Copy, Debug)]
 #[repr(i32)]
-pub(super) enum Command {
+pub(crate) enum Command {
     LookupElem = 1,
+    ProgLoad = 5,
     ObjGet = 7,
+    ProgTestRun = 10,
     GetInfoByFd = 15,
     ProgQuery = 16,
     LookupBatch = 24,
@@ -27,7 +29,7 @@ pub(super) enum Command {
 /// # Safety
 /// `Attr` must be what the command takes: `repr(C)`, and whatever addresses are in it must be good for what the command
 /// reads and writes there.
-pub(super) unsafe fn bpf<Attr>(command: Command, attr: &mut Attr) -> io::Result<libc::c_long> {
+pub(crate) unsafe fn bpf<Attr>(command: Command, attr: &mut Attr) -> io::Result<libc::c_long> {
     // SAFETY: promised by the caller; `attr` outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, std::ptr::from_mut(attr), size_of::<Attr>()) };
@@ -35,7 +37,7 @@ pub(super) unsafe fn bpf<Attr>(command: Command, attr: &mut Attr) -> io::Result<
 }
 
 /// The number of a descriptor, as `union bpf_attr` wants it.
-pub(super) fn number(fd: &impl AsFd) -> io::Result<u32> {
+pub(crate) fn number(fd: &impl AsFd) -> io::Result<u32> {
     let fd: RawFd = fd.as_fd().as_raw_fd();
     u32::try_from(fd).map_err(io::Error::other)
 }
@@ -76,19 +78,6 @@ pub(super) struct LinkFacts {
     pub(super) program: u32,
     /// Kernel index of its interface, in that one's network namespace; 0: it is on none any more.
     pub(super) ifindex: u32,
-}
-
-/// `struct bpf_link_info` as far as it is the same for XDP and TCX: `xdp.ifindex` and `tcx.ifindex` are at one place.
-#[repr(C)]
-#[derive(Default)]
-struct LinkInfo {
-    kind: u32,
-    id: u32,
-    program: u32,
-    padding: u32,
-    ifindex: u32,
-    attach_type: u32,
-    rest: [u64; 8],
 }
 
 /// The part of `union bpf_attr` that asks for information.
@@ -190,15 +179,24 @@ pub(super) fn facts_of(link: RawFd) -> io::Result<LinkFacts> {
     // `enum bpf_link_type`.
     const XDP: u32 = 6;
     const TCX: u32 = 11;
-    let mut info = LinkInfo::default();
-    let fd = u32::try_from(link).map_err(io::Error::other)?;
-    let mut attr = InfoAttr { fd, len: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
-    // SAFETY: room of the length that is named, which outlives the call.
-    unsafe { bpf(Command::GetInfoByFd, &mut attr)? };
-    if ![XDP, TCX].contains(&info.kind) {
+    // `struct bpf_link_info` as far as it is the same for XDP and TCX: `xdp.ifindex` and `tcx.ifindex` are at one place.
+    let [kind, _id, program, _padding, ifindex, _attach_type] = info(u32::try_from(link).map_err(io::Error::other)?)?;
+    if ![XDP, TCX].contains(&kind) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link of another kind"));
     }
-    Ok(LinkFacts { program: info.program, ifindex: info.ifindex })
+    Ok(LinkFacts { program, ifindex })
+}
+
+/// The first words of what the kernel says of an open object.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn info<const WORDS: usize>(fd: u32) -> io::Result<[u32; WORDS]> {
+    let mut info = [0; WORDS];
+    let mut attr = InfoAttr { fd, len: size_of_val(&info) as u32, info: info.as_mut_ptr() as u64 };
+    // SAFETY: room of the length that is named, which outlives the call.
+    unsafe { bpf(Command::GetInfoByFd, &mut attr)? };
+    Ok(info)
 }
 
 /// Takes what a pinned link holds off its interface, at once and whoever else has the link open, and removes the pin.

@@ -3,10 +3,13 @@
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::{
     AddressFamily,
-    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use crate::doctor::facts::{Device, Link, OnXdp, Program};
+use crate::{
+    dataplane::interface,
+    doctor::facts::{Device, Link, OnXdp, Program},
+};
 
 /// An interface: what it is, and what it is to others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,18 +49,14 @@ fn describe(message: &LinkMessage) -> Found {
                 device.kind.clone_from(&kind);
                 link.kind = kind;
             }
-            LinkAttribute::Xdp(xdp) => link.xdp = on_xdp(xdp),
+            LinkAttribute::Xdp(xdp) => {
+                link.xdp = interface::on_xdp(xdp).map(|xdp| OnXdp {
+                    program: Program { id: xdp.program, name: String::new() },
+                    native: !xdp.is_generic,
+                });
+            }
             _ => {}
         }
     }
     Found { device, link }
-}
-
-fn on_xdp(attributes: &[LinkXdp]) -> Option<OnXdp> {
-    let id = attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
-        _ => None,
-    })?;
-    let generic = attributes.iter().any(|attribute| matches!(attribute, LinkXdp::Attached(XdpAttached::SocketBuffer)));
-    Some(OnXdp { program: Program { id, name: String::new() }, native: !generic })
 }

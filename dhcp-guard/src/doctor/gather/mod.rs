@@ -116,7 +116,7 @@ async fn interface_called(name: &str, links: &[Found]) -> Interface {
         link.lro = interface::merges_packets(name);
         link.xdp_features = xdp_features::of(link.ifindex);
         if let Some(xdp) = &mut link.xdp {
-            xdp.program.name = program_name(xdp.program.id);
+            xdp.program.name = interface::known_name(xdp.program.id).unwrap_or_default();
         }
     }
     Interface { name: name.to_owned(), link }
@@ -130,13 +130,6 @@ fn tcx(interface: &str, way: TcAttachType) -> Option<Vec<Program>> {
         name: info.name_as_str().unwrap_or_default().to_owned(),
     };
     Some(programs.iter().map(describe).collect())
-}
-
-/// Empty: the kernel does not say so to us.
-fn program_name(id: u32) -> String {
-    let mut programs = aya::programs::loaded_programs().filter_map(Result::ok);
-    let program = programs.find(|program| program.id() == id);
-    program.and_then(|program| program.name_as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 #[cfg(test)]

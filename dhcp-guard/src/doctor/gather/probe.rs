@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{FromRawFd as _, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
 
@@ -12,11 +12,11 @@ use aya::{
     sys::is_map_supported,
 };
 
-use crate::doctor::facts::Feature;
+use crate::{
+    dataplane::sys::{self, Command},
+    doctor::facts::Feature,
+};
 
-const BPF_PROG_LOAD: libc::c_long = 5;
-const BPF_PROG_TEST_RUN: libc::c_long = 10;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_FUNC_JIFFIES64: i32 = 118;
@@ -74,14 +74,6 @@ struct RunAttr {
     duration: u32,
 }
 
-/// `union bpf_attr`, its part for asking about a program.
-#[repr(C)]
-struct InfoAttr {
-    program: u32,
-    length: u32,
-    info: u64,
-}
-
 /// What the data plane is made of. What cannot be tried without an interface is there where something younger is, because
 /// whoever brings new features to an old kernel brings all of them; else the version says it.
 pub(super) fn features(version: (u32, u32)) -> Vec<Feature> {
@@ -100,17 +92,10 @@ pub(super) fn features(version: (u32, u32)) -> Vec<Feature> {
 
 /// Whether programs are compiled. The sysctl for it is not there in every network namespace; what became of a program is.
 pub(super) fn jit() -> Option<bool> {
-    // The beginning of `struct bpf_prog_info`: type, id, tag, then the length of the machine code.
-    let mut info = [0u32; 6];
     let program = load(&[PASS, EXIT], 0).ok()?;
-    let mut attr = InfoAttr {
-        program: program.as_raw_fd().unsigned_abs(),
-        length: size_of_val(&info) as u32,
-        info: info.as_mut_ptr() as u64,
-    };
-    // SAFETY: a program of ours, and a place for as much of the answer as `length` says; both outlive the call.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.ok()?;
-    Some(info[4] > 0)
+    // The beginning of `struct bpf_prog_info`.
+    let [_kind, _id, _tag, _tag_too, length_of_machine_code] = sys::info(sys::number(&program).ok()?).ok()?;
+    Some(length_of_machine_code > 0)
 }
 
 /// Ticks a second that `bpf_jiffies64` makes. Takes 0.4 s.
@@ -127,14 +112,14 @@ fn jiffies(program: &OwnedFd) -> Option<u32> {
     // No shorter frame is taken.
     let frame = [0u8; 64];
     let mut attr = RunAttr {
-        program: program.as_raw_fd().unsigned_abs(),
+        program: sys::number(program).ok()?,
         size_in: frame.len() as u32,
         data_in: frame.as_ptr() as u64,
         repeat: 1,
         ..RunAttr::default()
     };
     // SAFETY: a program of ours and a frame of the length that is named; both outlive the call.
-    unsafe { bpf(BPF_PROG_TEST_RUN, &mut attr) }.ok()?;
+    unsafe { sys::bpf(Command::ProgTestRun, &mut attr) }.ok()?;
     Some(attr.result)
 }
 
@@ -165,15 +150,7 @@ fn load(code: &[Insn], flags: u32) -> io::Result<OwnedFd> {
         ..LoadAttr::default()
     };
     // SAFETY: the code and the licence are as long as is said, and outlive the call.
-    let descriptor = unsafe { bpf(BPF_PROG_LOAD, &mut attr) }?;
+    let descriptor = unsafe { sys::bpf(Command::ProgLoad, &mut attr) }?;
     // SAFETY: the kernel has just opened it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
-}
-
-/// # Safety
-/// `attr` must be what `command` takes, and whatever it points to must be there.
-unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
-    // SAFETY: promised by the caller.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(result).map_err(io::Error::other) }
+    Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(descriptor).map_err(io::Error::other)?) })
 }
