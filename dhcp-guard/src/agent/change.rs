@@ -201,6 +201,10 @@ impl Guarded {
             if was_guarded && !wanted.reattach {
                 continue;
             }
+            // As at the start: who names one that is down has probably named the wrong one.
+            if *must && !interface.up {
+                return Err(Error::InterfaceDown { name: interface.name.clone() });
+            }
             // It may have been taken off since it was looked at, and something else be there.
             let interface_now = if was_guarded { interface::find_now(&interface.name) } else { Ok(interface.clone()) };
             match interface_now.and_then(|interface| self.plane.attach(interface, wanted.config.hook)) {

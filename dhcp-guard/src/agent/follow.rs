@@ -187,8 +187,7 @@ impl Follower {
 
     /// True: something is not guarded any more. None: nothing could be changed.
     async fn follow_once(&mut self, links: &Links, meant: &Meant) -> Option<bool> {
-        let goes = |one: &Interface| meant.interfaces.iter().all(|(ifindex, _)| *ifindex != one.ifindex);
-        let makes_room = self.context.plan.interfaces.iter().any(goes);
+        let before = Arc::clone(&self.context);
         let (config, machines) = (self.context.config.clone(), Arc::clone(&self.context.machines));
         let reattach = config.reattach;
         let now = self.at_once(meant, &[]);
@@ -197,7 +196,8 @@ impl Follower {
             Ok(done) => {
                 self.stuck = None;
                 self.take(done, links, &now);
-                Some(makes_room)
+                let stays = |one: &Interface| self.context.plan.interfaces.iter().any(|now| now.ifindex == one.ifindex);
+                Some(!before.plan.interfaces.iter().all(stays))
             }
             Err(Failed::Stopping) => None,
             Err(Failed::Plane(error)) => {

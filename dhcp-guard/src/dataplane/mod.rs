@@ -82,7 +82,7 @@ pub enum Error {
         name: String,
     },
     /// The interface is down.
-    #[error("interface {name} is down: bring it up with `ip link set {name} up`, then start again")]
+    #[error("interface {name} is down: bring it up with `ip link set {name} up`, then try again")]
     InterfaceDown {
         /// Interface name.
         name: String,

@@ -56,6 +56,18 @@ pub enum RemainsError {
     Map(#[from] Error),
 }
 
+/// How long ago an agent with this pin folder last said that it reads the counters and decides; none: never, or it cannot be
+/// told.
+#[must_use]
+pub fn heartbeat_age(dir: &Path) -> Option<Duration> {
+    let pins = PinFolder::peek(dir).ok()??;
+    age(&state_maps::latest(&pins, &mut Vec::new()).ok()??.meta)
+}
+
+fn age(meta: &Meta) -> Option<Duration> {
+    (meta.heartbeat != 0).then(|| clock::monotonic().saturating_sub(Duration::from_nanos(meta.heartbeat_ns)))
+}
+
 impl Remains {
     /// What is in the folder; `None`: no guard.
     ///
@@ -101,8 +113,7 @@ impl Remains {
     /// How long ago an agent last said that it reads the counters and decides; none: never.
     #[must_use]
     pub fn heartbeat_age(&self) -> Option<Duration> {
-        (self.meta.heartbeat != 0)
-            .then(|| clock::monotonic().saturating_sub(Duration::from_nanos(self.meta.heartbeat_ns)))
+        age(&self.meta)
     }
 
     /// The kernel's tick counter now, from what it was at the heartbeat.

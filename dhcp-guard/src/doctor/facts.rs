@@ -97,6 +97,8 @@ pub struct Pins {
     pub is_mounted_at_start: bool,
     /// Kernel ids of the programs whose links are pinned there.
     pub programs: Vec<u32>,
+    /// How long ago an agent last gave a sign of life there, in seconds.
+    pub heartbeat_age_s: Option<u64>,
 }
 
 /// An interface to be guarded.

@@ -7,6 +7,7 @@ use crate::{
         load, replies,
     },
     doctor::facts::{Agent, Facts, Interface, Link, Program},
+    human::duration,
     model::Finding,
 };
 
@@ -199,7 +200,10 @@ pub(super) fn agent(facts: &Facts) -> Vec<Finding> {
             let left = facts.interfaces.iter().filter_map(|it| it.link.as_ref()).any(|link| !guards(link).is_empty());
             let none = format!("no agent answers on {}", socket.display());
             if left {
-                row.weak(none + ": limits go on, but nobody is reported or put into quarantine", start)
+                let age = facts.pins.as_ref().and_then(|pins| pins.heartbeat_age_s);
+                let since =
+                    age.map(|age| format!(" (the last one was here {} ago)", duration(age))).unwrap_or_default();
+                row.weak(none + &since + ": limits go on, but nobody is reported or put into quarantine", start)
             } else {
                 row.info(none, start)
             }
@@ -316,7 +320,10 @@ mod tests {
 
     #[test]
     fn the_agent() {
-        check("agent", &without_agent(healthy()), Weak, "host", &["limits go on", "systemctl start"]);
+        let mut left = without_agent(healthy());
+        check("agent", &left, Weak, "host", &["no agent answers on /s: limits go on", "systemctl start"]);
+        left.pins.as_mut().unwrap().heartbeat_age_s = Some(125);
+        check("agent", &left, Weak, "host", &["(the last one was here 2 min ago): limits go on"]);
         let nothing_on = without_agent(with_link(|link| link.xdp = None));
         check("agent", &nothing_on, Info, "host", &["no agent answers on /s", "`dhcp-guard run -i IF`"]);
         let unclear = with(|facts| facts.agent = Some(Agent::Unclear("it hangs".into())));

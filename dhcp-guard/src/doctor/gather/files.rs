@@ -10,7 +10,10 @@ use caps::{CapSet, Capability};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use crate::{
-    dataplane::pins::{LinkPin, PinFolder, USUAL_MOUNT, is_on_bpffs},
+    dataplane::{
+        pins::{LinkPin, PinFolder, USUAL_MOUNT, is_on_bpffs},
+        remains::heartbeat_age,
+    },
     doctor::facts::{Pins, StateDir},
     state_file,
 };
@@ -29,6 +32,7 @@ pub(super) fn pins(dir: &Path) -> Pins {
         shadowed,
         is_mounted_at_start: !on_bpffs && !shadowed && may_mount && dir.starts_with(USUAL_MOUNT),
         programs: pinned_programs(dir),
+        heartbeat_age_s: heartbeat_age(dir).map(|age| age.as_secs()),
         nearest,
     }
 }
