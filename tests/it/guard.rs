@@ -12,12 +12,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{SchedClassifier, TcAttachType};
 use dhcp_guard::dataplane::hook::Hook;
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
     agent::{self, Agent, errors},
+    attached::guarded,
     cleanup::Folder,
     client::leases,
     flood::{Flood, Limits, Mode, Report, Traffic},
@@ -381,7 +381,7 @@ fn stops_cleanly() -> Result<()> {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         let lab = Lab::new(Layout::Uplink, 1)?;
         let mut agent = Agent::start(&lab.host, &lab.guarded(), "")?;
-        ensure!(is_attached(&lab)?, "not attached");
+        ensure!(guarded(&lab.host)? == ["uplink0"], "not attached");
         // The end of a terminal is not the end of the guard.
         // SAFETY: no memory involved; the process is our child and has not been reaped.
         unsafe { libc::kill(i32::try_from(agent.pid())?, libc::SIGHUP) };
@@ -400,10 +400,10 @@ fn stops_cleanly() -> Result<()> {
         let (status, end) = (status?, end?);
         ensure!(status.success(), "signal {signal}: {status}\n{}", agent.log());
         ensure!(!socket, "the socket is still there");
-        ensure!(is_attached(&lab)?, "not attached any more");
+        ensure!(guarded(&lab.host)? == ["uplink0"], "not attached any more");
         let detached = agent.detach()?;
         ensure!(detached == "the guard is off: uplink0\n", "{detached}");
-        ensure!(!is_attached(&lab)?, "still attached");
+        ensure!(guarded(&lab.host)?.is_empty(), "still attached");
         let left = fs::read_dir(agent.launch().pin_dir())?.count();
         ensure!(left == 0, "{left} pins are left");
         ensure!(agent.detach()?.ends_with("nothing to take off\n"), "{}", agent.detach()?);
@@ -413,15 +413,6 @@ fn stops_cleanly() -> Result<()> {
         ensure!(errors(&end) == sentence && end.status.code() == Some(2), "the follower ended otherwise: {end:?}");
     }
     Ok(())
-}
-
-/// Whether anything is on the guarded interface at the test's hook.
-fn is_attached(lab: &Lab) -> Result<bool> {
-    if current_hook() == Some(Hook::Tcx) {
-        let (_, programs) = lab.host.run(|| SchedClassifier::query_tcx("uplink0", TcAttachType::Ingress))??;
-        return Ok(!programs.is_empty());
-    }
-    Ok(lab.host.exec(&["ip", "link", "show", "uplink0"])?.contains("xdp"))
 }
 
 /// Standard error is a pipe that is full from the start: whoever writes to it waits for ever.

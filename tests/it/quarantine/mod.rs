@@ -80,11 +80,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             NEEDS_MOUNT,
             actuators::delay_nobody,
         ),
-        trial_once(
-            "quarantine: it outlives the agent, with hold and allowlist",
-            Need::LAB,
-            restart::outlives_the_agent,
-        ),
+        trial("quarantine: it outlives the agent, with hold and allowlist", Need::LAB, restart::outlives_the_agent),
     ]
 }
 
