@@ -213,15 +213,17 @@ fn diff_and_dry_run() -> Result<()> {
 
 fn all_or_nothing() -> Result<()> {
     let host = host()?;
-    ["up0", "up1", "up2", "down0"].iter().try_for_each(|name| add(&host, name))?;
-    host.ip("link set down0 down\n")?;
+    ["up0", "up1", "up2", "up3"].iter().try_for_each(|name| add(&host, name))?;
     let agent = Agent::start(&host, &[], "interfaces = ['up0']\n")?;
+    // In the place of a link is something that is none.
+    let foreign = agent.launch().link_pin("up3")?;
+    fs::create_dir(&foreign)?;
     let at_xdp = current_hook() == Some(Hook::Xdp);
     let other = at_xdp.then(|| Control::attach(&host, "up2", Verdict::Pass, XdpMode::Driver)).transpose()?;
     let before = (programs(&host)?, agent.json(&["ports"])?["ports"].as_array().map(Vec::len));
     let new = "[limits]\nclient_burst = 9\n[class.metal]\nrate_pps = 7\nburst = 9\n";
     let unusable = [
-        ("'up0', 'up1', 'down0'", "interface down0 is down"),
+        ("'up0', 'up1', 'up3'", "cannot guard interface up3: the pin"),
         ("'up0', 'up1', 'up9'", "there is no interface \"up9\""),
         ("", "nothing would be guarded"),
     ];
@@ -236,9 +238,10 @@ fn all_or_nothing() -> Result<()> {
         ensure!(now == before, "before: {before:?}, now: {now:?}");
     }
     drop(other);
-    write(&agent, &format!("interfaces = ['up0', 'up1', 'up2']\n{new}"))?;
+    fs::remove_dir(&foreign)?;
+    write(&agent, &format!("interfaces = ['up0', 'up1', 'up2', 'up3']\n{new}"))?;
     agent.change(&["reload"])?;
-    ensure!(guarded(&host)? == ["up0", "up1", "up2"]);
+    ensure!(guarded(&host)? == ["up0", "up1", "up2", "up3"]);
     Ok(())
 }
 
