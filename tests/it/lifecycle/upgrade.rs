@@ -141,5 +141,6 @@ pub(super) fn other_size() -> Result<()> {
     drop(agent);
     let output = process::run(launch.cli(&["detach"]), "")?;
     ensure!(output == "the guard is off: uplink0\n", "{output}");
+    ensure!(attached::guarded(&lab.host)?.is_empty(), "it is not off: {:?}", attached::guarded(&lab.host)?);
     Ok(())
 }
