@@ -1,5 +1,7 @@
 //! `doctor` on hosts with something wrong: the row for it is there, what it says to do really mends it, and the exit code
 //! says whether anything is left. And `run`, which refuses to be blind.
+//!
+//! Once for both hooks: what is about the host, and what `doctor` says of each hook on its own, which is in one test then.
 
 use std::{
     collections::HashSet,
@@ -11,17 +13,20 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::XdpMode;
 use dhcp_guard::{
-    dataplane::pins::{LinkKind, PinFolder},
+    dataplane::hook::Hook,
     model::{Checkup, Finding, Severity, Subject},
 };
 use libtest_mimic::Trial;
+use serde_json::json;
 use tests::{
     agent::{Agent, Launch, errors},
+    attached::{programs, take_off},
     control::{Control, Verdict},
-    harness::{Need, trial_once},
+    harness::{Need, trial, trial_once},
     link,
     netns::Netns,
     process,
+    program::current_hook,
 };
 
 const NEEDS: &[Need] = &[
@@ -40,7 +45,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial_once("doctor: a host on which all is well, with and without an agent", NEEDS, all_is_well),
+        trial("doctor: a host on which all is well, with and without an agent", NEEDS, all_is_well),
         trial_once("doctor: VLAN tags that are taken off, and run refuses to be blind", NEEDS, vlan_offload),
         trial_once("doctor: an interface that is down, and one that is not there", NEEDS, interfaces),
         trial_once("doctor: another XDP program", NEEDS, another_program),
@@ -48,7 +53,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial_once("doctor: missing capabilities", RIGHTS, capabilities),
         trial_once("doctor: a bridge has generic mode only", NEEDS, generic_mode),
         trial_once("doctor: an MTU that a tap does not take natively", NEEDS, mtu),
-        trial_once("doctor: a guard of another agent, and a watch too many", NEEDS, another_guard),
+        trial("doctor: a guard of another agent, and a watch too many", NEEDS, another_guard),
         trial_once("doctor: frames that go past the guard", NEEDS, past_the_guard),
         trial_once("doctor: a broken inventory, odd configuration, foreign state", NEEDS, files),
     ]
@@ -69,8 +74,9 @@ impl Host {
         ["up0", "up1", "down0"].iter().try_for_each(|interface| link::keep_vlan_tags(&netns, interface))?;
         let launch = Launch::new(&netns, &["up0"])?;
         // Relative paths count from the file's folder.
-        launch.folder().write("dhcp-guard.toml", "state_dir = 'state'\n")?;
-        Ok(Self { netns, launch })
+        let host = Self { netns, launch };
+        host.config(&current_hook().map_or_else(String::new, |hook| format!("hook = {}\n", json!(hook))))?;
+        Ok(host)
     }
 
     fn config(&self, content: &str) -> Result<()> {
@@ -165,17 +171,20 @@ fn all_is_well() -> Result<()> {
                     kernel_btf kernel_features lro mtu native_mode other_guard other_xdp_program program replies \
                     rogue_servers sriov_vfs state_dir tcx_in_front unguarded_taps vhost_user vlan_offload";
     ensure!(ids == expected.split_whitespace().collect(), "{ids:?}");
-    let links = host.netns.exec(&["ip", "-json", "link", "show"])?;
-    ensure!(!links.contains("\"xdp\""), "something was attached: {links}");
+    ensure!(programs(&host.netns)?.is_empty(), "something was attached: {:?}", programs(&host.netns)?);
     ensure!(!host.launch.folder().path("state").exists(), "the state folder was made");
 
     let agent = host.launch.clone().start()?;
     let with_agent = host.examine("up0")?;
     ensure!(with_agent.blind + with_agent.weak == 0, "{with_agent:#?}");
     ensure!(is_ok(&rows(&with_agent, "agent")) && is_ok(&rows(&with_agent, "attached")), "{with_agent:#?}");
-    says(&rows(&with_agent, "native_mode"), Severity::Ok, &interface("up0"), &["runs in the driver"])?;
+    let (severity, mode) = match current_hook() {
+        Some(Hook::Tcx) => (Severity::Info, "by TCX"),
+        _ => (Severity::Ok, "runs in the driver"),
+    };
+    says(&rows(&with_agent, "native_mode"), severity, &interface("up0"), &[mode])?;
     // Nothing that was asked has disturbed it.
-    ensure!(agent.json(&["status"])?["warnings"] == serde_json::json!([]), "{}", agent.log());
+    ensure!(agent.json(&["status"])?["warnings"] == json!([]), "{}", agent.log());
     // What is to be guarded and is not.
     says(&host.rows("up1", "agent")?, Severity::Weak, &Subject::Host, &["does not guard up1"])?;
 
@@ -207,7 +216,7 @@ fn vlan_offload() -> Result<()> {
     for part in ["dhcp-guard: the guard would be blind: interface up0", "up0.100", "rxvlan off", "--even-if-blind"] {
         ensure!(last.contains(part), "`{part}` is not in: {said}");
     }
-    ensure!(!host.netns.exec(&["ip", "-json", "link", "show"])?.contains("\"xdp\""), "something is attached");
+    ensure!(programs(&host.netns)?.is_empty(), "something is attached: {:?}", programs(&host.netns)?);
     ensure!(!host.launch.socket_path().exists(), "the socket is left");
 
     let agent = host.launch.clone().arguments(&["--even-if-blind"]).start()?;
@@ -378,7 +387,7 @@ fn another_guard() -> Result<()> {
     ensure!(is_ok(&pinned.rows("up0", "other_guard")?), "its pins were named");
 
     // Somebody takes its program off, and starts another agent.
-    detach_xdp(&theirs)?;
+    take_off(&host.netns, "up0")?;
     says(&known.rows("up0", "attached")?, Severity::Blind, &interface("up0"), &["taken it off", "systemctl restart"])?;
     let _ours = host.launch.clone().start()?;
     let found = host.examine("up0")?;
@@ -388,14 +397,6 @@ fn another_guard() -> Result<()> {
     theirs.detach()?;
     ensure!(is_ok(&host.rows("up0", "duplicate_links")?), "the other one is off");
     Ok(())
-}
-
-/// Takes the program off behind the agent's back.
-fn detach_xdp(agent: &Agent) -> Result<()> {
-    let pins = PinFolder::peek(agent.launch().pin_dir())?.context("nothing is pinned")?;
-    let links = pins.links()?;
-    let link = links.iter().find(|link| link.kind == LinkKind::Xdp).context("no XDP link is pinned")?;
-    Ok(link.take_off()?)
 }
 
 fn past_the_guard() -> Result<()> {

@@ -1,5 +1,8 @@
 //! What the guard says when it cannot do what it was asked to: one sentence, with the thing and the remedy, exit code 2,
 //! and nothing left behind. And what it says where it goes on all the same.
+//!
+//! Once for both hooks: what ends before any interface is looked at; queries; and what only XDP has, one program an interface
+//! and a generic mode.
 
 use std::{
     fs, io,
@@ -11,18 +14,20 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::XdpMode;
+use dhcp_guard::dataplane::hook::{Hook, Way};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
     agent::{Agent, Launch, errors},
-    bpf_links::programs,
+    attached::{self, guarded, programs},
     control::{Control, Verdict},
     flood::{Flood, Limits, Mode},
-    harness::{Need, trial},
+    harness::{Need, trial, trial_once},
     link,
     mac::Mac,
     netns::Netns,
     process,
+    program::current_hook,
     tally::Tally,
     topology::{Lab, Layout},
     wait,
@@ -42,29 +47,29 @@ const SEEN_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("errors: a user without rights is told which", RIGHTS, without_rights),
-        trial("errors: root without one capability is told which", RIGHTS, without_one_capability),
+        trial_once("errors: a user without rights is told which", RIGHTS, without_rights),
+        trial_once("errors: root without one capability is told which", RIGHTS, without_one_capability),
         trial("errors: the capabilities that are asked for are enough", RIGHTS, with_just_the_capabilities),
-        trial("errors: a kernel without BTF", MOUNTS, without_btf),
-        trial("errors: an interface that is not there, or cannot be", NEEDS, no_such_interface),
+        trial_once("errors: a kernel without BTF", MOUNTS, without_btf),
+        trial_once("errors: an interface that is not there, or cannot be", NEEDS, no_such_interface),
         trial("errors: an interface that is down", NEEDS, interface_down),
-        trial("errors: another program on the interface stays, and is named", NEEDS, another_program),
+        trial_once("errors: another program on the interface stays, and is named", NEEDS, another_program),
         trial("errors: of two interfaces, one unusable, none is guarded", NEEDS, one_of_two),
         trial("errors: an interface that another agent guards", NEEDS, guarded_already),
-        trial("errors: a socket that another agent listens on", NEEDS, socket_in_use),
+        trial_once("errors: a socket that another agent listens on", NEEDS, socket_in_use),
         trial("errors: a stale socket is taken over", NEEDS, stale_socket),
-        trial("errors: paths that cannot be a socket, and files that stay", NEEDS, unusable_sockets),
-        trial("errors: a configuration that cannot be read, or is wrong", NEEDS, bad_configurations),
-        trial("errors: an inventory that cannot be read is a warning, and the guard works", NEEDS, no_inventory),
-        trial("errors: queries without an agent", NEEDS, queries_without_agent),
-        trial("errors: a user who may not ask is told who may", RIGHTS, queries_without_rights),
-        trial("errors: a reader who has seen enough is no error", NEEDS, closed_output),
+        trial_once("errors: paths that cannot be a socket, and files that stay", NEEDS, unusable_sockets),
+        trial_once("errors: a configuration that cannot be read, or is wrong", NEEDS, bad_configurations),
+        trial_once("errors: an inventory that cannot be read is a warning, and the guard works", NEEDS, no_inventory),
+        trial_once("errors: queries without an agent", NEEDS, queries_without_agent),
+        trial_once("errors: a user who may not ask is told who may", RIGHTS, queries_without_rights),
+        trial_once("errors: a reader who has seen enough is no error", NEEDS, closed_output),
         trial(
             "errors: an interface that goes away leaves the others guarded, and a warning",
             NEEDS,
             interface_vanishes,
         ),
-        trial(
+        trial_once(
             "errors: a driver without native XDP is guarded in generic mode, with a warning",
             Need::LAB,
             generic_mode,
@@ -103,9 +108,9 @@ impl Host {
 
     /// The same where a socket was there before.
     fn refuses_beside_socket(&self, launch: &Launch, parts: &[&str]) -> Result<()> {
-        let before = attached(&self.0)?;
+        let before = programs(&self.0)?;
         println!("{}", check_sentence(&launch.run_to_its_end()?, parts)?);
-        let after = attached(&self.0)?;
+        let after = programs(&self.0)?;
         ensure!(before == after, "attached before: {before:?}, and after: {after:?}");
         Ok(())
     }
@@ -114,11 +119,6 @@ impl Host {
 /// Whether there is a socket at this path, listened on or not.
 fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-}
-
-/// Interfaces with an XDP program: name, mode as `ip` names it (1 native, 2 generic), the program's id.
-fn attached(host: &Netns) -> Result<Vec<(String, u64, u64)>> {
-    programs(host)
 }
 
 /// Exit code 2, nothing on standard output, and one line of error with all of `parts` in it: that line.
@@ -161,11 +161,13 @@ fn with_just_the_capabilities() -> Result<()> {
     let agent = host.launch(&["up0"])?.for_everyone()?.through(&wrapper).start()?;
     let status = agent.json(&["status"])?;
     ensure!(status["warnings"] == Value::Array(vec![]), "{status}");
-    // The program's name needs more rights; the refusal does not.
-    let control = Control::attach(&host.0, "up1", Verdict::Pass, XdpMode::Driver)?;
-    let launch = host.launch(&["up1"])?.for_everyone()?.through(&wrapper);
-    host.refuses(&launch, &["interface up1 already runs the XDP program", "(id ", "will not displace"])?;
-    drop(control);
+    ensure!(guarded(&host.0)? == ["up0"], "guarded: {:?}", guarded(&host.0)?);
+    if current_hook() == Some(Hook::Xdp) {
+        // The program's name needs more rights; the refusal does not.
+        let _control = Control::attach(&host.0, "up1", Verdict::Pass, XdpMode::Driver)?;
+        let launch = host.launch(&["up1"])?.for_everyone()?.through(&wrapper);
+        host.refuses(&launch, &["interface up1 already runs the XDP program", "(id ", "will not displace"])?;
+    }
     Ok(())
 }
 
@@ -201,12 +203,12 @@ fn another_program() -> Result<()> {
     let host = Host::new()?;
     for mode in [XdpMode::Driver, XdpMode::Skb] {
         let control = Control::attach(&host.0, "up0", Verdict::Pass, mode)?;
-        let before = attached(&host.0)?;
-        ensure!(before.len() == 1, "the other program is not attached: {before:?}");
-        let named = format!("the XDP program pass (id {})", before[0].2);
+        let before = programs(&host.0)?;
+        ensure!(before.len() == 1 && before[0].name == "pass", "the other program is not attached: {before:?}");
+        let named = before[0].named();
         host.refuses(&host.launch(&["up0"])?, &["interface up0", &named, "will not displace", "take it off"])?;
         drop(control);
-        ensure!(attached(&host.0)?.is_empty(), "the other program did not come off");
+        ensure!(programs(&host.0)?.is_empty(), "the other program did not come off");
     }
     Ok(())
 }
@@ -216,24 +218,25 @@ fn one_of_two() -> Result<()> {
     host.refuses(&host.launch(&["up0", DOWN])?, &["interface down0 is down"])?;
     host.refuses(&host.launch(&["up0", "nosuch0"])?, &["no interface \"nosuch0\""])?;
     host.refuses(&host.launch(&["up0", "up0"])?, &["`up0` is listed twice"])?;
-    let _control = Control::attach(&host.0, "up1", Verdict::Pass, XdpMode::Driver)?;
-    host.refuses(&host.launch(&UP)?, &["interface up1 already runs"])
+    let _other = Agent::start(&host.0, &["up1"], "")?;
+    let named = attached::guard(&host.0, "up1")?.named();
+    host.refuses(&host.launch(&UP)?, &["interface up1 already runs", &named])
 }
 
 fn guarded_already() -> Result<()> {
     let host = Host::new()?;
     let mut first = Agent::start(&host.0, &UP, "")?;
-    let before = attached(&host.0)?;
-    let named = format!("the XDP program dhcp_guard (id {})", before[0].2);
+    let before = programs(&host.0)?;
+    let named = attached::guard(&host.0, "up0")?.named();
     host.refuses(&host.launch(&["up0"])?, &["interface up0", &named, "stop the agent that runs it"])?;
     ensure!(first.json(&["status"])?["warnings"] == Value::Array(vec![]), "the first agent goes on");
-    ensure!(attached(&host.0)? == before, "it does not go on");
+    ensure!(programs(&host.0)? == before, "it does not go on");
     let refused = check_sentence(&ask(first.command(&["detach"]))?, &["while its agent runs", "stop the agent first"])?;
     println!("{refused}");
     ensure!(first.stop(libc::SIGTERM)?.success(), "{}", first.log());
     host.refuses(&host.launch(&["up0"])?, &["interface up0", &named, "`dhcp-guard detach`"])?;
     first.detach()?;
-    ensure!(attached(&host.0)?.is_empty(), "the guard did not come off");
+    ensure!(programs(&host.0)?.is_empty(), "the guard did not come off");
     Ok(())
 }
 
@@ -253,7 +256,7 @@ fn stale_socket() -> Result<()> {
     let mut killed = launch.clone().start()?;
     killed.stop(libc::SIGKILL)?;
     ensure!(is_socket(launch.socket_path()), "an agent that was killed leaves its socket");
-    ensure!(attached(&host.0)?.len() == 1, "the guard goes on without an agent: {:?}", attached(&host.0)?);
+    ensure!(guarded(&host.0)? == ["up0"], "the guard goes on without an agent: {:?}", guarded(&host.0)?);
     let next = launch.clone().start()?;
     ensure!(next.json(&["status"])?["pid"] == next.pid(), "the next agent answers there");
     Ok(())
@@ -398,19 +401,17 @@ fn interface_vanishes() -> Result<()> {
         Ok(events["events"].as_array().is_some_and(|all| all.iter().any(|event| event["kind"] == "interface_gone")))
     })?;
     ensure!(seen.len() == 1 && seen[0].contains("up0 is to be guarded and is not there"), "{seen:?}");
-    let names: Vec<_> = attached(&host.0)?.into_iter().map(|(name, ..)| name).collect();
-    ensure!(names == ["up1"], "guarded: {names:?}");
+    ensure!(guarded(&host.0)? == ["up1"], "guarded: {:?}", guarded(&host.0)?);
     // One that comes back under the same name is another interface, and is guarded as well.
     host.0.ip("link add up0 type veth peer name peer0\nlink set up0 up\n")?;
     link::keep_vlan_tags(&host.0, "up0")?;
     wait::until("the warning is over", SEEN_DEADLINE, || {
         Ok(warnings(&agent)?.iter().all(|warning| !seen.contains(warning)))
     })?;
-    let names: Vec<_> = attached(&host.0)?.into_iter().map(|(name, ..)| name).collect();
-    ensure!(names == ["up1", "up0"], "guarded: {names:?}");
+    ensure!(guarded(&host.0)? == UP, "guarded: {:?}", guarded(&host.0)?);
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
     agent.detach()?;
-    ensure!(attached(&host.0)?.is_empty() && !agent.socket().exists(), "something is left");
+    ensure!(programs(&host.0)?.is_empty() && !agent.socket().exists(), "something is left");
     Ok(())
 }
 
@@ -430,8 +431,8 @@ fn generic_mode() -> Result<()> {
     ensure!(passed == FRAMES, "without the guard {passed} of {FRAMES} frames reach the bridge itself");
 
     let agent = Agent::start_with(&lab.host, &["br0"], "", &["--hook", "xdp"])?;
-    let modes: Vec<_> = attached(&lab.host)?.into_iter().map(|(name, mode, _)| (name, mode)).collect();
-    ensure!(modes == [("br0".to_owned(), 2)], "attached: {modes:?}");
+    let there = programs(&lab.host)?;
+    ensure!(there.len() == 1 && (&*there[0].interface, there[0].way) == ("br0", Way::Generic), "attached: {there:?}");
     let status = agent.json(&["status"])?;
     ensure!(status["interfaces"][0]["mode"] == "generic", "{status}");
     let warned = warnings(&agent)?;

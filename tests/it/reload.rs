@@ -1,4 +1,7 @@
 //! The configuration is read again, and interfaces come, go, are called otherwise and lose their guard, while the agent runs.
+//!
+//! Once for both hooks: what ends before any interface is looked at; limits, which are in maps that both have; and another
+//! program in the guard's place, since only XDP has no more than one.
 
 use std::{
     fs,
@@ -7,19 +10,23 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::XdpMode;
-use dhcp_guard::model::{Event, EventKind};
+use dhcp_guard::{
+    dataplane::hook::Hook,
+    model::{Event, EventKind},
+};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
     agent::{Agent, errors},
-    bpf_links::{detach, programs},
+    attached::{guard, guarded, programs, take_off},
     control::{Control, Verdict},
     flood::{Flood, Limits, Mode},
     follower::Follower,
-    harness::{Need, trial},
+    harness::{Need, trial, trial_once},
     link,
     mac::Mac,
     netns::Netns,
+    program::current_hook,
     topology::{Injection, Lab, Layout},
     wait,
 };
@@ -35,15 +42,15 @@ const FLOODER: Mac = Mac([2, 0xf1, 0, 0, 0, 1]);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("reload: limits change under a flood, and both are kept", Need::LAB, limits_under_flood),
-        trial("reload: a file that is wrong changes nothing, and all that is wrong is said", NEEDS, broken_file),
+        trial_once("reload: limits change under a flood, and both are kept", Need::LAB, limits_under_flood),
+        trial_once("reload: a file that is wrong changes nothing, and all that is wrong is said", NEEDS, broken_file),
         trial(
             "reload: what is different is said first, and what has to wait for the next start",
             NEEDS,
             diff_and_dry_run,
         ),
         trial("reload: an interface that cannot be guarded leaves everything as it was", NEEDS, all_or_nothing),
-        trial("reload: SIGHUP does the same", NEEDS, hangup),
+        trial_once("reload: SIGHUP does the same", NEEDS, hangup),
         trial("reload: interfaces that match a pattern are followed wherever they go", NEEDS, pattern),
         trial(
             "reload: an interface that is made anew is in quarantine again before its first packet",
@@ -51,9 +58,13 @@ pub(crate) fn trials() -> Vec<Trial> {
             made_anew,
         ),
         trial("reload: whoever takes the guard off is noticed, and it is put back", Need::LAB, taken_off),
-        trial("reload: another program in the guard's place stays there, and is told", NEEDS, another_in_its_place),
+        trial_once(
+            "reload: another program in the guard's place stays there, and is told",
+            NEEDS,
+            another_in_its_place,
+        ),
         trial("reload: where nobody wants it back, it comes back with a reload", NEEDS, not_put_back),
-        trial("reload: more interfaces than there is room for are guarded as far as there is", NEEDS, too_many),
+        trial_once("reload: more interfaces than there is room for are guarded as far as there is", NEEDS, too_many),
         trial("reload: many interfaces that come and go at once leave the right ones guarded", NEEDS, many),
     ]
 }
@@ -67,12 +78,6 @@ fn host() -> Result<Netns> {
 fn add(host: &Netns, name: &str) -> Result<()> {
     host.ip(&format!("link add {name} type veth peer name p-{name}\nlink set {name} up\nlink set p-{name} up\n"))?;
     link::keep_vlan_tags(host, name)
-}
-
-fn guarded(host: &Netns) -> Result<Vec<String>> {
-    let mut names: Vec<String> = programs(host)?.into_iter().map(|(name, ..)| name).collect();
-    names.sort();
-    Ok(names)
 }
 
 fn warnings(agent: &Agent) -> Result<Vec<String>> {
@@ -208,16 +213,22 @@ fn diff_and_dry_run() -> Result<()> {
 
 fn all_or_nothing() -> Result<()> {
     let host = host()?;
-    ["up0", "up1", "up2"].iter().try_for_each(|name| add(&host, name))?;
+    ["up0", "up1", "up2", "up3"].iter().try_for_each(|name| add(&host, name))?;
     let agent = Agent::start(&host, &[], "interfaces = ['up0']\n")?;
-    let other = Control::attach(&host, "up2", Verdict::Pass, XdpMode::Driver)?;
+    // In the place of a link is something that is none.
+    let foreign = agent.launch().link_pin("up3")?;
+    fs::create_dir(&foreign)?;
+    let at_xdp = current_hook() == Some(Hook::Xdp);
+    let other = at_xdp.then(|| Control::attach(&host, "up2", Verdict::Pass, XdpMode::Driver)).transpose()?;
     let before = (programs(&host)?, agent.json(&["ports"])?["ports"].as_array().map(Vec::len));
     let new = "[limits]\nclient_burst = 9\n[class.metal]\nrate_pps = 7\nburst = 9\n";
-    for (interfaces, part) in [
-        ("'up0', 'up1', 'up2'", "interface up2 already runs the XDP program"),
+    let unusable = [
+        ("'up0', 'up1', 'up3'", "cannot guard interface up3: the pin"),
         ("'up0', 'up1', 'up9'", "there is no interface \"up9\""),
         ("", "nothing would be guarded"),
-    ] {
+    ];
+    let occupied = ("'up0', 'up1', 'up2'", "interface up2 already runs the XDP program");
+    for (interfaces, part) in unusable.into_iter().chain(at_xdp.then_some(occupied)) {
         write(&agent, &format!("interfaces = [{interfaces}]\n{new}"))?;
         let (code, said) = refused(&agent, &["reload"])?;
         ensure!(code == Some(1) && said.contains(part), "{code:?}: {said}");
@@ -227,9 +238,10 @@ fn all_or_nothing() -> Result<()> {
         ensure!(now == before, "before: {before:?}, now: {now:?}");
     }
     drop(other);
-    write(&agent, &format!("interfaces = ['up0', 'up1', 'up2']\n{new}"))?;
+    fs::remove_dir(&foreign)?;
+    write(&agent, &format!("interfaces = ['up0', 'up1', 'up2', 'up3']\n{new}"))?;
     agent.change(&["reload"])?;
-    ensure!(guarded(&host)? == ["up0", "up1", "up2"]);
+    ensure!(guarded(&host)? == ["up0", "up1", "up2", "up3"]);
     Ok(())
 }
 
@@ -345,7 +357,7 @@ fn taken_off() -> Result<()> {
     let mut follower = Follower::start(&agent)?;
     for _ in 0..3 {
         let before = programs(&lab.host)?;
-        detach(&lab.host, "uplink0")?;
+        take_off(&lab.host, "uplink0")?;
         ensure!(programs(&lab.host)?.is_empty(), "it is off");
         let start = Instant::now();
         let (at, _) = follower.wait_for(NOTICED, about(EventKind::Detached, "uplink0"))?;
@@ -353,7 +365,8 @@ fn taken_off() -> Result<()> {
         next(&mut follower, FOLLOWED, EventKind::Reattached, "uplink0")?;
         ensure!(programs(&lab.host)? == before, "{:?}", programs(&lab.host)?);
     }
-    ensure!(warnings(&agent)?.is_empty() && agent.json(&["status"])?["interfaces"][0]["mode"] == "native");
+    let mode = guard(&lab.host, "uplink0")?.way.mode();
+    ensure!(warnings(&agent)?.is_empty() && agent.json(&["status"])?["interfaces"][0]["mode"] == mode.word());
     let start = Instant::now();
     let before = lab.server.counts()?.of(FLOODER);
     Flood::start(&lab.injection(0), Mode::One(FLOODER), Limits::packets(3000).at(3000))?.wait()?;
@@ -370,7 +383,7 @@ fn another_in_its_place() -> Result<()> {
     // In the instant between, the guard may look: then it is back, and it is tried again.
     let mut other = None;
     for _ in 0..20 {
-        detach(&host, "up0")?;
+        take_off(&host, "up0")?;
         if let Ok(control) = Control::attach(&host, "up0", Verdict::Pass, XdpMode::Driver) {
             other = Some(control);
             break;
@@ -395,7 +408,7 @@ fn not_put_back() -> Result<()> {
     add(&host, "up0")?;
     let agent = Agent::start(&host, &["up0"], "reattach = false\n")?;
     let mut follower = Follower::start(&agent)?;
-    detach(&host, "up0")?;
+    take_off(&host, "up0")?;
     next(&mut follower, NOTICED, EventKind::Detached, "up0")?;
     wait::until("a warning", SEEN, || {
         Ok(warnings(&agent)?.iter().any(|warning| warning.contains("interface up0 is not guarded")))
@@ -411,8 +424,7 @@ fn not_put_back() -> Result<()> {
 fn many() -> Result<()> {
     const AT_ONCE: usize = 20;
     let host = host()?;
-    // These take VLAN tags off, and would be guarded by TCX.
-    let agent = Agent::start(&host, &["tap*"], "hook = \"xdp\"\n[capacity]\nports = 50\n")?;
+    let agent = Agent::start(&host, &["tap*"], "[capacity]\nports = 50\n")?;
     let mut follower = Follower::start(&agent)?;
     for round in 0..4 {
         let names: Vec<String> = (0..AT_ONCE).map(|index| format!("tap{round}x{index}")).collect();

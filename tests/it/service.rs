@@ -1,4 +1,6 @@
 //! The agent as a service: what systemd is told, and what the agent may still do once it guards.
+//!
+//! Once for both hooks, since neither is about a frame; the one about taking over does so at both.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +14,7 @@ use libtest_mimic::Trial;
 use tests::{
     agent::{Agent, Launch},
     cleanup::Folder,
-    harness::{Need, trial},
+    harness::{Need, trial_once},
     link,
     netns::Netns,
     wait,
@@ -46,12 +48,16 @@ const AS_SERVICE: &[&str] = &[
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("service: readiness, a sign of life a window, and the end are told", NEEDS, told),
-        trial("service: whoever did not ask for signs of life gets none", NEEDS, no_watchdog),
-        trial("privileges: root's agent keeps what running needs, on every thread", NEEDS, of_root),
-        trial("privileges: a service's agent leaves nothing to what it starts", RIGHTS, of_service),
-        trial("privileges: with the unit's capabilities an interface is set down and up", RIGHTS, link_down),
-        trial("privileges: with the unit's capabilities the next agent takes over, at both hooks", RIGHTS, takes_over),
+        trial_once("service: readiness, a sign of life a window, and the end are told", NEEDS, told),
+        trial_once("service: whoever did not ask for signs of life gets none", NEEDS, no_watchdog),
+        trial_once("privileges: root's agent keeps what running needs, on every thread", NEEDS, of_root),
+        trial_once("privileges: a service's agent leaves nothing to what it starts", RIGHTS, of_service),
+        trial_once("privileges: with the unit's capabilities an interface is set down and up", RIGHTS, link_down),
+        trial_once(
+            "privileges: with the unit's capabilities the next agent takes over, at both hooks",
+            RIGHTS,
+            takes_over,
+        ),
     ]
 }
 

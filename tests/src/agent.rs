@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dhcp_guard::{
-    dataplane::hook::Hook,
+    dataplane::{
+        hook::Hook,
+        pins::{LinkKind, PinFolder},
+    },
     model::{Changed, QuarantineReport, Quarantines},
 };
 use serde::de::DeserializeOwned;
@@ -151,6 +154,16 @@ impl Launch {
     #[must_use]
     pub fn pin_dir(&self) -> &Path {
         &self.pin_dir
+    }
+
+    /// Where the link is pinned that holds the guard on an interface.
+    pub fn link_pin(&self, interface: &str) -> Result<PathBuf> {
+        let kind = match current_hook() {
+            Some(Hook::Xdp | Hook::Auto) | None => LinkKind::Xdp,
+            Some(Hook::Tcx) => LinkKind::Tcx,
+        };
+        let folder = PinFolder::peek(&self.pin_dir)?.context("nothing is pinned")?;
+        Ok(folder.link(kind, self.host.ifindex(interface)?))
     }
 
     /// With another pin folder than its own.

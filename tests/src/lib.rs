@@ -7,7 +7,7 @@
 //!   programs that every figure is a ratio against. [`stampede`]: many machines that flood at once.
 //! * [`packet_socket`], `paced`, [`random`]: what several of them need.
 //! * [`agent`], [`follower`], [`http`]: the guard itself, as a process on the lab's host; its events; requests that its
-//!   own command line would not send.
+//!   own command line would not send. [`attached`]: what is on which interface, by which hook.
 //! * [`clean_root`]: a Debian of its own, with systemd, for the package.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
 //!   interface; [`orders`]: quarantines for it.
@@ -20,8 +20,8 @@
 //! the agent's socket and files, see [`cleanup`], and the control group of a [`clean_root`], which the next one sweeps.
 
 pub mod agent;
+pub mod attached;
 pub mod bench;
-pub mod bpf_links;
 pub mod clean_root;
 pub mod cleanup;
 pub mod client;

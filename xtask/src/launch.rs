@@ -35,28 +35,29 @@ pub(crate) fn agent(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode
 pub(crate) fn lab_program(workspace: &Workspace, name: &str, args: &[OsString]) -> Result<ExitCode> {
     setup::for_lab(workspace)?;
     let agent = build_agent(workspace)?;
-    let program = build_binary(workspace, "tests", name, &[])?;
+    let program = build_binary(workspace, "tests", name, &["--release"])?;
     become_program(Command::new(program).args(args).env(AGENT_VARIABLE, agent))
 }
 
 /// The agent as it is shipped. Always this selection of packages: another one would unify other features and build
 /// the dependencies again.
 pub(crate) fn build_agent(workspace: &Workspace) -> Result<PathBuf> {
-    build_binary(workspace, "dhcp-guard", "dhcp-guard", &[])
+    build_binary(workspace, "dhcp-guard", "dhcp-guard", &["--release"])
 }
 
-/// The agent with its maps laid out otherwise, for the tests that upgrade to another version and back.
+/// The agent with its maps laid out otherwise, for the tests that upgrade to another version and back. They need its program,
+/// which is the same whatever the profile; for release, the agent around it would take a minute more to build.
 pub(crate) fn build_other_agent(workspace: &Workspace) -> Result<PathBuf> {
     let built = build_binary(workspace, "dhcp-guard", "dhcp-guard", &["--features", "other-layout"])?;
-    // The next build of the agent takes its place.
+    // The next build of that profile takes its place.
     let kept = built.with_file_name("dhcp-guard-other-layout");
     fs::copy(&built, &kept).with_context(|| format!("cannot copy {} to {}", built.display(), kept.display()))?;
     Ok(kept)
 }
 
-/// Builds for release and answers where cargo put the binary.
+/// Builds and answers where cargo put the binary.
 fn build_binary(workspace: &Workspace, package: &str, binary: &str, more: &[&str]) -> Result<PathBuf> {
-    let mut cargo = workspace.cargo(["build", "--release", "--locked", "--package", package, "--bin", binary]);
+    let mut cargo = workspace.cargo(["build", "--locked", "--package", package, "--bin", binary]);
     cargo.args(more);
     let shown = process::line(&cargo);
     eprintln!("+ {shown}");

@@ -104,7 +104,7 @@ pub(super) fn foreign_pins() -> Result<()> {
     drop(agent);
 
     // In the place of a link is something that is none.
-    let pin = launch.pin_dir().join("links").join(format!("xdp-{}", host.0.ifindex("up1")?));
+    let pin = launch.link_pin("up1")?;
     MapData::from_pin(generation(&launch)?.join("PORTS"))?.pin(&pin)?;
     refuses(&launch.only(&BOTH), &["interface up1", "the pin", "is not its", "remove it"])?;
     host.guards(&["up0"])?;
@@ -116,10 +116,9 @@ pub(super) fn half_deleted() -> Result<()> {
     let host = Host::new()?;
     let launch = Launch::new(&host.0, &BOTH)?;
     left_by_an_agent(&launch)?;
-    let link = format!("links/xdp-{}", host.0.ifindex("up0")?);
     for missing in ["PORT_STATES", "META", "KNOWN", "link", "maps", "links"] {
         match missing {
-            "link" => fs::remove_file(launch.pin_dir().join(&link))?,
+            "link" => fs::remove_file(launch.link_pin("up0")?)?,
             "maps" => fs::remove_dir_all(generation(&launch)?)?,
             "links" => fs::remove_dir_all(launch.pin_dir().join("links"))?,
             map => fs::remove_file(generation(&launch)?.join(map))?,

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use dhcp_guard::model::Quarantines;
+use dhcp_guard::model::{Quarantines, Status};
+use jiff::Timestamp;
 use tests::{
     agent::{Agent, Launch, errors},
+    attached,
     flood::{Flood, Limits, Mode},
     topology::{Lab, Layout},
     trickle::{Source, Trickle},
@@ -120,6 +122,7 @@ pub(super) fn queries() -> Result<()> {
     let quarantines = agent.quarantines()?;
     // The state is on the disk when the agent has ended; what the maps have they have.
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
+    let ended = Timestamp::now();
 
     let config = agent.launch().folder().path("dhcp-guard.toml").display().to_string();
     let status = agent.json(&["status", "--config", &config])?;
@@ -127,6 +130,8 @@ pub(super) fn queries() -> Result<()> {
     ensure!(status["interfaces"][0]["name"] == "uplink0" && status["warnings"].to_string().contains("no agent runs"));
     let text = agent.text(&["status", "--config", &config])?;
     ensure!(text.contains("guarding uplink0") && text.contains("without an agent for"), "{text}");
+    let mode = attached::guard(&lab.host, "uplink0")?.way.mode();
+    ensure!(status["interfaces"][0]["mode"] == mode.word(), "{status}");
     ensure!(clients(&agent)? == before, "{:?}\nbefore: {before:?}", clients(&agent)?);
     let after: Quarantines = agent.ask(&["quarantine", "list", "--config", &config])?;
     let after = after.quarantines;
@@ -136,6 +141,10 @@ pub(super) fn queries() -> Result<()> {
     let flood = Flood::start(&lab.injection(0), Mode::One(FLOODER), Limits::time(DEADLINE))?;
     wait::until("the flooder among the offenders", DEADLINE, || Ok(!agent.offenders()?.is_empty()))?;
     flood.stop()?;
+    // Some seconds have passed. The agent told the maps once a second that it is there.
+    let status: Status = agent.ask(&["status", "--config", &config])?;
+    let alone_since = status.started.duration_since(ended).as_secs_f64();
+    ensure!((-2.0..=0.5).contains(&alone_since), "without an agent since {alone_since} s after its end");
     let words = ["quarantine", "release", "1", "--reason", "x"];
     let refused = agent.command(&words).output()?;
     let said = errors(&refused);

@@ -2,6 +2,8 @@
 //!
 //! * [`killed`]: limits, quarantines and counters while there is no agent. [`upgrade`]: another version, and back.
 //! * [`broken_off`]: SIGKILL and errors of the kernel in the middle of a start. [`damage`]: what a start can find.
+//!
+//! Once for both hooks: the lock of the pin folder, and the state file, which no program is about.
 
 mod broken_off;
 mod damage;
@@ -15,7 +17,8 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
     agent::Agent,
-    harness::{Need, trial},
+    attached::guarded,
+    harness::{Need, trial, trial_once},
     link,
     mac::Mac,
     netns::Netns,
@@ -46,15 +49,19 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("lifecycle: tables of another size take over what must not be lost", Need::LAB, upgrade::other_size),
         trial("lifecycle: what is not configured any more is let go", HOST, damage::let_go),
         trial("lifecycle: without a BPF file system the guard ends with its agent", HOST, damage::no_bpffs),
-        trial("lifecycle: two agents cannot share a pin folder", HOST, damage::shared_folder),
+        trial_once("lifecycle: two agents cannot share a pin folder", HOST, damage::shared_folder),
         trial(
             "lifecycle: pins of a foreign layout are replaced, those of others left alone",
             HOST,
             damage::foreign_pins,
         ),
         trial("lifecycle: half of the pins deleted", HOST, damage::half_deleted),
-        trial("lifecycle: a state file cut off at every 100th byte", HOST, damage::truncated_state),
-        trial("lifecycle: quarantines that only the maps know are listed, and can be ended", HOST, damage::lost_state),
+        trial_once("lifecycle: a state file cut off at every 100th byte", HOST, damage::truncated_state),
+        trial_once(
+            "lifecycle: quarantines that only the maps know are listed, and can be ended",
+            HOST,
+            damage::lost_state,
+        ),
         trial("lifecycle: an interface that goes while it is attached to", TRACED, broken_off::interface_goes),
         trial("lifecycle: killed between any two steps of the start", TRACED, broken_off::killed_anywhere),
         trial("lifecycle: no room and no descriptors at any step of the start", TRACED, broken_off::in_want),
@@ -65,12 +72,6 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn allowed(elapsed: Duration) -> u64 {
     let (rate, burst) = CLIENT_LIMIT;
     burst + (elapsed.as_secs_f64() * rate as f64).ceil() as u64 + 1
-}
-
-/// The kernel id of the XDP program on an interface, if there is one.
-fn programs(netns: &Netns, interface: &str) -> Result<Vec<u64>> {
-    let links: Value = serde_json::from_str(&netns.exec(&["ip", "-json", "link", "show", "dev", interface])?)?;
-    Ok(links[0]["xdp"]["prog"]["id"].as_u64().into_iter().collect())
 }
 
 /// A number in the status of an agent's only interface.
@@ -131,10 +132,8 @@ impl Host {
 
     /// Exactly these interfaces are guarded.
     fn guards(&self, expected: &[&str]) -> Result<()> {
-        for interface in ["up0", "up1"] {
-            let is = !programs(&self.0, interface)?.is_empty();
-            ensure!(is == expected.contains(&interface), "{interface} is guarded: {is}; expected: {expected:?}");
-        }
+        let guarded = guarded(&self.0)?;
+        ensure!(guarded == expected, "{guarded:?} are guarded, expected: {expected:?}");
         Ok(())
     }
 }

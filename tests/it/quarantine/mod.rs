@@ -47,28 +47,30 @@ const NEEDS_MOUNT: &[Need] = &[
     Need::Tool("mount"),
 ];
 
-/// Those of the agent alone, where no frame decides, are not run again for the other hook.
+/// Once for both hooks: requests and what hangs, which no frame is about; and whom the engine blames, and how many, which it
+/// decides from counters alone. That both hooks count the same is what the tests in the kernel are about; what a hook makes of
+/// a quarantine, the first test, the forger's and the one about what outlives the agent.
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("quarantine: one machine floods, is muted within 15 s, and comes back", Need::LAB, incident::one_machine),
-        trial(
+        trial_once(
             "quarantine: a server dies, and none of its 200 clients is blamed",
             Need::LAB,
             dead_server::nobody_is_blamed,
         ),
-        trial(
+        trial_once(
             "quarantine: of 30 floods on 70 ports no more than the cap, the others are held back",
             Need::LAB,
             caps::held_back,
         ),
-        trial("quarantine: 30 floods on 30 ports are nobody's fault", Need::LAB, caps::systemic),
-        trial(
+        trial_once("quarantine: 30 floods on 30 ports are nobody's fault", Need::LAB, caps::systemic),
+        trial_once(
             "quarantine: 250 machines behind one port boot at once, and none is an offender",
             Need::LAB,
             cold_boot::on_one_port,
         ),
         trial("quarantine: whoever floods with another's MAC is alone in it", Need::LAB, forger::alone),
-        trial("quarantine: with both in the inventory, the forger's machine is named", Need::LAB, forger::named),
+        trial_once("quarantine: with both in the inventory, the forger's machine is named", Need::LAB, forger::named),
         trial_once(
             "quarantine: crafted requests change nothing, and are on record",
             Need::LAB,
@@ -80,11 +82,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             NEEDS_MOUNT,
             actuators::delay_nobody,
         ),
-        trial_once(
-            "quarantine: it outlives the agent, with hold and allowlist",
-            Need::LAB,
-            restart::outlives_the_agent,
-        ),
+        trial("quarantine: it outlives the agent, with hold and allowlist", Need::LAB, restart::outlives_the_agent),
     ]
 }
 
