@@ -18,7 +18,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
     agent::{Agent, errors},
-    attached::{guard, guarded, programs, take_off},
+    attached::{guard, guarded, programs, replies, take_off, take_off_replies},
     control::{Control, Verdict},
     flood::{Flood, Limits, Mode},
     follower::Follower,
@@ -59,12 +59,18 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("reload: whoever takes the guard off is noticed, and it is put back", Need::LAB, taken_off),
         trial_once(
+            "reload: whoever takes off what sees replies has not taken the guard off, and it is put back",
+            NEEDS,
+            replies_taken_off,
+        ),
+        trial_once(
             "reload: another program in the guard's place stays there, and is told",
             NEEDS,
             another_in_its_place,
         ),
         trial("reload: where nobody wants it back, it comes back with a reload", NEEDS, not_put_back),
         trial_once("reload: more interfaces than there is room for are guarded as far as there is", NEEDS, too_many),
+        trial_once("reload: hundreds of interfaces at once are guarded some at a time", NEEDS, hundreds),
         trial("reload: many interfaces that come and go at once leave the right ones guarded", NEEDS, many),
     ]
 }
@@ -213,7 +219,8 @@ fn diff_and_dry_run() -> Result<()> {
 
 fn all_or_nothing() -> Result<()> {
     let host = host()?;
-    ["up0", "up1", "up2", "up3"].iter().try_for_each(|name| add(&host, name))?;
+    ["up0", "up1", "up2", "up3", "up4"].iter().try_for_each(|name| add(&host, name))?;
+    host.ip("link set up4 down\n")?;
     let agent = Agent::start(&host, &[], "interfaces = ['up0']\n")?;
     // In the place of a link is something that is none.
     let foreign = agent.launch().link_pin("up3")?;
@@ -225,6 +232,7 @@ fn all_or_nothing() -> Result<()> {
     let unusable = [
         ("'up0', 'up1', 'up3'", "cannot guard interface up3: the pin"),
         ("'up0', 'up1', 'up9'", "there is no interface \"up9\""),
+        ("'up0', 'up1', 'up4'", "interface up4 is down"),
         ("", "nothing would be guarded"),
     ];
     let occupied = ("'up0', 'up1', 'up2'", "interface up2 already runs the XDP program");
@@ -375,6 +383,20 @@ fn taken_off() -> Result<()> {
     Ok(())
 }
 
+fn replies_taken_off() -> Result<()> {
+    let host = host()?;
+    add(&host, "up0")?;
+    let agent = Agent::start(&host, &["up0"], "")?;
+    let mut follower = Follower::start(&agent)?;
+    take_off_replies(&host, "up0")?;
+    let told = next(&mut follower, NOTICED, EventKind::RepliesDetached, "up0")?;
+    ensure!(told.message.contains("counts servers' replies"), "{}", told.message);
+    wait::until("it to be back", SEEN, || Ok(replies(&host, "up0")?.is_some()))?;
+    ensure!(warnings(&agent)?.is_empty() && guarded(&host)? == ["up0"], "{:?}", warnings(&agent)?);
+    ensure!(follower.of_kind(EventKind::Detached)?.is_empty(), "the guard was there all the time");
+    Ok(())
+}
+
 fn another_in_its_place() -> Result<()> {
     let host = host()?;
     add(&host, "up0")?;
@@ -442,6 +464,24 @@ fn many() -> Result<()> {
         })?;
         ensure!(follower.of_kind(EventKind::CannotGuard)?.is_empty());
     }
+    Ok(())
+}
+
+/// While a change is made nobody is judged, and attaching takes its time: so it is not all of them in one.
+fn hundreds() -> Result<()> {
+    const ALL: usize = 200;
+    const DEADLINE: Duration = Duration::from_secs(60);
+    let host = host()?;
+    let agent = Agent::start(&host, &["tap*"], "")?;
+    let mut follower = Follower::start(&agent)?;
+    host.ip(&(0..ALL).map(|index| format!("link add tap{index} type veth peer name p{index}\n")).collect::<String>())?;
+    wait::until("all of them guarded", DEADLINE, || Ok(follower.of_kind(EventKind::InterfaceGuarded)?.len() == ALL))?;
+    ensure!(guarded(&host)?.len() == ALL && follower.of_kind(EventKind::CannotGuard)?.is_empty());
+    // Those of one change are told of at once, and the next change takes as long as attaching does.
+    let mut told: Vec<_> = follower.of_kind(EventKind::InterfaceGuarded)?.into_iter().map(|event| event.at).collect();
+    told.sort();
+    let pauses = told.windows(2).filter(|two| two[0].duration_until(two[1]).as_millis() >= 20).count();
+    ensure!(pauses >= 3, "{ALL} interfaces were guarded in {} changes", pauses + 1);
     Ok(())
 }
 

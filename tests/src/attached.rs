@@ -11,7 +11,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use dhcp_guard::dataplane::{
     hook::{Hook, Way},
     interface::program_name,
-    load, tcx,
+    load, replies, tcx,
 };
 use serde_json::Value;
 
@@ -56,7 +56,11 @@ pub fn programs(netns: &Netns) -> Result<Vec<Attached>> {
     for link in links {
         let interface = link["ifname"].as_str().context("an interface without a name")?;
         found.extend(by_xdp(interface, &link["xdp"])?);
-        found.extend(netns.run(|| by_tcx(interface))?.with_context(|| format!("the TCX programs on `{interface}`"))?);
+        found.extend(
+            netns
+                .run(|| by_tcx(interface, TcAttachType::Ingress))?
+                .with_context(|| format!("the TCX programs on `{interface}`"))?,
+        );
     }
     Ok(found)
 }
@@ -74,8 +78,8 @@ fn by_xdp(interface: &str, xdp: &Value) -> Result<Option<Attached>> {
 }
 
 /// Of an interface in the calling thread's namespace.
-fn by_tcx(interface: &str) -> Result<Vec<Attached>> {
-    let programs = match SchedClassifier::query_tcx(interface, TcAttachType::Ingress) {
+fn by_tcx(interface: &str, direction: TcAttachType) -> Result<Vec<Attached>> {
+    let programs = match SchedClassifier::query_tcx(interface, direction) {
         Ok((_, programs)) => programs,
         // The interface has gone since it was listed; or it is an older kernel.
         Err(_) if !tcx::is_offered(interface) => return Ok(Vec::new()),
@@ -136,6 +140,19 @@ pub fn take_off(netns: &Netns, interface: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes off an interface what sees replies leave.
+pub fn take_off_replies(netns: &Netns, interface: &str) -> Result<()> {
+    let (link, _) = holder(netns, &replies(netns, interface)?.context("nothing sees replies leave")?)?;
+    call(Command::Detach, &mut Attr { first: u32::try_from(link.as_raw_fd())?, ..Attr::default() })?;
+    Ok(())
+}
+
+/// What sees replies leave an interface.
+pub fn replies(netns: &Netns, interface: &str) -> Result<Option<Attached>> {
+    let on_it = netns.run(|| by_tcx(interface, TcAttachType::Egress))??;
+    Ok(on_it.into_iter().find(|program| program.name == replies::PROGRAM))
 }
 
 /// The link that holds a program, and the link's id.
