@@ -71,6 +71,7 @@ impl Launch {
         let hook = match current_hook() {
             Some(Hook::Xdp) => &["--hook", "xdp"][..],
             Some(Hook::Tcx) => &["--hook", "tcx"],
+            Some(Hook::Clsact) => &["--hook", "clsact"],
             Some(Hook::Auto) | None => &[],
         };
         let interfaces = interfaces.iter().flat_map(|interface| ["-i", interface]);

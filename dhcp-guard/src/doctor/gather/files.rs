@@ -6,12 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::programs::links::{FdLink, PinnedLink};
 use caps::{CapSet, Capability};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use crate::{
-    dataplane::pins::{PinFolder, USUAL_MOUNT, is_on_bpffs},
+    dataplane::pins::{LinkPin, PinFolder, USUAL_MOUNT, is_on_bpffs},
     doctor::facts::{Pins, StateDir},
     state_file,
 };
@@ -57,14 +56,10 @@ fn bpf_mount(line: &[u8]) -> Option<&Path> {
     (kind == b"bpf").then(|| Path::new(std::ffi::OsStr::from_bytes(place)))
 }
 
-/// Programs of the links that are pinned there.
+/// Programs that are pinned there, themselves or by their links.
 fn pinned_programs(dir: &Path) -> Vec<u32> {
-    let program = |path: PathBuf| {
-        let link: FdLink = PinnedLink::from_pin(path).ok()?.into();
-        Some(link.info().ok()?.program_id())
-    };
     let links = PinFolder::peek(dir).ok().flatten().and_then(|pins| pins.links().ok()).unwrap_or_default();
-    links.into_iter().filter_map(|link| program(link.path)).collect()
+    links.iter().filter_map(LinkPin::program).collect()
 }
 
 /// What can be said of the folder for what survives a restart.
