@@ -237,14 +237,14 @@ fn stripped_tags() -> Result<()> {
 }
 
 /// A filter of another tool with a program that passes everything.
-fn another(host: &Netns, interface: &str, priority: u16) -> Result<()> {
+fn another(host: &Netns, interface: &str, handle: TcHandle) -> Result<()> {
     let mut other = DataPlane::load(&Spec::default())?;
     let program: &mut SchedClassifier =
         other.ebpf().program_mut(replies::PROGRAM).context("no program for replies")?.try_into()?;
     program.load()?;
     host.run(|| -> Result<()> {
         let _ = qdisc_add_clsact(interface);
-        let options = NlOptions { priority, handle: TcHandle::new(0, 7), classid: None };
+        let options = NlOptions { priority: 1, handle, classid: None };
         let id = program.attach_with_options(interface, TcAttachType::Ingress, TcAttachOptions::Netlink(options))?;
         // Dropping it would look for the filter in the host's own network namespace.
         std::mem::forget(program.take_link(id)?);
@@ -254,7 +254,7 @@ fn another(host: &Netns, interface: &str, priority: u16) -> Result<()> {
 
 fn others() -> Result<()> {
     let host = host()?;
-    another(&host, "up0", 1)?;
+    another(&host, "up0", TcHandle::new(0, 7))?;
     host.exec(&["tc", "qdisc", "add", "dev", "up1", "clsact"])?;
     // One of another kind has the first priority to itself.
     host.exec(&[
@@ -305,8 +305,18 @@ fn deleted() -> Result<()> {
         )?;
     }
     ensure!(warnings(&agent)?.is_empty(), "{:?}", warnings(&agent)?);
-    // Somebody else's program at our handle is not ours, and stays.
     ensure!(pins(&agent)?.len() == 2, "{:?}", pins(&agent)?);
+
+    // Somebody else's program that has our handle meanwhile is not ours, and stays.
+    let handle = u32::from_str_radix(handle.trim_start_matches("0x"), 16)?;
+    agent.signal(libc::SIGSTOP)?;
+    host.exec(&["tc", "filter", "del", "dev", "up0", "ingress"])?;
+    another(&host, "up0", handle.into())?;
+    let theirs = filters(&host, "up0", "ingress")?;
+    agent.signal(libc::SIGCONT)?;
+    wait::until("the guard at another place", SEEN, || Ok(guards(&host, "up0")?.len() == 1))?;
+    ensure!(filters(&host, "up0", "ingress")?.starts_with(&theirs), "{:?}", filters(&host, "up0", "ingress")?);
+    agent.detach().err().context("the agent runs, and is not to be detached")?;
     Ok(())
 }
 
@@ -446,7 +456,7 @@ fn doctor() -> Result<()> {
     agent.stop(libc::SIGKILL)?;
     // Its pin says whose it is.
     ensure!(rows(&agent, "other_guard")?.contains("\"ok\""), "{}", rows(&agent, "other_guard")?);
-    another(&host, "up0", 1)?;
+    another(&host, "up0", TcHandle::new(0, 7))?;
     ensure!(rows(&agent, "tcx_in_front")?.contains("dhcp_replies"), "{}", rows(&agent, "tcx_in_front")?);
     Ok(())
 }

@@ -253,7 +253,8 @@ pub fn programs_on(ifindex: u32, way: TcAttachType) -> Option<Vec<(u32, String)>
     Some(entries.map(|it| (it.program.unwrap_or(0), if it.program.is_some() { it.name } else { it.kind })).collect())
 }
 
-/// Puts a program in front of all filters, or as near to that as those of other kinds let it; or says why not.
+/// Puts a program in front of all filters, or as near to that as those of other kinds, and whatever has our handle, let it; or
+/// says why not.
 pub(super) fn attach_first(
     program: &mut Program,
     interface: &Interface,
@@ -262,10 +263,10 @@ pub(super) fn attach_first(
 ) -> Result<Filter, String> {
     make_room(interface, way)?;
     let entries = filters::all(interface.ifindex, way).map_err(|error| error.to_string())?;
-    let is_free =
-        |priority: &u16| entries.iter().all(|entry| entry.priority != *priority || entry.shares_its_priority());
-    let priority = (1..u16::MAX).find(is_free).ok_or("other filters have all priorities")?;
     let handle = if pin.is_some() { STAYS } else { GOES };
+    let is_in_the_way = |entry: &Entry| !entry.shares_its_priority() || entry.handle == u32::from(handle);
+    let is_free = |priority: &u16| !entries.iter().any(|it| it.priority == *priority && is_in_the_way(it));
+    let priority = (1..u16::MAX).find(is_free).ok_or("other filters have all priorities")?;
     let place = Place { ifindex: interface.ifindex, way, priority, handle };
     put(program, interface, place, pin, |program| {
         let options = TcAttachOptions::Netlink(NlOptions { priority, handle, classid: None });

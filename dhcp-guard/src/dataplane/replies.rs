@@ -2,7 +2,8 @@
 //!
 //! It is attached by TCX, where programs stand in a row and each says who decides next, and through a BPF link, like the one
 //! that judges; or, where the kernel has no TCX (before 6.6), as a filter of tc. Where neither can be, nobody is told "no
-//! replies": nobody is told anything. What another program sends by XDP_REDIRECT, or what a driver sends without the kernel, is not seen.
+//! replies": nobody is told anything. What another program sends by XDP_REDIRECT, or what a driver sends without the kernel,
+//! is not seen.
 
 use std::{
     path::Path,
@@ -74,8 +75,8 @@ impl DataPlane {
         let pins = [LinkKind::Replies, LinkKind::ClsactReplies].map(|kind| self.maps.pin(kind, interface));
         let program = self.ebpf.program_mut(PROGRAM).ok_or(Error::NoProgram)?;
         let by_filter = hook == Hook::Clsact || !interface.facts.has_tcx;
-        let link =
-            Arc::new(watch(program, interface, by_filter, pins.each_ref().map(Option::as_deref)).map_err(refused)?);
+        let pins = pins.each_ref().map(Option::as_deref);
+        let link = Arc::new(watch(program, interface, by_filter, pins).map_err(refused)?);
         self.watched.add(interface.ifindex, &link);
         Ok(ReplyWatch { ifindex: interface.ifindex, link })
     }
