@@ -34,6 +34,8 @@ pub enum AttachMode {
     Generic,
     /// TCX, where the network stack begins: costs as much, and sees VLAN tags that the card has taken off.
     Tcx,
+    /// A filter of tc, at the same place: as TCX, but anybody who may can delete it.
+    Clsact,
     /// Not at all: somebody took it off.
     Detached,
 }
@@ -46,6 +48,7 @@ impl AttachMode {
             Self::Native => "native",
             Self::Generic => "generic",
             Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
             Self::Detached => "detached",
         }
     }

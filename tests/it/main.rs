@@ -1,6 +1,7 @@
 //! The integration tests: real servers, real clients, real floods.
 
 mod changes;
+mod clsact;
 mod doctor;
 mod errors;
 mod fixtures;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         on_both_hooks(guard::trials),
         on_both_hooks(quarantine::trials),
         hook::trials(),
+        clsact::trials(),
         on_both_hooks(errors::trials),
         on_both_hooks(doctor::trials),
         on_both_hooks(lifecycle::trials),

@@ -74,6 +74,7 @@ impl Launch {
         let hook = match current_hook() {
             Some(Hook::Xdp) => &["--hook", "xdp"][..],
             Some(Hook::Tcx) => &["--hook", "tcx"],
+            Some(Hook::Clsact) => &["--hook", "clsact"],
             Some(Hook::Auto) | None => &[],
         };
         let interfaces = interfaces.iter().flat_map(|interface| ["-i", interface]);
@@ -161,6 +162,7 @@ impl Launch {
         let kind = match current_hook() {
             Some(Hook::Xdp | Hook::Auto) | None => LinkKind::Xdp,
             Some(Hook::Tcx) => LinkKind::Tcx,
+            Some(Hook::Clsact) => LinkKind::Clsact,
         };
         let folder = PinFolder::peek(&self.pin_dir)?.context("nothing is pinned")?;
         Ok(folder.link(kind, self.host.ifindex(interface)?))

@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use dhcp_guard::dataplane::{
+    clsact,
     hook::{Hook, Way},
-    interface::program_name,
+    interface::{index_of, program_name},
     load, replies, tcx,
 };
 use serde_json::Value;
@@ -43,12 +44,13 @@ impl Attached {
         let hook = match self.way {
             Way::Native | Way::Generic => "XDP",
             Way::Tcx => "TCX",
+            Way::Clsact => "clsact",
         };
         format!("the {hook} program {} (id {})", self.name, self.program)
     }
 }
 
-/// All programs on the way in of a namespace's interfaces, interface by interface, those of XDP first.
+/// All programs on the way in of a namespace's interfaces, interface by interface.
 pub fn programs(netns: &Netns) -> Result<Vec<Attached>> {
     let links: Value = serde_json::from_str(&netns.exec(&["ip", "-json", "link", "show"])?)?;
     let links = links.as_array().context("`ip -json link` did not answer a list")?;
@@ -56,6 +58,7 @@ pub fn programs(netns: &Netns) -> Result<Vec<Attached>> {
     for link in links {
         let interface = link["ifname"].as_str().context("an interface without a name")?;
         found.extend(by_xdp(interface, &link["xdp"])?);
+        found.extend(netns.run(|| by_clsact(interface))?);
         found.extend(
             netns
                 .run(|| by_tcx(interface, TcAttachType::Ingress))?
@@ -94,6 +97,13 @@ fn by_tcx(interface: &str, direction: TcAttachType) -> Result<Vec<Attached>> {
     Ok(programs.iter().map(|one| attached((one.id(), one.name_as_str().unwrap_or_default()))).collect())
 }
 
+/// The same of filters of tc.
+fn by_clsact(interface: &str) -> Vec<Attached> {
+    let programs = index_of(interface).and_then(|ifindex| clsact::programs_on(ifindex, TcAttachType::Ingress));
+    let attached = |(program, name)| Attached { interface: interface.to_owned(), way: Way::Clsact, program, name };
+    programs.into_iter().flatten().map(attached).collect()
+}
+
 /// The guards on a namespace's interfaces, which must be at the hook that the test is about, and no more than one each.
 pub fn guards(netns: &Netns) -> Result<Vec<Attached>> {
     let mut guards = programs(netns)?;
@@ -103,6 +113,7 @@ pub fn guards(netns: &Netns) -> Result<Vec<Attached>> {
             None | Some(Hook::Auto) => true,
             Some(Hook::Xdp) => matches!(guard.way, Way::Native | Way::Generic),
             Some(Hook::Tcx) => guard.way == Way::Tcx,
+            Some(Hook::Clsact) => guard.way == Way::Clsact,
         };
         ensure!(right, "guarded by another hook: {guard:?}");
         let on_it = guards.iter().filter(|other| other.interface == guard.interface).count();
@@ -138,6 +149,7 @@ pub fn take_off(netns: &Netns, interface: &str) -> Result<()> {
             let (link, _) = holder(netns, &guard)?;
             call(Command::Detach, &mut Attr { first: u32::try_from(link.as_raw_fd())?, ..Attr::default() })?;
         }
+        Way::Clsact => _ = netns.exec(&["tc", "filter", "delete", "dev", interface, "ingress"])?,
     }
     Ok(())
 }

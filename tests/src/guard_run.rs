@@ -19,6 +19,7 @@ use aya::{
 use dhcp_guard::{
     dataplane::{
         self, DataPlane, Policy, PortSpec, Snapshot, Spec,
+        hook::Hook,
         interface::Interface,
         replies::{self, ReplyWatch},
     },
@@ -171,7 +172,7 @@ impl GuardRun {
     pub fn watch_replies(&mut self) -> Result<ReplyWatch> {
         let interface = Interface::bare("lo", IFINDEX);
         let plane = &mut self.plane;
-        Ok(self.netns.run(move || plane.watch_replies(&interface))??)
+        Ok(self.netns.run(move || plane.watch_replies(&interface, Hook::Auto))??)
     }
 
     /// Runs the program that counts replies on each frame in turn, as if it left through the pretended interface. To be

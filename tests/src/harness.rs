@@ -83,6 +83,7 @@ fn suffix(hook: Option<Hook>) -> &'static str {
     match hook {
         Some(Hook::Xdp) => " [xdp]",
         Some(Hook::Tcx) => " [tcx]",
+        Some(Hook::Clsact) => " [clsact]",
         Some(Hook::Auto) | None => "",
     }
 }

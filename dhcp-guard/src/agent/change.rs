@@ -244,7 +244,7 @@ impl Guarded {
         }
         for interface in &plan.interfaces {
             if !self.replies.iter().any(|(ifindex, _)| *ifindex == interface.ifindex) {
-                let watch = self.plane.watch_replies(interface).map_err(|error| error.to_string());
+                let watch = self.plane.watch_replies(interface, plan.hook).map_err(|error| error.to_string());
                 self.replies.push((interface.ifindex, watch));
             }
         }

@@ -84,6 +84,7 @@ async fn guarded(config: &Config, remains: &Remains) -> (Plan, Vec<AttachMode>) 
         let Ok(interface) = interface::find(&name).await else { continue };
         modes.push(match link.kind {
             LinkKind::Tcx => AttachMode::Tcx,
+            LinkKind::Clsact => AttachMode::Clsact,
             _ if interface.xdp_is_generic => AttachMode::Generic,
             _ => AttachMode::Native,
         });

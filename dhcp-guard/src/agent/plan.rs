@@ -142,7 +142,7 @@ impl Plan {
         Some(format!(
             "rogue servers are reported and not dropped: port {} is trusted, but {} takes its VLAN tags off before the guard \
              sees them, so its servers cannot be told from rogues; switch that off with `ethtool -K {} rxvlan off`, or \
-             guard it with `hook = \"tcx\"` (kernel 6.6)",
+             guard it with `hook = \"tcx\"`",
             hidden.name, hidden.interface, hidden.interface
         ))
     }

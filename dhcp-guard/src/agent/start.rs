@@ -210,7 +210,11 @@ async fn set_up_again(names: &[String]) {
 /// Of an interface whose driver is not to have the guard in it, or not as it is.
 pub(super) fn slow_warning(attachment: &Attachment) -> Option<String> {
     let reason = attachment.native_refused.as_ref()?;
-    let hook = if attachment.mode == AttachMode::Tcx { "by TCX" } else { "in generic mode" };
+    let hook = match attachment.mode {
+        AttachMode::Tcx => "by TCX",
+        AttachMode::Clsact => "by clsact",
+        _ => "in generic mode",
+    };
     Some(format!(
         "interface {} is guarded {hook} only, its driver refused native XDP ({reason}): a flood costs several times as much \
          CPU there",
@@ -221,9 +225,14 @@ pub(super) fn slow_warning(attachment: &Attachment) -> Option<String> {
 /// Nothing is wrong with such an interface, but with one command it could be guarded at less cost.
 fn tell_of_lost_speed(attachment: &Attachment) {
     let Interface { name, facts, .. } = &attachment.interface;
-    if attachment.mode == AttachMode::Tcx && facts.strips_vlan_tags {
+    let by = match attachment.mode {
+        AttachMode::Tcx => "TCX",
+        AttachMode::Clsact => "clsact",
+        _ => return,
+    };
+    if facts.strips_vlan_tags {
         info!(
-            "interface {name} is guarded by TCX, since XDP would not see its VLAN tags (rx-vlan-offload): a flood costs less \
+            "interface {name} is guarded by {by}, since XDP would not see its VLAN tags (rx-vlan-offload): a flood costs less \
              CPU with XDP, after `ethtool -K {name} rxvlan off` and a new start"
         );
     }
@@ -234,8 +243,7 @@ pub(super) fn vlan_warning(attachment: &Attachment, hook: Hook) -> Option<String
     facts.hides_vlan_tags(hook).then(|| {
         format!(
             "interface {name} takes VLAN tags off before the guard sees them (rx-vlan-offload): all its VLANs count as \
-             its untagged port; switch that off with `ethtool -K {name} rxvlan off`, or guard it with `hook = \"tcx\"` \
-             (kernel 6.6)"
+             its untagged port; switch that off with `ethtool -K {name} rxvlan off`, or guard it with `hook = \"tcx\"`"
         )
     })
 }

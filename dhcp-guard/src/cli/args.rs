@@ -174,8 +174,10 @@ pub struct DoctorArgs {
 pub enum HookArg {
     /// In the driver, or in XDP's generic mode
     Xdp,
-    /// Where the network stack begins
+    /// Where the network stack begins; clsact on kernels before 6.6
     Tcx,
+    /// At the same place, as a filter of tc
+    Clsact,
     /// For each interface what is right there
     Auto,
 }
@@ -185,6 +187,7 @@ impl From<HookArg> for Hook {
         match hook {
             HookArg::Xdp => Self::Xdp,
             HookArg::Tcx => Self::Tcx,
+            HookArg::Clsact => Self::Clsact,
             HookArg::Auto => Self::Auto,
         }
     }

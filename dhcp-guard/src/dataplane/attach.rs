@@ -12,7 +12,7 @@ use aya::{
 use log::info;
 
 use super::{
-    Error,
+    Error, clsact,
     hook::{self, Hook, Way},
     interface::{self, Interface},
     links::{self, Link, innermost},
@@ -53,15 +53,28 @@ impl Attachment {
 /// What an agent before this one has left on an interface.
 struct Left {
     mode: Way,
-    link: FdLink,
-    pin: PathBuf,
+    held: Held,
+}
+
+/// What holds it there.
+enum Held {
+    Link(FdLink, PathBuf),
+    Filter(clsact::Left),
+}
+
+impl Held {
+    fn take_off(self) {
+        match self {
+            Self::Link(link, pin) => Link::adopted(link, &pin).take_off(),
+            Self::Filter(left) => left.take_off(),
+        }
+    }
 }
 
 /// Takes the place of what is pinned there, or else attaches by the best way that is not refused, see [`hook::ways`].
 ///
 /// # Errors
-/// [`Error::NoTcx`], [`Error::Occupied`], [`Error::ForeignPin`], [`Error::Replace`],
-/// [`Error::Attach`].
+/// [`Error::Occupied`], [`Error::ForeignPin`], [`Error::Replace`], [`Error::Attach`].
 pub fn attach(
     ebpf: &mut Ebpf,
     interface: Interface,
@@ -69,8 +82,8 @@ pub fn attach(
     pins: Option<&PinFolder>,
 ) -> Result<Attachment, Error> {
     let ways = hook::ways(hook, interface.facts);
-    let mut left = pins.map_or_else(|| Ok(Vec::new()), |pins| left(&interface, pins))?;
-    let attachment = match left.iter().position(|one| ways.contains(&one.mode)) {
+    let mut left = left(&interface, pins)?;
+    let attachment = match left.iter().position(|one| ways.contains(&one.mode) && can_be_replaced(one, pins)) {
         Some(place) if may_be_better(ways, &left[place]) => {
             match anew(ebpf, interface.clone(), &ways[..1], pins, false) {
                 Ok(attachment) => attachment,
@@ -83,42 +96,58 @@ pub fn attach(
     // At the other hook, which is not wanted any more. For this moment both have judged: rather twice than not at all.
     for other in left {
         info!("interface {} is guarded at another hook from now on", attachment.interface.name);
-        Link::adopted(other.link, &other.pin).take_off();
+        other.held.take_off();
     }
     Ok(attachment)
 }
 
-/// Whether XDP may be possible by now where it was not: then it is tried beside what is at TCX.
+/// Whether XDP may be possible by now where it was not: then it is tried beside what is in the network stack.
 fn may_be_better(ways: &[Way], left: &Left) -> bool {
-    left.mode == Way::Tcx && ways.first() == Some(&Way::Native)
+    !left.mode.is_xdp() && ways.first() == Some(&Way::Native)
 }
 
-/// What is pinned for an interface, and on it.
-fn left(interface: &Interface, pins: &PinFolder) -> Result<Vec<Left>, Error> {
+/// What is pinned is replaced by what is pinned; only filters can have been left without a pin.
+fn can_be_replaced(left: &Left, pins: Option<&PinFolder>) -> bool {
+    match &left.held {
+        Held::Link(..) => true,
+        Held::Filter(filter) => filter.is_pinned() == pins.is_some(),
+    }
+}
+
+/// What an agent before this one has pinned for an interface, or could not pin, and is on it.
+fn left(interface: &Interface, pins: Option<&PinFolder>) -> Result<Vec<Left>, Error> {
     let mut left = Vec::new();
-    let pin = pins.link(LinkKind::Xdp, interface.ifindex);
-    if let Some(link) = links::pinned(&pin, interface, interface.xdp_program.as_slice())? {
-        let mode = if interface.xdp_is_generic { Way::Generic } else { Way::Native };
-        left.push(Left { mode, link, pin });
+    if let Some(pins) = pins {
+        let pin = pins.link(LinkKind::Xdp, interface.ifindex);
+        if let Some(link) = links::pinned(&pin, interface, interface.xdp_program.as_slice())? {
+            let mode = if interface.xdp_is_generic { Way::Generic } else { Way::Native };
+            left.push(Left { mode, held: Held::Link(link, pin) });
+        }
+        let pin = pins.link(LinkKind::Tcx, interface.ifindex);
+        if let Some(link) = links::pinned(&pin, interface, &tcx::programs_on(interface, Row::Ingress))? {
+            left.push(Left { mode: Way::Tcx, held: Held::Link(link, pin) });
+        }
     }
-    let pin = pins.link(LinkKind::Tcx, interface.ifindex);
-    if let Some(link) = links::pinned(&pin, interface, &tcx::programs_on(interface, Row::Ingress))? {
-        left.push(Left { mode: Way::Tcx, link, pin });
-    }
+    let pin = pins.map(|pins| pins.link(LinkKind::Clsact, interface.ifindex));
+    let filters = clsact::left(interface, TcAttachType::Ingress, pin.as_deref())?;
+    left.extend(filters.into_iter().map(|filter| Left { mode: Way::Clsact, held: Held::Filter(filter) }));
     Ok(left)
 }
 
-/// Puts the program into the place of the one that a link holds: the next packet meets it. The way stays.
+/// Puts the program into the place of the one that is there: the next packet meets it. The way stays.
 fn replace(ebpf: &mut Ebpf, interface: Interface, left: Left) -> Result<Attachment, Error> {
-    let Left { mode, link, pin } = left;
+    let Left { mode, held } = left;
     let program = program(ebpf, mode)?;
-    let done = match mode {
-        Way::Native | Way::Generic => replace_xdp(program, link),
-        Way::Tcx => replace_tcx(program, link),
+    let done = match held {
+        Held::Filter(left) => clsact::replace(program, &interface, left).map(Link::Filter),
+        Held::Link(link, pin) => {
+            let done = if mode.is_xdp() { replace_xdp(program, link) } else { replace_tcx(program, link) };
+            done.map(|link| Link::adopted(link, &pin))
+        }
     };
     let link = done.map_err(|reason| Error::Replace { name: interface.name.clone(), reason })?;
     let native_refused = (mode == Way::Generic).then(|| "as it was before the restart".to_owned());
-    Ok(Attachment { interface, mode: mode.mode(), native_refused, replaced: true, link: Link::adopted(link, &pin) })
+    Ok(Attachment { interface, mode: mode.mode(), native_refused, replaced: true, link })
 }
 
 fn replace_xdp(program: &mut Program, link: FdLink) -> Result<FdLink, String> {
@@ -146,19 +175,20 @@ fn anew(
     pins: Option<&PinFolder>,
     is_first: bool,
 ) -> Result<Attachment, Error> {
-    if ways.is_empty() {
-        return Err(Error::NoTcx { name: interface.name });
-    }
     if let Some(error) = occupied(&interface, ways).filter(|_| is_first) {
         return Err(error);
     }
     let mut refused = Vec::new();
     for mode in ways {
-        let kind = if *mode == Way::Tcx { LinkKind::Tcx } else { LinkKind::Xdp };
+        let kind = match mode {
+            Way::Native | Way::Generic => LinkKind::Xdp,
+            Way::Tcx => LinkKind::Tcx,
+            Way::Clsact => LinkKind::Clsact,
+        };
         let pin = pins.map(|pins| pins.link(kind, interface.ifindex));
         match try_mode(ebpf, &interface, *mode, pin.as_deref()) {
             Ok(link) => {
-                let native_refused = refused.pop().map(|(_, reason)| reason);
+                let native_refused = refused.into_iter().next().map(|(_, reason)| reason);
                 return Ok(Attachment { interface, mode: mode.mode(), native_refused, replaced: false, link });
             }
             Err(reason) => refused.push((*mode, reason)),
@@ -168,16 +198,18 @@ fn anew(
 }
 
 /// What is in the way: another XDP program, and a guard at whichever hook, since two that judge the same frames would
-/// count, and charge, each of them twice. Behind XDP programs of others, TCX sees what they pass.
+/// count, and charge, each of them twice. Behind XDP programs of others, the other hooks see what they pass.
 fn occupied(interface: &Interface, ways: &[Way]) -> Option<Error> {
     let of = |program: String, hook, id| Error::Occupied { name: interface.name.clone(), hook, program, id };
     if let Some(id) = interface.xdp_program {
         let program = interface::program_name(id);
-        if ways != [Way::Tcx] || program == load::PROGRAM {
+        if ways.iter().any(|way| way.is_xdp()) || program == load::PROGRAM {
             return Some(of(program, "XDP", id));
         }
     }
-    tcx::guard_on(&interface.name).map(|id| of(tcx::PROGRAM.to_owned(), "TCX", id))
+    let by_tcx = tcx::guard_on(&interface.name).map(|id| ("TCX", id));
+    let guard = by_tcx.or_else(|| clsact::guard_on(interface.ifindex).map(|id| (clsact::NAME, id)));
+    guard.map(|(hook, id)| of(tcx::PROGRAM.to_owned(), hook, id))
 }
 
 /// Each way with why it was refused.
@@ -186,13 +218,14 @@ fn words(refused: &[(Way, String)]) -> String {
         Way::Native => "natively",
         Way::Generic => "in generic mode",
         Way::Tcx => "by TCX",
+        Way::Clsact => "as a filter of tc (clsact)",
     };
     let each: Vec<_> = refused.iter().map(|(mode, reason)| format!("{} ({reason})", way(mode))).collect();
     each.join(" nor ")
 }
 
 fn program(ebpf: &mut Ebpf, mode: Way) -> Result<&mut Program, Error> {
-    let name = if mode == Way::Tcx { tcx::PROGRAM } else { load::PROGRAM };
+    let name = if mode.is_xdp() { load::PROGRAM } else { tcx::PROGRAM };
     ebpf.program_mut(name).ok_or(Error::NoProgram)
 }
 
@@ -200,6 +233,9 @@ fn try_mode(ebpf: &mut Ebpf, interface: &Interface, mode: Way, pin: Option<&Path
     let program = program(ebpf, mode).map_err(|error| error.to_string())?;
     let by_xdp = |program: &mut _, mode| try_xdp(program, interface.ifindex, mode);
     let link = match mode {
+        Way::Clsact => {
+            return clsact::attach_first(program, interface, TcAttachType::Ingress, pin).map(Link::Filter);
+        }
         Way::Tcx => tcx::attach_first(program, interface, TcAttachType::Ingress),
         Way::Native => by_xdp(program, XdpMode::Driver),
         Way::Generic => by_xdp(program, XdpMode::Skb),

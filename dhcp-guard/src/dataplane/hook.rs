@@ -1,4 +1,5 @@
-//! Which hook guards an interface: XDP, in the driver, or TCX, where the network stack begins.
+//! Which hook guards an interface: XDP, in the driver, or TCX, where the network stack begins; or, where the kernel has no
+//! TCX, a filter of tc (clsact) at the same place.
 //!
 //! XDP is several times as fast. But where a card takes VLAN tags off it cannot see them; a VLAN device or a bridge has no
 //! driver of its own; and of large frames that a guest's offloads make, the kernel copies each for it. TCX sees the tags and
@@ -14,8 +15,10 @@ use crate::model::AttachMode;
 pub enum Hook {
     /// XDP: natively, or else in generic mode.
     Xdp,
-    /// TCX.
+    /// TCX; clsact where the kernel has no TCX.
     Tcx,
+    /// Clsact, also where the kernel has TCX: for hosts on which it is to be the same everywhere.
+    Clsact,
     /// For each interface what is right there.
     #[default]
     Auto,
@@ -30,9 +33,17 @@ pub enum Way {
     Generic,
     /// TCX.
     Tcx,
+    /// A filter of tc.
+    Clsact,
 }
 
 impl Way {
+    /// Whether it is XDP: not where the network stack begins, and VLAN tags are beside the frame.
+    #[must_use]
+    pub fn is_xdp(self) -> bool {
+        matches!(self, Self::Native | Self::Generic)
+    }
+
     /// How whatever is attached so is attached.
     #[must_use]
     pub fn mode(self) -> AttachMode {
@@ -40,6 +51,7 @@ impl Way {
             Self::Native => AttachMode::Native,
             Self::Generic => AttachMode::Generic,
             Self::Tcx => AttachMode::Tcx,
+            Self::Clsact => AttachMode::Clsact,
         }
     }
 }
@@ -73,24 +85,28 @@ impl Facts {
     /// The guard would not see VLAN tags.
     #[must_use]
     pub fn hides_vlan_tags(self, hook: Hook) -> bool {
-        self.strips_vlan_tags && !ways(hook, self).contains(&Way::Tcx)
+        self.strips_vlan_tags && ways(hook, self).iter().all(|way| way.is_xdp())
     }
 }
 
-/// The ways to attach, the best one first; the next one is for when the kernel or the driver refuses it. Empty: there is
-/// none.
+/// The ways to attach, the best one first; the next one is for when the kernel or the driver refuses it. There always is
+/// one.
 ///
 /// Which way it will be does not depend on refusals where tags are at stake: what the ports' policy is depends on whether
 /// they are seen, and it is in force before.
 #[must_use]
 pub fn ways(hook: Hook, facts: Facts) -> &'static [Way] {
-    use Way::{Generic, Native, Tcx};
+    use Way::{Clsact, Generic, Native, Tcx};
+    let driver_is_right = !facts.strips_vlan_tags && facts.kind == Kind::Other;
     match (hook, facts.has_tcx) {
-        (Hook::Tcx, false) => &[],
+        (Hook::Xdp, _) => &[Native, Generic],
+        (Hook::Clsact, _) | (Hook::Tcx, false) => &[Clsact],
         (Hook::Tcx, true) => &[Tcx],
-        (Hook::Xdp, _) | (Hook::Auto, false) => &[Native, Generic],
-        (Hook::Auto, true) if facts.strips_vlan_tags || facts.kind != Kind::Other => &[Tcx],
-        (Hook::Auto, true) => &[Native, Tcx],
+        (Hook::Auto, true) if driver_is_right => &[Native, Tcx],
+        (Hook::Auto, true) => &[Tcx],
+        // A kernel may have been built without filters, too.
+        (Hook::Auto, false) if driver_is_right => &[Native, Clsact, Generic],
+        (Hook::Auto, false) => &[Clsact],
     }
 }
 
@@ -100,28 +116,28 @@ mod tests {
 
     #[test]
     fn each_interface_gets_the_hook_that_is_right_there() {
-        use Way::{Generic, Native, Tcx};
-        let facts = |kind, strips_vlan_tags| Facts { kind, strips_vlan_tags, has_tcx: true };
-        let cases: [(Kind, bool, &[Way], bool); 6] = [
-            (Kind::Other, false, &[Native, Tcx], false),
-            (Kind::Other, true, &[Tcx], false),
-            (Kind::Vlan, false, &[Tcx], false),
-            (Kind::Bridge, false, &[Tcx], false),
-            (Kind::TapWithOffloads, false, &[Tcx], false),
-            (Kind::Bridge, true, &[Tcx], false),
+        use Way::{Clsact, Generic, Native, Tcx};
+        let cases: [(Kind, bool, &[Way], &[Way]); 6] = [
+            (Kind::Other, false, &[Native, Tcx], &[Native, Clsact, Generic]),
+            (Kind::Other, true, &[Tcx], &[Clsact]),
+            (Kind::Vlan, false, &[Tcx], &[Clsact]),
+            (Kind::Bridge, false, &[Tcx], &[Clsact]),
+            (Kind::TapWithOffloads, false, &[Tcx], &[Clsact]),
+            (Kind::Bridge, true, &[Tcx], &[Clsact]),
         ];
-        for (kind, strips, expected, hides) in cases {
-            let facts = facts(kind, strips);
-            assert_eq!(ways(Hook::Auto, facts), expected, "{facts:?}");
-            assert_eq!(facts.hides_vlan_tags(Hook::Auto), hides, "{facts:?}");
-            // Who asks for one gets that one, or nothing.
-            assert_eq!(ways(Hook::Xdp, facts), [Native, Generic], "{facts:?}");
-            assert_eq!(facts.hides_vlan_tags(Hook::Xdp), strips, "{facts:?}");
-            assert_eq!(ways(Hook::Tcx, facts), [Tcx], "{facts:?}");
-            let old_kernel = Facts { has_tcx: false, ..facts };
-            assert_eq!(ways(Hook::Auto, old_kernel), [Native, Generic], "{facts:?}");
-            assert_eq!(old_kernel.hides_vlan_tags(Hook::Auto), strips, "{facts:?}");
-            assert!(ways(Hook::Tcx, old_kernel).is_empty(), "{facts:?}");
+        for (kind, strips_vlan_tags, with_tcx, without) in cases {
+            for (has_tcx, expected, stack) in [(true, with_tcx, Tcx), (false, without, Clsact)] {
+                let facts = Facts { kind, strips_vlan_tags, has_tcx };
+                assert_eq!(ways(Hook::Auto, facts), expected, "{facts:?}");
+                // Who asks for one gets that one, or the next best thing that sees the same.
+                assert_eq!(ways(Hook::Xdp, facts), [Native, Generic], "{facts:?}");
+                assert_eq!(ways(Hook::Tcx, facts), [stack], "{facts:?}");
+                assert_eq!(ways(Hook::Clsact, facts), [Clsact], "{facts:?}");
+                assert_eq!(facts.hides_vlan_tags(Hook::Xdp), strips_vlan_tags, "{facts:?}");
+                for hook in [Hook::Auto, Hook::Tcx, Hook::Clsact] {
+                    assert!(!facts.hides_vlan_tags(hook), "{facts:?} with {hook:?}");
+                }
+            }
         }
     }
 }

@@ -34,10 +34,11 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// One that is up with nothing on it, as whoever made it knows without asking.
+    /// One that is up with nothing on it, as whoever made it knows without asking, on a kernel that has TCX.
     #[must_use]
     pub fn bare(name: &str, ifindex: u32) -> Self {
-        Self { name: name.to_owned(), ifindex, up: true, ..Self::default() }
+        let facts = Facts { has_tcx: true, ..Facts::default() };
+        Self { name: name.to_owned(), ifindex, up: true, facts, ..Self::default() }
     }
 
     /// Whether it still is here, under this name.

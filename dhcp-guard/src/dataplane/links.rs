@@ -1,5 +1,5 @@
-//! What holds a program on an interface: a BPF link, pinned where there is a folder for it. Then the program stays when the
-//! agent goes, and the next agent puts its own into the place of it, between two packets.
+//! What holds a program on an interface: a BPF link, or else a filter of tc, pinned where there is a folder for it. Then the
+//! program stays when the agent goes, and the next agent puts its own into the place of it, between two packets.
 
 use std::{
     fs,
@@ -12,13 +12,15 @@ use std::{
 use aya::programs::links::{FdLink, Link as _, PinnedLink};
 use log::warn;
 
-use super::{Error, interface::Interface, sys};
+use super::{Error, clsact::Filter, interface::Interface, pins, sys};
 
-/// A link; what it holds comes off when it is dropped, unless it is pinned.
+/// What it holds comes off when it is dropped, unless it is pinned.
 #[derive(Debug)]
-pub(super) struct Link {
-    fd: FdLink,
-    pin: Option<PathBuf>,
+pub(super) enum Link {
+    /// A BPF link.
+    Bpf { fd: FdLink, pin: Option<PathBuf> },
+    /// A filter of tc.
+    Filter(Filter),
 }
 
 impl Link {
@@ -27,28 +29,36 @@ impl Link {
     /// # Errors
     /// It cannot be pinned. Then it holds nothing any more.
     pub(super) fn new(link: FdLink, pin: Option<&Path>) -> Result<Self, String> {
-        let Some(path) = pin else { return Ok(Self { fd: link, pin: None }) };
+        let Some(path) = pin else { return Ok(Self::Bpf { fd: link, pin: None }) };
         let pinned = link.pin(path).map_err(|error| format!("cannot pin its link: {}", innermost(&error)))?;
-        Ok(Self { fd: pinned.into(), pin: Some(path.to_owned()) })
+        Ok(Self::adopted(pinned.into(), path))
     }
 
     /// A link that is pinned already.
     pub(super) fn adopted(link: FdLink, pin: &Path) -> Self {
-        Self { fd: link, pin: Some(pin.to_owned()) }
+        Self::Bpf { fd: link, pin: Some(pin.to_owned()) }
     }
 
     /// Whether it still holds a program on this interface. Whoever may do so can take one off (`bpftool link detach`), and the
     /// kernel tells nobody: so it has to be asked. One that does not answer has not said no.
     pub(super) fn is_in_place(&self, ifindex: u32) -> bool {
-        sys::facts_of(descriptor(&self.fd)).map_or(true, |facts| facts.ifindex == ifindex)
+        match self {
+            Self::Bpf { fd, .. } => sys::facts_of(descriptor(fd)).map_or(true, |facts| facts.ifindex == ifindex),
+            Self::Filter(filter) => filter.is_in_place(ifindex),
+        }
     }
 
     /// Takes off what it holds.
     pub(super) fn take_off(self) {
-        if let Some(path) = &self.pin
-            && let Err(error) = sys::take_off(path)
-        {
-            warn!("cannot take off what the pinned link {} holds: {error}", path.display());
+        match self {
+            Self::Bpf { pin, .. } => {
+                if let Some(path) = pin
+                    && let Err(error) = sys::take_off(&path)
+                {
+                    warn!("cannot take off what the pinned link {} holds: {error}", path.display());
+                }
+            }
+            Self::Filter(filter) => filter.take_off(),
         }
     }
 }
@@ -64,9 +74,7 @@ pub(super) fn pinned(pin: &Path, interface: &Interface, on_it: &[u32]) -> Result
         Ok(facts) => facts,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(foreign(
-                "another user's agent has pinned it; that user's `dhcp-guard detach` takes it off".to_owned(),
-            ));
+            return Err(foreign(pins::OF_ANOTHER_USER.to_owned()));
         }
         Err(error) => return Err(foreign(format!("the kernel does not know it as a link: {error}"))),
     };

@@ -8,7 +8,8 @@
 //! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two; `standing`:
 //!   the same again, where names have come to lead elsewhere.
 //! * [`hook`]: whether XDP or TCX guards an interface; [`attach`]: put the program there, never displace another one;
-//!   [`tcx`]: the same guard at the other hook; `links`: what holds them there, and whether it still does.
+//!   [`tcx`]: the same guard at the other hook; [`clsact`]: where the kernel has no TCX; `filters`: what tc has there;
+//!   `links`: what holds them there, and whether it still does.
 //! * [`remains`]: the pinned maps without an agent; `reading`: what is read alike in both.
 //! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
 //!   [`received`]: all frames of the interfaces; [`replies`]: whether servers still answer.
@@ -20,7 +21,9 @@ pub mod attach;
 pub mod batch;
 mod carried;
 pub mod clock;
+pub mod clsact;
 pub mod distinct;
+mod filters;
 mod grace;
 mod heritage;
 pub mod hook;
@@ -91,12 +94,12 @@ pub enum Error {
     #[error(
         "interface {name} already runs the {hook} program {program} (id {id}), which dhcp-guard will not displace: {}, or \
          guard another interface",
-        how_to_free(program, *id)
+        how_to_free(program, hook, name, *id)
     )]
     Occupied {
         /// Interface name.
         name: String,
-        /// XDP or TCX.
+        /// XDP, TCX or clsact.
         hook: &'static str,
         /// Name of the program that is there.
         program: String,
@@ -128,15 +131,6 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// TCX was asked for, and there is none.
-    #[error(
-        "cannot guard interface {name} by TCX, which this kernel does not have: run kernel 6.6 or later, or choose \
-         `hook = \"auto\"`"
-    )]
-    NoTcx {
-        /// Interface name.
-        name: String,
-    },
     /// The kernel refused to attach the program by every way that was tried.
     #[error("cannot attach to interface {name} {reasons}: `dhcp-guard run --hook` chooses another hook")]
     Attach {
@@ -146,10 +140,7 @@ pub enum Error {
         reasons: String,
     },
     /// The kernel refused to attach the second program.
-    #[error(
-        "cannot see which servers' replies leave through interface {name} ({reason}; it takes TCX, kernel 6.6): it is \
-         guarded all the same"
-    )]
+    #[error("cannot see which servers' replies leave through interface {name} ({reason}): it is guarded all the same")]
     Replies {
         /// Interface name.
         name: String,
@@ -192,13 +183,19 @@ pub enum Error {
     },
 }
 
-/// A program of our own is some other agent's. For any other, only whoever attached it knows how: what holds it by a
+/// A program of our own is some other agent's; a filter may be nobody's any more. For any other, only whoever attached it knows how: what holds it by a
 /// BPF link cannot be taken off with `ip`.
-fn how_to_free(program: &str, id: u32) -> String {
+fn how_to_free(program: &str, hook: &str, interface: &str, id: u32) -> String {
     if [load::PROGRAM, tcx::PROGRAM].contains(&program) {
-        return "stop the agent that runs it and take its guard off with `dhcp-guard detach` (with --pin-dir, if that agent had \
-                one)"
-            .to_owned();
+        let own = "stop the agent that runs it and take its guard off with `dhcp-guard detach` (with --pin-dir, if that agent \
+                   had one)";
+        return if hook == clsact::NAME {
+            format!(
+                "{own}, or, if its pins are gone, with `tc filter del` (`tc filter show dev {interface} ingress` shows it)"
+            )
+        } else {
+            own.to_owned()
+        };
     }
     format!(
         "take it off with the tool that put it there (`bpftool prog show id {id}` may name it), guard what it passes with \

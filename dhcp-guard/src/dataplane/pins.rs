@@ -3,23 +3,28 @@
 //! ```text
 //! links/xdp-<ifindex>         what holds the program on an interface
 //! links/tcx-<ifindex>         the same at the other hook
-//! links/replies-<ifindex>     the same for the one that sees replies leave
+//! links/clsact-<ifindex>      the program itself, where a filter of tc runs it
+//! links/replies-<ifindex>     what holds the program that sees replies leave
+//! links/clsact-replies-<ifindex>    that program itself
+//! links/next-clsact-…         one that is to take the place of another
 //! v<layout>-<number>/<MAP>    a set of maps; a new one is made when the old one does not fit any more
 //! ```
 //!
 //! Here is only where things are; what they are for is in [`load`](super::load), [`attach`](super::attach) and `heritage`. The folder is locked while a [`PinFolder`] lives: two agents cannot share one.
 
 use std::{
+    ffi::OsString,
     fs::{self, DirBuilder, File, TryLockError},
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
+use aya::programs::TcAttachType;
 use log::{info, warn};
 use rustix::mount::MountFlags;
 
-use super::sys;
+use super::{clsact::Pinned, sys};
 
 /// Where the BPF file system is by convention: systemd mounts it there.
 pub const USUAL_MOUNT: &str = "/sys/fs/bpf";
@@ -27,6 +32,11 @@ pub const USUAL_MOUNT: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Name of the folder with the links.
 const LINKS: &str = "links";
+/// Begins the name of what is to take the place of another pin.
+const NEXT: &str = "next-";
+/// Why a pin cannot be opened.
+pub(super) const OF_ANOTHER_USER: &str =
+    "another user's agent has pinned it; that user's `dhcp-guard detach` takes it off";
 
 /// Why nothing can be pinned.
 #[derive(Debug, thiserror::Error)]
@@ -51,36 +61,51 @@ pub enum PinError {
     },
 }
 
-/// What a link holds on an interface.
+/// What a link, or a filter of tc, holds on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LinkKind {
     /// The program that judges, by XDP.
     Xdp,
     /// The same by TCX.
     Tcx,
+    /// The same as a filter of tc.
+    Clsact,
     /// The one that sees replies leave.
     Replies,
+    /// The same as a filter of tc.
+    ClsactReplies,
 }
 
 impl LinkKind {
-    const ALL: [Self; 3] = [Self::Xdp, Self::Tcx, Self::Replies];
+    const ALL: [Self; 5] = [Self::Xdp, Self::Tcx, Self::Clsact, Self::Replies, Self::ClsactReplies];
 
     /// Whether it can drop anything.
     #[must_use]
     pub fn judges(self) -> bool {
-        self != Self::Replies
+        !matches!(self, Self::Replies | Self::ClsactReplies)
+    }
+
+    /// The way that a filter of tc is on; none: it is no filter.
+    fn filter(self) -> Option<TcAttachType> {
+        match self {
+            Self::Clsact => Some(TcAttachType::Ingress),
+            Self::ClsactReplies => Some(TcAttachType::Egress),
+            Self::Xdp | Self::Tcx | Self::Replies => None,
+        }
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Xdp => "xdp",
             Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
             Self::Replies => "replies",
+            Self::ClsactReplies => "clsact-replies",
         }
     }
 }
 
-/// A pinned link, by its name.
+/// A pinned link, or program of a filter, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkPin {
     /// What it holds.
@@ -164,7 +189,7 @@ impl PinFolder {
     pub fn links(&self) -> io::Result<Vec<LinkPin>> {
         let mut links: Vec<LinkPin> = names(&self.dir.join(LINKS))?
             .filter_map(|(name, path)| {
-                let (kind, ifindex) = name.split_once('-')?;
+                let (kind, ifindex) = name.strip_prefix(NEXT).unwrap_or(&name).rsplit_once('-')?;
                 let kind = LinkKind::ALL.into_iter().find(|one| one.name() == kind)?;
                 Some(LinkPin { kind, ifindex: ifindex.parse().ok()?, path })
             })
@@ -208,8 +233,7 @@ impl PinFolder {
         let mut result = Ok(());
         let mut guarded = Vec::new();
         for link in self.links()? {
-            let facts = sys::link_facts(&link.path);
-            if facts.is_ok_and(|facts| facts.ifindex != 0) && link.kind.judges() {
+            if link.kind.judges() && link.holds().is_ok_and(|holds| holds) {
                 guarded.push(link.ifindex);
             }
             result = result.and(link.take_off());
@@ -227,6 +251,10 @@ impl LinkPin {
     /// # Errors
     /// The kernel's.
     pub fn take_off(&self) -> io::Result<()> {
+        if let Some(way) = self.kind.filter() {
+            Pinned::read(&self.path, self.ifindex, way)?.take_off()?;
+            return fs::remove_file(&self.path);
+        }
         match sys::link_facts(&self.path) {
             Ok(facts) if facts.ifindex != 0 => sys::take_off(&self.path),
             Ok(_) => fs::remove_file(&self.path),
@@ -234,16 +262,26 @@ impl LinkPin {
         }
     }
 
-    /// Kernel id of the program that it holds, or held; none: the kernel does not say.
-    #[must_use]
-    pub fn program(&self) -> Option<u32> {
-        sys::link_facts(&self.path).ok().map(|facts| facts.program)
-    }
-
     /// Whether it holds nothing any more: its interface is gone, or somebody has taken the program off.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        sys::link_facts(&self.path).is_ok_and(|facts| facts.ifindex == 0)
+        self.holds().is_ok_and(|holds| !holds)
+    }
+
+    fn holds(&self) -> io::Result<bool> {
+        match self.kind.filter() {
+            Some(way) => Pinned::read(&self.path, self.ifindex, way).map(Pinned::is_on),
+            None => sys::link_facts(&self.path).map(|facts| facts.ifindex != 0),
+        }
+    }
+
+    /// Kernel id of the program that it holds, or held; none: it cannot be read.
+    #[must_use]
+    pub fn program(&self) -> Option<u32> {
+        match self.kind.filter() {
+            Some(way) => Pinned::read(&self.path, self.ifindex, way).map(|pinned| pinned.program).ok(),
+            None => sys::link_facts(&self.path).map(|facts| facts.program).ok(),
+        }
     }
 }
 
@@ -261,6 +299,13 @@ impl Generation {
             warn!("cannot remove the pinned maps in {}: {error}", self.path.display());
         }
     }
+}
+
+/// Where that is pinned which is to take the place of what a pin holds.
+pub(super) fn of_next(pin: &Path) -> PathBuf {
+    let mut name = OsString::from(NEXT);
+    name.push(pin.file_name().unwrap_or_default());
+    pin.with_file_name(name)
 }
 
 /// What is in a folder, by name.
@@ -299,13 +344,22 @@ mod tests {
     #[test]
     fn names_say_what_a_link_holds_and_where() {
         let (_folder, pins) = folder();
-        for (kind, ifindex) in [(LinkKind::Replies, 7), (LinkKind::Xdp, 12), (LinkKind::Xdp, 3)] {
+        for (kind, ifindex) in [
+            (LinkKind::ClsactReplies, 7),
+            (LinkKind::Replies, 7),
+            (LinkKind::Clsact, 7),
+            (LinkKind::Xdp, 12),
+            (LinkKind::Xdp, 3),
+        ] {
             fs::write(pins.link(kind, ifindex), "").unwrap();
         }
+        fs::write(of_next(&pins.link(LinkKind::Clsact, 8)), "").unwrap();
         fs::write(pins.dir.join(LINKS).join("xdp-eth0"), "").unwrap();
         fs::write(pins.dir.join(LINKS).join("somebody's"), "").unwrap();
         let links: Vec<_> = pins.links().unwrap().into_iter().map(|link| (link.kind, link.ifindex)).collect();
-        assert_eq!(links, [(LinkKind::Xdp, 3), (LinkKind::Xdp, 12), (LinkKind::Replies, 7)]);
+        let judging = [(LinkKind::Xdp, 3), (LinkKind::Xdp, 12), (LinkKind::Clsact, 7), (LinkKind::Clsact, 8)];
+        assert_eq!(links[..4], judging);
+        assert_eq!(links[4..], [(LinkKind::Replies, 7), (LinkKind::ClsactReplies, 7)]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Seeing servers' replies leave through the guarded interfaces: a second program, on the way out, that only counts.
 //!
-//! It is attached by TCX (kernel 6.6), where programs stand in a row and each says who decides next, and through a BPF link,
-//! like the one that judges. Where the kernel has no TCX, nobody is told "no replies": nobody
-//! is told anything. What another program sends by XDP_REDIRECT, or what a driver sends without the kernel, is not seen.
+//! It is attached by TCX, where programs stand in a row and each says who decides next, and through a BPF link, like the one
+//! that judges; or, where the kernel has no TCX (before 6.6), as a filter of tc. Where neither can be, nobody is told "no
+//! replies": nobody is told anything. What another program sends by XDP_REDIRECT, or what a driver sends without the kernel,
+//! is not seen.
 
 use std::{
     path::Path,
@@ -13,7 +14,8 @@ use aya::programs::{Program, TcAttachType};
 use dhcp_guard_common::{layout::PortCounters, verdict::MessageType};
 
 use super::{
-    DataPlane, Error, attach,
+    DataPlane, Error, attach, clsact,
+    hook::Hook,
     interface::Interface,
     links::{self, Link},
     pins::LinkKind,
@@ -68,11 +70,13 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`Error::Replies`]: they cannot be seen, and the guard does without.
-    pub fn watch_replies(&mut self, interface: &Interface) -> Result<ReplyWatch, Error> {
+    pub fn watch_replies(&mut self, interface: &Interface, hook: Hook) -> Result<ReplyWatch, Error> {
         let refused = |reason| Error::Replies { name: interface.name.clone(), reason };
-        let pin = self.maps.pin(LinkKind::Replies, interface);
+        let pins = [LinkKind::Replies, LinkKind::ClsactReplies].map(|kind| self.maps.pin(kind, interface));
         let program = self.ebpf.program_mut(PROGRAM).ok_or(Error::NoProgram)?;
-        let link = Arc::new(watch(program, interface, pin.as_deref()).map_err(refused)?);
+        let by_filter = hook == Hook::Clsact || !interface.facts.has_tcx;
+        let pins = pins.each_ref().map(Option::as_deref);
+        let link = Arc::new(watch(program, interface, by_filter, pins).map_err(refused)?);
         self.watched.add(interface.ifindex, &link);
         Ok(ReplyWatch { ifindex: interface.ifindex, link })
     }
@@ -97,14 +101,35 @@ impl DataPlane {
     }
 }
 
-/// Takes the place of the program that is pinned there, or attaches anew.
-fn watch(program: &mut Program, interface: &Interface, pin: Option<&Path>) -> Result<Link, String> {
+/// Takes the place of the program that was left there, or attaches anew; what was left at the other hook comes off then.
+fn watch(
+    program: &mut Program,
+    interface: &Interface,
+    by_filter: bool,
+    [pin, filters_pin]: [Option<&Path>; 2],
+) -> Result<Link, String> {
     const OUT: TcAttachType = TcAttachType::Egress;
-    if let Some(path) = pin {
-        let left = links::pinned(path, interface, &tcx::programs_on(interface, Row::Egress));
-        if let Some(link) = left.map_err(|error| error.to_string())? {
-            return attach::replace_tcx(program, link).map(|link| Link::adopted(link, path));
+    let words = |error: Error| error.to_string();
+    let on_it = tcx::programs_on(interface, Row::Egress);
+    let by_tcx = pin.map_or(Ok(None), |pin| links::pinned(pin, interface, &on_it)).map_err(words)?;
+    let (mut filters, others): (Vec<_>, Vec<_>) = clsact::left(interface, OUT, filters_pin)
+        .map_err(words)?
+        .into_iter()
+        .partition(|filter| by_filter && filter.is_pinned() == filters_pin.is_some());
+    let link = match (by_filter, filters.pop(), by_tcx.zip(pin)) {
+        (true, left, by_tcx) => {
+            let filter = match left {
+                Some(left) => clsact::replace(program, interface, left)?,
+                None => clsact::attach_first(program, interface, OUT, filters_pin)?,
+            };
+            if let Some((link, pin)) = by_tcx {
+                Link::adopted(link, pin).take_off();
+            }
+            Link::Filter(filter)
         }
-    }
-    Link::new(tcx::attach_first(program, interface, OUT)?, pin)
+        (false, _, Some((link, pin))) => Link::adopted(attach::replace_tcx(program, link)?, pin),
+        (false, _, None) => Link::new(tcx::attach_first(program, interface, OUT)?, pin)?,
+    };
+    others.into_iter().for_each(clsact::Left::take_off);
+    Ok(link)
 }

@@ -64,7 +64,8 @@ pub(super) fn loaded(program: &mut Program) -> Result<&mut SchedClassifier, Prog
 
 /// Attaches a program in front of all others, since one that decides about a frame ends the row; or says why not.
 ///
-/// Not with aya's `attach`, which takes a netlink filter on kernels without TCX, and anybody may take that off.
+/// Not with aya's `attach`, which takes a filter of tc on kernels without TCX, at a place of its own and without a pin: that is
+/// for [`clsact`](super::clsact).
 pub(super) fn attach_first(
     program: &mut Program,
     interface: &Interface,

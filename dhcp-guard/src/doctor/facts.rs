@@ -95,7 +95,7 @@ pub struct Pins {
     pub shadowed: bool,
     /// An agent with our rights would mount one at its start.
     pub is_mounted_at_start: bool,
-    /// Kernel ids of the programs whose links are pinned there.
+    /// Kernel ids of the programs that are pinned there, themselves or by their links.
     pub programs: Vec<u32>,
     /// How long ago an agent last gave a sign of life there, in seconds.
     pub heartbeat_age_s: Option<u64>,
@@ -135,6 +135,11 @@ pub struct Link {
     pub tcx_in: Option<Vec<Program>>,
     /// And on its way out.
     pub tcx_out: Option<Vec<Program>>,
+    /// Filters of tc on its way in, in their order, which come after TCX programs; those that run no program have id 0; none:
+    /// the kernel does not say.
+    pub clsact_in: Option<Vec<Program>>,
+    /// And on its way out.
+    pub clsact_out: Option<Vec<Program>>,
 }
 
 /// What a driver says of XDP.

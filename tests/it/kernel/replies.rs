@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
-use dhcp_guard::dataplane::{DataPlane, Error, PortSpec, interface::Interface, load::slot_of, replies};
+use dhcp_guard::dataplane::{DataPlane, Error, PortSpec, hook::Hook, interface::Interface, load::slot_of, replies};
 use dhcp_guard_common::{layout::PortKey, parse::Vlans};
 use libtest_mimic::Trial;
 use tests::{
@@ -233,7 +233,7 @@ impl Host {
 
     fn watch(&mut self) -> Result<replies::ReplyWatch> {
         let Self { plane, interface, netns, .. } = self;
-        Ok(netns.run(move || plane.watch_replies(interface))??)
+        Ok(netns.run(move || plane.watch_replies(interface, Hook::Auto))??)
     }
 
     /// Names of the programs on the way out, the first one first.
@@ -286,7 +286,7 @@ fn others_run() -> Result<()> {
     let watch = host.watch()?;
     let mut other = DataPlane::load(&spec(tagged_ports(host.interface.ifindex)))?;
     let interface = host.interface.clone();
-    let other_watch = host.netns.run(|| other.watch_replies(&interface))??;
+    let other_watch = host.netns.run(|| other.watch_replies(&interface, Hook::Auto))??;
     ensure!(host.programs()?.len() == 2, "{:?}", host.programs()?);
     let socket = PacketSocket::open(&host.netns, GUARDED)?;
     let frame = offer(SERVER, CLIENT, ADDRESS).bytes();
@@ -323,7 +323,7 @@ pub(crate) fn victim() -> ExitCode {
         let ifindex = netns.ifindex(GUARDED)?;
         let mut plane = DataPlane::load(&spec(tagged_ports(ifindex)))?;
         let interface = Interface::bare(GUARDED, ifindex);
-        let _watch = plane.watch_replies(&interface)?;
+        let _watch = plane.watch_replies(&interface, Hook::Auto)?;
         println!("ready");
         loop {
             thread::park();

@@ -56,7 +56,7 @@ fn missing(row: Row, feature: &Feature, release: &str) -> Finding {
     let Feature { name, since: (major, minor), needed, .. } = feature;
     let what = format!("Linux {release} lacks {name}, which exists since Linux {major}.{minor}");
     let remedy = format!("boot Linux {major}.{minor} or later (`uname -r` says which one runs)");
-    if *needed { row.blind(what + ": the guard does not start", remedy) } else { row.weak(what, remedy) }
+    if *needed { row.blind(what + ": the guard does not start", remedy) } else { row.info(what, remedy) }
 }
 
 pub(super) fn program(facts: &Facts) -> Vec<Finding> {
@@ -150,7 +150,7 @@ mod tests {
         };
         let parts = ["Linux 5.10.0-30 lacks that", "since Linux 5.18", "boot Linux 5.18 or later"];
         check("kernel_features", &lacking(true, Some(false)), Blind, "host", &parts);
-        check("kernel_features", &lacking(false, Some(false)), Weak, "host", &parts);
+        check("kernel_features", &lacking(false, Some(false)), Info, "host", &parts);
         check("kernel_features", &lacking(true, None), Info, "host", &["does not say", "that", "sudo"]);
         let ok = rows("kernel_features", &lacking(true, Some(true)));
         assert_eq!(ok[0].severity, Severity::Ok);

@@ -23,25 +23,25 @@ pub(super) fn interface_up(interface: &Interface) -> Finding {
     }
 }
 
-/// How the guard is, or will be, on an interface. TCX costs the interfaces that need it less than generic XDP, and more than
-/// native XDP.
+/// How the guard is, or will be, on an interface. TCX, or clsact in its place, costs the interfaces that need it less than
+/// generic XDP, and more than native XDP.
 pub(super) fn native_mode(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
     const DEAR: &str = "a flood costs several times as much CPU";
     let (row, name) = (Row::of("native_mode", interface), &interface.name);
     let ways = hook::ways(facts.wanted.hook, link.hook);
     let on_xdp = link.xdp.as_ref().filter(|xdp| programs::is_guard(&xdp.program)).map(|xdp| xdp.native);
     let on_tcx = link.tcx_in.iter().flatten().any(programs::is_guard);
+    let on_clsact = link.clsact_in.iter().flatten().any(programs::is_guard);
+    let refused = |by| format!("the guard runs by {by}, its driver refused native XDP: {DEAR}");
     let weak = |row: Row, what: String| row.weak(what, instead_of_dear(name, link));
     Some(match (on_xdp, ways.first()) {
         (Some(true), _) => row.ok("the guard runs in the driver (native XDP)"),
         (Some(false), _) => weak(row, format!("the guard runs in generic mode: {DEAR}")),
-        (None, None) => row.blind(
-            "the configuration asks for TCX, which the kernel lacks: the guard does not start",
-            "set hook = \"auto\" in the configuration (`dhcp-guard run --hook auto`), or boot Linux 6.6 or later",
-        ),
-        (None, Some(Way::Tcx)) => by_tcx(row, name, link),
-        (None, Some(_)) if on_tcx => weak(row, format!("the guard runs by TCX, its driver refused native XDP: {DEAR}")),
-        (None, Some(_)) => match link.xdp_features {
+        (None, Some(Way::Tcx)) => in_the_stack(row, name, link, "TCX"),
+        (None, Some(Way::Clsact)) => in_the_stack(row, name, link, "clsact"),
+        (None, _) if on_tcx => weak(row, refused("TCX")),
+        (None, _) if on_clsact => weak(row, refused("clsact")),
+        (None, _) => match link.xdp_features {
             Some(XdpFeatures { native: true, .. }) => row.ok("its driver has native XDP"),
             Some(_) => weak(row, format!("its driver has no native XDP: {DEAR}")),
             None => row
@@ -51,8 +51,8 @@ pub(super) fn native_mode(facts: &Facts, interface: &Interface, link: &Link) -> 
 }
 
 /// Right for the interface, or asked for; but people may not know what it costs.
-fn by_tcx(row: Row, name: &str, link: &Link) -> Finding {
-    let what = "it is guarded by TCX, where a flood costs more CPU than with native XDP";
+fn in_the_stack(row: Row, name: &str, link: &Link, by: &str) -> Finding {
+    let what = format!("it is guarded by {by}, where a flood costs more CPU than with native XDP");
     if link.hook.strips_vlan_tags && link.hook.kind == Kind::Other {
         return row.info(
             format!("{what}: XDP would not see its VLAN tags"),
@@ -84,13 +84,10 @@ pub(super) fn vlan_offload(facts: &Facts, interface: &Interface, link: &Link) ->
         return Some(row.ok("VLAN tags stay in the frame"));
     }
     if !link.hook.hides_vlan_tags(facts.wanted.hook) {
-        return Some(row.ok("VLAN tags are taken off the frame, and TCX sees them all the same"));
+        let sees = if link.hook.has_tcx { "TCX sees" } else { "clsact sees" };
+        return Some(row.ok(format!("VLAN tags are taken off the frame, and {sees} them all the same")));
     }
-    let remedy = if link.hook.has_tcx {
-        format!("`ethtool -K {name} rxvlan off`, or hook = \"auto\" in the configuration")
-    } else {
-        format!("`ethtool -K {name} rxvlan off`")
-    };
+    let remedy = format!("`ethtool -K {name} rxvlan off`, or hook = \"auto\" in the configuration");
     let hidden = facts.wanted.vlan_ports.iter().filter(|(interface, _)| interface == name);
     let hidden: Vec<&str> = hidden.map(|(_, port)| port.as_str()).collect();
     let how = "VLAN tags are taken off before the guard sees them (rx-vlan-offload)";
@@ -115,7 +112,7 @@ pub(super) fn lro(facts: &Facts, interface: &Interface, link: &Link) -> Option<F
             format!("`ethtool -K {} lro off`, then start the agent again", interface.name),
         )
     } else if link.lro {
-        row.ok("packets are merged by the card (LRO), which does not matter to TCX")
+        row.ok("packets are merged by the card (LRO), which does not matter where the guard is")
     } else {
         row.ok("packets are not merged by the card (LRO)")
     })
@@ -129,7 +126,7 @@ pub(super) fn mtu(facts: &Facts, interface: &Interface, link: &Link) -> Option<F
         return Some(row.ok(format!("MTU {mtu} is within what native XDP takes")));
     }
     if !is_for_driver(facts, link) {
-        return Some(row.ok(format!("MTU {mtu} does not matter to TCX")));
+        return Some(row.ok(format!("MTU {mtu} does not matter where the guard is")));
     }
     let remedy = format!("`ip link set {name} mtu {limit}`, where the network allows");
     match link.xdp_features {
@@ -203,13 +200,16 @@ mod tests {
         assert_eq!(rows("native_mode", &with_link(bridge))[0].remedy, None, "nothing is to be done");
         let mut without = with_link(|link| (link.xdp, link.hook.has_tcx) = (None, false));
         without.wanted.hook = Hook::Tcx;
-        check("native_mode", &without, Blind, "eth0", &["which the kernel lacks", "--hook auto"]);
+        let row = &rows("native_mode", &without)[0];
+        assert!(row.severity == Info && row.what.contains("by clsact"), "{row:?}");
+        let filter = |link: &mut Link| (link.xdp, link.clsact_in) = (None, Some(vec![program(43, "dhcp_guard_tcx")]));
+        check("native_mode", &with_link(filter), Weak, "eth0", &["by clsact", "refused native XDP", "detach"]);
     }
 
     #[test]
     fn hidden_tags() {
         let mut strips = with_link(|link| link.hook.strips_vlan_tags = true);
-        assert_eq!(rows("vlan_offload", &strips)[0].severity, Ok, "TCX sees them");
+        assert_eq!(rows("vlan_offload", &strips)[0].severity, Ok, "it is seen all the same");
         strips.wanted.hook = Hook::Xdp;
         let remedy = "`ethtool -K eth0 rxvlan off`";
         check("vlan_offload", &strips, Weak, "eth0", &["untagged port", remedy, "hook = \"auto\""]);
@@ -218,7 +218,7 @@ mod tests {
         check("vlan_offload", &hides, Blind, "eth0", &["nothing is ever seen on eth0.100,", remedy]);
         hides.wanted.hook = Hook::Auto;
         hides.interfaces[0].link.as_mut().unwrap().hook.has_tcx = false;
-        check("vlan_offload", &hides, Blind, "eth0", &["eth0.100", remedy]);
+        assert_eq!(rows("vlan_offload", &hides)[0].severity, Ok, "filters of tc see them, too");
     }
 
     #[test]

@@ -2,10 +2,7 @@
 
 use super::Row;
 use crate::{
-    dataplane::{
-        hook::{self, Way},
-        load, replies,
-    },
+    dataplane::{hook, load, replies},
     doctor::facts::{Agent, Facts, Interface, Link, Program},
     human::duration,
     model::Finding,
@@ -25,7 +22,17 @@ fn is_watch(program: &Program) -> bool {
 /// All of ours on the way in.
 fn guards(link: &Link) -> Vec<&Program> {
     let xdp = link.xdp.iter().map(|xdp| &xdp.program);
-    xdp.chain(link.tcx_in.iter().flatten()).filter(|program| is_guard(program)).collect()
+    xdp.chain(way_in(link)).filter(|program| is_guard(program)).collect()
+}
+
+/// All that see frames come in where the network stack begins, in their order.
+fn way_in(link: &Link) -> impl Iterator<Item = &Program> {
+    link.tcx_in.iter().chain(&link.clsact_in).flatten()
+}
+
+/// And leave.
+fn way_out(link: &Link) -> impl Iterator<Item = &Program> {
+    link.tcx_out.iter().chain(&link.clsact_out).flatten()
 }
 
 /// Whether the kernel has no TCX, as far as it says so.
@@ -36,7 +43,12 @@ fn lacks_tcx(facts: &Facts) -> bool {
 /// Whether the kernel has told us all programs of an interface, and their names.
 fn is_told(facts: &Facts, link: &Link) -> bool {
     let unnamed = link.xdp.as_ref().is_some_and(|xdp| xdp.program.name.is_empty());
-    !unnamed && (link.tcx_in.is_some() || lacks_tcx(facts))
+    !unnamed && (link.tcx_in.is_some() || lacks_tcx(facts)) && link.clsact_in.is_some()
+}
+
+/// The same of the programs that see frames leave.
+fn is_told_of_way_out(facts: &Facts, link: &Link) -> bool {
+    (link.tcx_out.is_some() || lacks_tcx(facts)) && link.clsact_out.is_some()
 }
 
 /// Whether the agent that answers guards this very interface.
@@ -62,7 +74,7 @@ pub(super) fn other_xdp_program(facts: &Facts, interface: &Interface, link: &Lin
         });
     }
     let what = format!("it runs the XDP program {program} (id {id})");
-    Some(if hook::ways(facts.wanted.hook, link.hook) == [Way::Tcx] {
+    Some(if hook::ways(facts.wanted.hook, link.hook).iter().all(|way| !way.is_xdp()) {
         row.info(format!("{what}, which sees every frame before the guard does"), remedy)
     } else {
         row.blind(format!("{what}, which dhcp-guard will not displace"), remedy)
@@ -74,7 +86,7 @@ pub(super) fn duplicate_links(facts: &Facts, interface: &Interface, link: &Link)
         return None;
     }
     let row = Row::of("duplicate_links", interface);
-    let watches: Vec<&Program> = link.tcx_out.iter().flatten().filter(|program| is_watch(program)).collect();
+    let watches: Vec<&Program> = way_out(link).filter(|program| is_watch(program)).collect();
     let ids = |programs: &[&Program]| programs.iter().map(|it| it.id.to_string()).collect::<Vec<_>>().join(", ");
     let remedy =
         "stop the agents that are not needed; `bpftool link show` names the processes and pins that hold the others";
@@ -135,26 +147,27 @@ pub(super) fn attached(facts: &Facts, interface: &Interface, link: &Link) -> Opt
     })
 }
 
+/// A program, or a filter of tc that runs none.
+fn named(Program { id, name }: &Program) -> String {
+    if *id == 0 { format!("a filter of tc ({name})") } else { format!("{name} (id {id})") }
+}
+
 /// Programs of others that decide before ours.
 pub(super) fn in_front(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
     if !is_told(facts, link) {
         return None;
     }
     let row = Row::of("tcx_in_front", interface);
-    let before = |programs: &Option<Vec<Program>>, ours: fn(&Program) -> bool| {
-        let programs = programs.as_deref().unwrap_or_default();
-        let place = programs.iter().position(ours).unwrap_or(0);
-        programs[..place].iter().map(|it| format!("{} (id {})", it.name, it.id)).collect::<Vec<_>>()
+    let before = |programs: Vec<&Program>, ours: fn(&Program) -> bool| {
+        let place = programs.iter().position(|program| ours(program)).unwrap_or(0);
+        programs[..place].iter().map(|program| named(program)).collect::<Vec<_>>()
     };
-    let others = [before(&link.tcx_in, is_guard), before(&link.tcx_out, is_watch)].concat();
+    let others = [before(way_in(link).collect(), is_guard), before(way_out(link).collect(), is_watch)].concat();
     Some(if others.is_empty() {
-        row.ok("no TCX program decides before those of dhcp-guard")
+        row.ok("no TCX program and no filter of tc decides before those of dhcp-guard")
     } else {
         row.info(
-            format!(
-                "{} comes before dhcp-guard (TCX): what it decides about, dhcp-guard does not see",
-                others.join(", ")
-            ),
+            format!("{} comes before dhcp-guard: what it decides about, dhcp-guard does not see", others.join(", ")),
             "start the agent again, which puts its programs in front: `systemctl restart dhcp-guard`",
         )
     })
@@ -167,15 +180,8 @@ pub(super) fn replies(facts: &Facts) -> Vec<Finding> {
     if facts.wanted.trusted {
         return vec![row.ok("servers' replies are seen where they come in by a trusted port")];
     }
-    if lacks_tcx(facts) {
-        return vec![row.weak(
-            "servers' replies are not seen, for want of TCX (Linux 6.6) and of a trusted port: whether the servers are dead \
-             cannot be told from clients that are at fault",
-            "boot Linux 6.6 or later, or give the port that replies come in by class = \"trusted\" in the configuration",
-        )];
-    }
     let blind = |(interface, link): &(&Interface, &Link)| {
-        has_agent(facts, interface, link) && link.tcx_out.as_ref().is_some_and(|all| !all.iter().any(is_watch))
+        has_agent(facts, interface, link) && is_told_of_way_out(facts, link) && !way_out(link).any(is_watch)
     };
     let unseen: Vec<&str> = links().filter(blind).map(|(interface, _)| interface.name.as_str()).collect();
     if !unseen.is_empty() {
@@ -184,7 +190,7 @@ pub(super) fn replies(facts: &Facts) -> Vec<Finding> {
             "start the agent again: `systemctl restart dhcp-guard`; its log says what the kernel refuses",
         )];
     }
-    let told = links().any(|(_, link)| link.tcx_out.is_some());
+    let told = links().any(|(_, link)| is_told_of_way_out(facts, link));
     told.then(|| row.ok("servers' replies are seen as they leave through guarded interfaces")).into_iter().collect()
 }
 
@@ -285,6 +291,7 @@ mod tests {
             facts.wanted.trusted = false;
             let link = facts.interfaces[0].link.as_mut().unwrap();
             (link.tcx_in, link.tcx_out) = (None, None);
+            (link.clsact_in, link.clsact_out) = (None, None);
         });
         for id in ["duplicate_links", "other_guard", "tcx_in_front", "replies"] {
             assert_eq!(rows(id, &silent), [], "{id}");
@@ -307,15 +314,39 @@ mod tests {
                 change(facts);
             })
         };
-        fn without(facts: &mut Facts) {
-            facts.kernel.features = vec![Feature { name: "TCX", since: (6, 6), needed: false, present: Some(false) }];
-        }
-        check("replies", &untrusted(without), Weak, "host", &["TCX (Linux 6.6)", "class = \"trusted\""]);
-        let with_trusted = with(without);
-        assert_eq!(rows("replies", &with_trusted)[0].severity, Ok);
         assert_eq!(rows("replies", &untrusted(|_| ()))[0].severity, Ok);
         let gone = |facts: &mut Facts| facts.interfaces[0].link.as_mut().unwrap().tcx_out = Some(vec![]);
         check("replies", &untrusted(gone), Weak, "host", &["leave through eth0", "systemctl restart"]);
+        let trusted = with(gone);
+        assert_eq!(rows("replies", &trusted)[0].severity, Ok);
+    }
+
+    #[test]
+    fn filters_of_tc_where_the_kernel_has_no_tcx() {
+        let on_filters = |change: fn(&mut Link)| {
+            with(|facts| {
+                facts.wanted.trusted = false;
+                facts.kernel.features =
+                    vec![Feature { name: "TCX", since: (6, 6), needed: false, present: Some(false) }];
+                let link = facts.interfaces[0].link.as_mut().unwrap();
+                (link.xdp, link.tcx_in, link.tcx_out) = (None, None, None);
+                link.clsact_in = Some(vec![program(43, "dhcp_guard_tcx")]);
+                link.clsact_out = Some(vec![program(41, "dhcp_replies")]);
+                change(link);
+            })
+        };
+        for id in ["attached", "duplicate_links", "other_guard", "tcx_in_front", "replies"] {
+            assert_eq!(rows(id, &on_filters(|_| ()))[0].severity, Ok, "{id}");
+        }
+        let off = on_filters(|link| link.clsact_in = Some(vec![]));
+        check("attached", &off, Blind, "eth0", &["taken it off"]);
+        let silent = on_filters(|link| link.clsact_out = Some(vec![]));
+        check("replies", &silent, Weak, "host", &["leave through eth0", "systemctl restart"]);
+        let behind = on_filters(|link| link.clsact_in.as_mut().unwrap().insert(0, program(0, "flower")));
+        check("tcx_in_front", &behind, Info, "eth0", &["a filter of tc (flower)"]);
+        let twice = on_filters(|link| link.xdp = Some(on_xdp("dhcp_guard")));
+        check("duplicate_links", &twice, Weak, "eth0", &["2 guards", "ids 40, 43"]);
+        assert_eq!(rows("attached", &on_filters(|link| link.clsact_in = None)), [], "may be there");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) fn healthy() -> Facts {
         xdp: Some(on_xdp("dhcp_guard")),
         tcx_in: Some(vec![]),
         tcx_out: Some(vec![program(41, "dhcp_replies")]),
+        clsact_in: Some(vec![]),
+        clsact_out: Some(vec![]),
         ..Link::default()
     };
     let mut facts = Facts {

@@ -60,7 +60,7 @@ fn bpf_mount(line: &[u8]) -> Option<&Path> {
     (kind == b"bpf").then(|| Path::new(std::ffi::OsStr::from_bytes(place)))
 }
 
-/// Programs of the links that are pinned there.
+/// Programs that are pinned there, themselves or by their links.
 fn pinned_programs(dir: &Path) -> Vec<u32> {
     let links = PinFolder::peek(dir).ok().flatten().and_then(|pins| pins.links().ok()).unwrap_or_default();
     links.iter().filter_map(LinkPin::program).collect()

@@ -20,7 +20,7 @@ use super::facts::{Clock, Facts, Interface, Kernel, Program, Wanted};
 use crate::{
     agent::links::meant,
     config::{Config, port_name},
-    dataplane::{DataPlane, Spec, clock, interface, load::missing_capabilities},
+    dataplane::{DataPlane, Spec, clock, clsact, interface, load::missing_capabilities},
     inventory::Inventory,
 };
 
@@ -39,6 +39,8 @@ pub(super) async fn all(config: &Config, file: Option<&Path>) -> anyhow::Result<
         let Some(link) = &mut interface.link else { continue };
         link.tcx_in = tcx(&interface.name, TcAttachType::Ingress);
         link.tcx_out = tcx(&interface.name, TcAttachType::Egress);
+        link.clsact_in = filters(link.ifindex, TcAttachType::Ingress);
+        link.clsact_out = filters(link.ifindex, TcAttachType::Egress);
     }
     facts.pins = Some(files::pins(&config.pin_dir));
     facts.state_dir = Some(files::state_dir(&config.state_dir));
@@ -130,6 +132,12 @@ fn tcx(interface: &str, way: TcAttachType) -> Option<Vec<Program>> {
         name: info.name_as_str().unwrap_or_default().to_owned(),
     };
     Some(programs.iter().map(describe).collect())
+}
+
+/// The filters of tc on one way of an interface.
+fn filters(ifindex: u32, way: TcAttachType) -> Option<Vec<Program>> {
+    let programs = clsact::programs_on(ifindex, way)?;
+    Some(programs.into_iter().map(|(id, name)| Program { id, name }).collect())
 }
 
 #[cfg(test)]

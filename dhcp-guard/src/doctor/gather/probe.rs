@@ -86,7 +86,7 @@ pub(super) fn features(version: (u32, u32)) -> Vec<Feature> {
         feature("BPF links of XDP programs", (5, 9), true, by_age((5, 9))),
         feature("compare-and-swap in BPF", (5, 12), true, loads(COMPARE_AND_SWAP, 0)),
         feature("XDP on packets in several buffers", (5, 18), true, frags),
-        feature("TCX, which shows servers' replies", (6, 6), false, has_tcx()),
+        feature("TCX, whose place filters of tc (clsact) take", (6, 6), false, has_tcx()),
     ]
 }
 
