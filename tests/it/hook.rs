@@ -34,6 +34,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial_once("hook: VLANs are policed apart where the interface takes their tags off", NEEDS, stripped_tags),
         trial_once("hook: TCX guards what another XDP program passes", NEEDS, behind_another),
         trial_once("hook: what one hook guards, the other refuses", NEEDS, not_twice),
+        trial_once(
+            "hook: an agent that has given up its rights refuses what another one guards",
+            NEEDS,
+            not_twice_later,
+        ),
         trial_once("hook: whoever may not name the programs there chooses the same", RIGHTS, with_few_rights),
     ]
 }
@@ -134,6 +139,21 @@ fn not_twice() -> Result<()> {
             let right = sentence.contains(named) && sentence.contains("stop the agent that runs it");
             ensure!(output.status.code() == Some(2) && right, "{interface} with {hook}: {sentence}");
         }
+    }
+    Ok(())
+}
+
+/// An agent that runs is not told any more what programs are called.
+fn not_twice_later() -> Result<()> {
+    for hook in ["tcx", "xdp"] {
+        let host = host()?;
+        let _other = Agent::start_with(&host, &["up0"], "", &["--hook", hook])?;
+        let agent = Agent::start(&host, &[], "interfaces = ['up1']\nhook = 'tcx'\n")?;
+        agent.launch().folder().write("dhcp-guard.toml", "interfaces = ['up0', 'up1']\nhook = 'tcx'\n")?;
+        let output = agent.command(&["reload"]).output().context("cannot run the CLI")?;
+        let sentence = errors(&output);
+        let right = sentence.contains("interface up0 is guarded by another agent: stop the agent that runs it");
+        ensure!(output.status.code() == Some(1) && right, "beside {hook}: {sentence}");
     }
     Ok(())
 }

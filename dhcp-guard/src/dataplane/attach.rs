@@ -1,7 +1,10 @@
 //! Putting the program on an interface: into the place of the one that an agent before this one has left there, if there is
 //! one, between two packets.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf,
@@ -18,6 +21,7 @@ use super::{
     links::{self, Link, innermost},
     load,
     pins::{LinkKind, PinFolder},
+    sign::{self, Sign},
     sys::Row,
     tcx,
 };
@@ -35,6 +39,8 @@ pub struct Attachment {
     /// It took the place of one that an agent before this one had left.
     pub replaced: bool,
     link: Link,
+    /// None: the system has none left to give.
+    _sign: Option<Sign>,
 }
 
 impl Attachment {
@@ -83,16 +89,22 @@ pub fn attach(
 ) -> Result<Attachment, Error> {
     let ways = hook::ways(hook, interface.facts);
     let mut left = left(&interface, pins)?;
-    let attachment = match left.iter().position(|one| ways.contains(&one.mode) && can_be_replaced(one, pins)) {
-        Some(place) if may_be_better(ways, &left[place]) => {
-            match anew(ebpf, interface.clone(), &ways[..1], pins, false) {
-                Ok(attachment) => attachment,
-                Err(_) => replace(ebpf, interface, left.swap_remove(place))?,
-            }
-        }
+    let sign = sign::put_up(interface.ifindex);
+    let is_taken = sign.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+    let mut attachment = match left.iter().position(|one| ways.contains(&one.mode) && can_be_replaced(one, pins)) {
+        Some(place) if may_be_better(ways, &left[place]) => match anew(ebpf, interface.clone(), &ways[..1], pins) {
+            Ok(attachment) => attachment,
+            Err(_) => replace(ebpf, interface, left.swap_remove(place))?,
+        },
         Some(place) => replace(ebpf, interface, left.swap_remove(place))?,
-        None => anew(ebpf, interface, ways, pins, left.is_empty())?,
+        None => {
+            if let Some(error) = occupied(&interface, ways, is_taken).filter(|_| left.is_empty()) {
+                return Err(error);
+            }
+            anew(ebpf, interface, ways, pins)?
+        }
     };
+    attachment._sign = sign.ok();
     // At the other hook, which is not wanted any more. For this moment both have judged: rather twice than not at all.
     for other in left {
         info!("interface {} is guarded at another hook from now on", attachment.interface.name);
@@ -147,7 +159,7 @@ fn replace(ebpf: &mut Ebpf, interface: Interface, left: Left) -> Result<Attachme
     };
     let link = done.map_err(|reason| Error::Replace { name: interface.name.clone(), reason })?;
     let native_refused = (mode == Way::Generic).then(|| "as it was before the restart".to_owned());
-    Ok(Attachment { interface, mode: mode.mode(), native_refused, replaced: true, link })
+    Ok(Attachment { interface, mode: mode.mode(), native_refused, replaced: true, link, _sign: None })
 }
 
 fn replace_xdp(program: &mut Program, link: FdLink) -> Result<FdLink, String> {
@@ -173,11 +185,7 @@ fn anew(
     interface: Interface,
     ways: &'static [Way],
     pins: Option<&PinFolder>,
-    is_first: bool,
 ) -> Result<Attachment, Error> {
-    if let Some(error) = occupied(&interface, ways).filter(|_| is_first) {
-        return Err(error);
-    }
     let mut refused = Vec::new();
     for mode in ways {
         let kind = match mode {
@@ -189,7 +197,14 @@ fn anew(
         match try_mode(ebpf, &interface, *mode, pin.as_deref()) {
             Ok(link) => {
                 let native_refused = refused.into_iter().next().map(|(_, reason)| reason);
-                return Ok(Attachment { interface, mode: mode.mode(), native_refused, replaced: false, link });
+                return Ok(Attachment {
+                    interface,
+                    mode: mode.mode(),
+                    native_refused,
+                    replaced: false,
+                    link,
+                    _sign: None,
+                });
             }
             Err(reason) => refused.push((*mode, reason)),
         }
@@ -199,17 +214,21 @@ fn anew(
 
 /// What is in the way: another XDP program, and a guard at whichever hook, since two that judge the same frames would
 /// count, and charge, each of them twice. Behind XDP programs of others, the other hooks see what they pass.
-fn occupied(interface: &Interface, ways: &[Way]) -> Option<Error> {
-    let of = |program: String, hook, id| Error::Occupied { name: interface.name.clone(), hook, program, id };
-    if let Some(id) = interface.xdp_program {
-        let program = interface::program_name(id);
-        if ways.iter().any(|way| way.is_xdp()) || program == load::PROGRAM {
-            return Some(of(program, "XDP", id));
-        }
-    }
-    let by_tcx = tcx::guard_on(&interface.name).map(|id| ("TCX", id));
-    let guard = by_tcx.or_else(|| clsact::guard_on(interface.ifindex).map(|id| (clsact::NAME, id)));
-    guard.map(|(hook, id)| of(tcx::PROGRAM.to_owned(), hook, id))
+fn occupied(interface: &Interface, ways: &[Way], is_taken: bool) -> Option<Error> {
+    let of = |program: &str, hook, id| Error::Occupied {
+        name: interface.name.clone(),
+        hook,
+        program: program.to_owned(),
+        id,
+    };
+    let xdp = interface.xdp_program.map(|id| (interface::program_name(id), id));
+    let by_xdp = xdp.as_ref().filter(|(name, _)| name == load::PROGRAM).map(|(name, id)| of(name, "XDP", *id));
+    let by_tcx = || tcx::guard_on(&interface.name).map(|id| of(tcx::PROGRAM, "TCX", id));
+    let by_clsact = || clsact::guard_on(interface.ifindex).map(|id| of(tcx::PROGRAM, clsact::NAME, id));
+    let by_whatever = || is_taken.then(|| Error::Guarded { name: interface.name.clone() });
+    let guard = by_xdp.or_else(by_tcx).or_else(by_clsact).or_else(by_whatever);
+    let other = xdp.filter(|_| ways.iter().any(|way| way.is_xdp()));
+    guard.or_else(|| other.map(|(name, id)| of(&name, "XDP", id)))
 }
 
 /// Each way with why it was refused.

@@ -39,6 +39,7 @@ pub mod received;
 pub mod remains;
 pub mod replies;
 mod retire;
+mod sign;
 pub mod snapshot;
 pub mod spec;
 mod standing;
@@ -105,6 +106,12 @@ pub enum Error {
         program: String,
         /// Its kernel id.
         id: u32,
+    },
+    /// Another agent guards it, and the kernel does not tell by which program.
+    #[error("interface {name} is guarded by another agent: {OTHER_AGENT}, or guard another interface")]
+    Guarded {
+        /// Interface name.
+        name: String,
     },
     /// In the place of a pinned link is something else.
     #[error(
@@ -183,12 +190,14 @@ pub enum Error {
     },
 }
 
-/// A program of our own is some other agent's; a filter may be nobody's any more. For any other, only whoever attached it knows how: what holds it by a
-/// BPF link cannot be taken off with `ip`.
+/// How to get rid of the guard of another agent.
+const OTHER_AGENT: &str = "stop the agent that runs it and take its guard off with `dhcp-guard detach` (with --pin-dir, if that agent had one)";
+
+/// A program of our own is some other agent's; a filter may be nobody's any more. For any other, only whoever attached it knows
+/// how: what holds it by a BPF link cannot be taken off with `ip`.
 fn how_to_free(program: &str, hook: &str, interface: &str, id: u32) -> String {
     if [load::PROGRAM, tcx::PROGRAM].contains(&program) {
-        let own = "stop the agent that runs it and take its guard off with `dhcp-guard detach` (with --pin-dir, if that agent \
-                   had one)";
+        let own = OTHER_AGENT;
         return if hook == clsact::NAME {
             format!(
                 "{own}, or, if its pins are gone, with `tc filter del` (`tc filter show dev {interface} ingress` shows it)"
