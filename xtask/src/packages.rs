@@ -27,6 +27,11 @@ pub(crate) const LAB: &[Program] = &[
     ("unshare", "util-linux"),
     ("mount", "mount"),
     ("nsenter", "util-linux"),
+    ("tc", "iproute2"),
+    ("bridge", "iproute2"),
+    ("tar", "tar"),
+    // Breaks the agent's start off wherever it calls the kernel.
+    ("strace", "strace"),
     // A clean Debian, to install the package in.
     ("mmdebstrap", "mmdebstrap"),
 ];
