@@ -9,9 +9,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use dhcp_guard::dataplane::{
-    clsact,
     hook::{Hook, Way},
-    interface::{index_of, program_name},
+    interface::program_name,
     load, replies, tcx,
 };
 use serde_json::Value;
@@ -58,7 +57,7 @@ pub fn programs(netns: &Netns) -> Result<Vec<Attached>> {
     for link in links {
         let interface = link["ifname"].as_str().context("an interface without a name")?;
         found.extend(by_xdp(interface, &link["xdp"])?);
-        found.extend(netns.run(|| by_clsact(interface))?);
+        found.extend(by_clsact(netns, interface)?);
         found.extend(
             netns
                 .run(|| by_tcx(interface, TcAttachType::Ingress))?
@@ -97,11 +96,20 @@ fn by_tcx(interface: &str, direction: TcAttachType) -> Result<Vec<Attached>> {
     Ok(programs.iter().map(|one| attached((one.id(), one.name_as_str().unwrap_or_default()))).collect())
 }
 
-/// The same of filters of tc.
-fn by_clsact(interface: &str) -> Vec<Attached> {
-    let programs = index_of(interface).and_then(|ifindex| clsact::programs_on(ifindex, TcAttachType::Ingress));
-    let attached = |(program, name)| Attached { interface: interface.to_owned(), way: Way::Clsact, program, name };
-    programs.into_iter().flatten().map(attached).collect()
+/// The same of filters of tc, as `tc` has them.
+fn by_clsact(netns: &Netns, interface: &str) -> Result<Vec<Attached>> {
+    let text = netns.exec(&["tc", "-json", "filter", "show", "dev", interface, "ingress"])?;
+    let filters: Vec<Value> = serde_json::from_str(&text).with_context(|| format!("not a list: {text}"))?;
+    let attached = |filter: &Value| {
+        let options = &filter["options"];
+        Some(Attached {
+            interface: interface.to_owned(),
+            way: Way::Clsact,
+            program: u32::try_from(options["prog"]["id"].as_u64()?).ok()?,
+            name: options["bpf_name"].as_str()?.to_owned(),
+        })
+    };
+    Ok(filters.iter().filter_map(attached).collect())
 }
 
 /// The guards on a namespace's interfaces, which must be at the hook that the test is about, and no more than one each.

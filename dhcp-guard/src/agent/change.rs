@@ -20,7 +20,6 @@ use crate::{
     config::Config,
     dataplane::{
         Error,
-        attach::Attachment,
         interface::{self, Interface},
         replies::ReplyWatch,
     },
@@ -47,6 +46,8 @@ pub struct Candidate {
     pub interface: Interface,
     /// If it cannot be guarded, nothing is to be changed at all.
     pub must: bool,
+    /// It is guarded, the program was taken off by others, and is to go back.
+    pub put_back: bool,
 }
 
 /// What is to be.
@@ -56,8 +57,8 @@ pub struct Wanted {
     pub config: Config,
     /// The interfaces, in the order in which they are listed.
     pub candidates: Vec<Candidate>,
-    /// Whether the program goes back to where it was taken off by others.
-    pub reattach: bool,
+    /// Interfaces that would be among them, if the kernel said what they are; and what it says instead.
+    pub failed: Vec<(String, String)>,
     /// Whose machine is where.
     pub machines: Arc<Machines>,
     /// What else a context has.
@@ -73,6 +74,8 @@ pub struct Done {
     pub context: Arc<Context>,
     /// Interfaces that cannot be guarded, and why.
     pub failed: Vec<(String, String)>,
+    /// What others had taken off, and this change has found to be so.
+    pub lost: Lost,
 }
 
 /// Interfaces, by index, from which one of our programs was taken off by somebody else, or with the interface.
@@ -118,10 +121,12 @@ impl Guarded {
     /// The data plane's. Everything is as it was then.
     pub fn change(&mut self, before: &Plan, wanted: Wanted) -> Result<(Done, HashSet<u32>), Error> {
         let held: HashSet<u32> = self.attachments.iter().map(|attachment| attachment.interface.ifindex).collect();
-        // What others took off is off, whatever becomes of the change.
-        let (attached, lost) = std::mem::take(&mut self.attachments).into_iter().partition(Attachment::is_in_place);
-        self.attachments = attached;
-        Vec::into_iter(lost).for_each(Attachment::take_off);
+        let lost = self.lost();
+        // What others took off is off, whatever becomes of the change; then it is still to be told.
+        self.off.extend(&lost.guard);
+        for attachment in self.attachments.extract_if(.., |one| lost.guard.contains(&one.interface.ifindex)) {
+            attachment.take_off();
+        }
         let attempt = self.attempt(before, &wanted).inspect_err(|_| self.undo(before, &held))?;
         let is_wanted = |ifindex: u32| attempt.plan.interfaces.iter().any(|one| one.ifindex == ifindex);
         self.let_go(|ifindex| !is_wanted(ifindex));
@@ -131,14 +136,15 @@ impl Guarded {
             warn!("the slots of ports that are gone are not free yet: {error}");
             Vec::new()
         });
+        self.off.clear();
         let failed = attempt.failed.clone();
-        Ok((Done { context: Arc::new(self.context(attempt, wanted)), failed }, gone.into_iter().collect()))
+        Ok((Done { context: Arc::new(self.context(attempt, wanted)), failed, lost }, gone.into_iter().collect()))
     }
 
     /// Puts into force what is wanted, without those that cannot be guarded.
     fn attempt(&mut self, before: &Plan, wanted: &Wanted) -> Result<Attempt, Error> {
         let mut candidates: Vec<&Candidate> = wanted.candidates.iter().collect();
-        let mut failed = Vec::new();
+        let mut failed = wanted.failed.clone();
         let is_new = |ifindex: u32| before.interfaces.iter().all(|one| one.ifindex != ifindex);
         loop {
             let interfaces = candidates.iter().map(|candidate| candidate.interface.clone()).collect();
@@ -190,7 +196,7 @@ impl Guarded {
         wanted: &Wanted,
     ) -> Result<Vec<(Interface, Error)>, Error> {
         let mut failed = Vec::new();
-        for Candidate { interface, must } in candidates {
+        for Candidate { interface, must, put_back } in candidates {
             if let Some(attachment) = self.attachments.iter_mut().find(|one| one.interface.ifindex == interface.ifindex)
             {
                 // It may be called otherwise.
@@ -198,7 +204,7 @@ impl Guarded {
                 continue;
             }
             let was_guarded = before.interfaces.iter().any(|one| one.ifindex == interface.ifindex);
-            if was_guarded && !wanted.reattach {
+            if was_guarded && !put_back {
                 continue;
             }
             // As at the start: who names one that is down has probably named the wrong one.
@@ -206,7 +212,7 @@ impl Guarded {
                 return Err(Error::InterfaceDown { name: interface.name.clone() });
             }
             // It may have been taken off since it was looked at, and something else be there.
-            let interface_now = if was_guarded { interface::find_now(&interface.name) } else { Ok(interface.clone()) };
+            let interface_now = if was_guarded { interface::same_now(interface) } else { Ok(interface.clone()) };
             match interface_now.and_then(|interface| self.plane.attach(interface, wanted.config.hook)) {
                 Ok(attachment) => self.attachments.push(attachment),
                 Err(error) if *must => return Err(error),
@@ -256,7 +262,7 @@ impl Guarded {
         let judging = self.attachments.iter().filter(|one| !one.is_in_place());
         let counting = self.replies.iter().filter(|(_, watch)| watch.as_ref().is_ok_and(|watch| !watch.is_in_place()));
         Lost {
-            guard: judging.map(|one| one.interface.ifindex).collect(),
+            guard: judging.map(|one| one.interface.ifindex).chain(self.off.iter().copied()).collect(),
             replies: counting.map(|(ifindex, _)| *ifindex).collect(),
         }
     }

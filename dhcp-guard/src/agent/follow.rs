@@ -1,14 +1,15 @@
 //! Follows the interfaces as they come and go, and the configuration when somebody wants it read again. Each of both becomes
 //! a [`Change`], one at a time, which the thread that owns the data plane makes as a whole or not at all.
 //!
-//! `reload`: from the file to what is wanted. `tell`: the events of a change.
+//! `reload`: from the file to what is wanted. `portion`: how much of it at once. `tell`: the events of a change.
 
+mod portion;
 mod reload;
 mod tell;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, mpsc as std_mpsc},
+    sync::{Arc, LazyLock, mpsc as std_mpsc},
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+use self::portion::{Portion, Waiting};
 pub use self::reload::{Reload, Reloads, on_signal};
 use super::{
     Context,
@@ -40,9 +42,6 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(5);
 /// Of these, one in so many also tries to guard what never could be guarded.
 const RETRY_FAILED: u32 = 6;
-/// New interfaces in one change. To attach to one takes the kernel some 10 ms, and while a change is made nobody is judged and
-/// nothing is counted: so many at once are half a second's work.
-const AT_ONCE: usize = 32;
 /// Requests that may wait.
 const QUEUE: usize = 4;
 
@@ -81,8 +80,9 @@ pub struct Follower {
     audit: audit::Handle,
     /// Interfaces that could not be guarded, and why, as far as it was told.
     failed: BTreeMap<String, String>,
-    /// Those of them that never were guarded, by index, or went meanwhile: they wait for the next time that all are tried.
-    impossible: HashSet<u32>,
+    waiting: Waiting,
+    /// There is work left for the next change.
+    more: bool,
     /// Interfaces that the guard was taken off, and is not on.
     detached: HashSet<u32>,
     /// What the file says and is not in force before the next start.
@@ -120,7 +120,8 @@ impl Follower {
             journal,
             audit,
             failed: BTreeMap::new(),
-            impossible: HashSet::new(),
+            waiting: Waiting::default(),
+            more: false,
             detached,
             at_start: Vec::new(),
             warned: Vec::new(),
@@ -136,95 +137,79 @@ impl Follower {
         let mut turn = 0;
         loop {
             tokio::select! {
-                Ok(()) = self.links.changed() => self.follow(false).await,
+                Ok(()) = self.links.changed() => {
+                    self.waiting.vanished.clear();
+                    self.follow(false).await;
+                }
                 Some(lost) = self.lost.recv() => self.take_lost(lost).await,
                 Some(asked) = self.asked.recv() => self.answer(asked).await,
                 // The first comes at once: what has changed since the start is not waited for.
                 _ = retry.tick() => {
-                    let again = self.is_detached() || !self.failed.is_empty() && turn == 0;
+                    self.waiting.vanished.clear();
+                    self.waiting.refused.clear();
+                    if turn == 0 {
+                        self.waiting.impossible.clear();
+                    }
                     turn = (turn + 1) % RETRY_FAILED;
-                    self.follow(again).await;
+                    self.follow(false).await;
                 }
+                () = std::future::ready(()), if self.more => self.follow(false).await,
                 _ = stopped.changed() => return,
             }
         }
     }
 
-    /// The guard is not where it was, and should be.
-    fn is_detached(&self) -> bool {
-        !self.detached.is_empty() && self.context.config.reattach
-    }
-
-    /// Guards what is to be guarded of the interfaces there are; `again`: also what could not be guarded before.
-    async fn follow(&mut self, again: bool) {
-        if again {
-            self.impossible.clear();
+    /// Guards what is to be guarded of the interfaces there are, as far as one change goes; `is_asked_for`: also if all seems to
+    /// be guarded.
+    async fn follow(&mut self, is_asked_for: bool) {
+        let links = Arc::clone(&self.links.borrow_and_update());
+        let meant = links::meant(&self.context.config.interfaces, &links);
+        self.forget_gone(&meant);
+        self.more = false;
+        if !is_asked_for && self.is_followed(&meant) {
+            return;
         }
-        let mut is_asked_for = again;
-        loop {
-            let links = Arc::clone(&self.links.borrow_and_update());
-            let meant = links::meant(&self.context.config.interfaces, &links);
-            if !is_asked_for && self.is_followed(&meant) {
-                return;
+        let before = Arc::clone(&self.context);
+        let (config, machines) = (before.config.clone(), Arc::clone(&before.machines));
+        let portion = self.portion(&meant, &links, &[], config.reattach);
+        let wanted = self.wanted(config, machines, &meant, &portion, &[]).await;
+        match self.change(wanted).await {
+            Ok(done) => {
+                self.stuck = None;
+                self.take(done, &links, &portion);
+                let stays = |one: &Interface| self.context.plan.interfaces.iter().any(|now| now.ifindex == one.ifindex);
+                if !before.plan.interfaces.iter().all(stays) {
+                    // Those that found no room may find it after others have gone.
+                    self.waiting.impossible.clear();
+                }
+                self.more = !self.is_followed(&meant);
             }
-            is_asked_for = false;
-            self.forget_gone(&meant);
-            // Whoever was refused the change is refused the next one.
-            let Some(makes_room) = self.follow_once(&links, &meant).await else { return };
-            if makes_room {
-                // Those that found no room may find it after others have gone.
-                self.impossible.clear();
-            }
+            Err(Failed::Stopping) => {}
+            // Whoever was refused a change is refused the next one: the kernel tells when there is something new.
+            Err(Failed::Plane(error)) => self.tell_stuck(&error.to_string()),
         }
     }
 
     /// All that is meant is guarded, or could not be.
     fn is_followed(&self, meant: &Meant) -> bool {
-        let guarded = self.context.plan.interfaces.iter().map(|one| (one.ifindex, one.name.as_str()));
-        let possible = meant.interfaces.iter().filter(|(ifindex, _)| !self.impossible.contains(ifindex));
-        guarded.eq(possible.map(|(ifindex, name)| (*ifindex, name.as_str()))) && self.warnings(meant) == self.warned
+        let guarded = &self.context.plan.interfaces;
+        portion::is_done(&meant.interfaces, guarded, self.to_put_back(self.context.config.reattach), &self.waiting)
+            && self.warnings(meant) == self.warned
     }
 
-    /// True: something is not guarded any more. None: nothing could be changed.
-    async fn follow_once(&mut self, links: &Links, meant: &Meant) -> Option<bool> {
-        let before = Arc::clone(&self.context);
-        let (config, machines) = (self.context.config.clone(), Arc::clone(&self.context.machines));
-        let reattach = config.reattach;
-        let now = self.at_once(meant, &[]);
-        let wanted = self.wanted(config, machines, &now, reattach, &[]).await;
-        match self.change(wanted).await {
-            Ok(done) => {
-                self.stuck = None;
-                self.take(done, links, &now);
-                let stays = |one: &Interface| self.context.plan.interfaces.iter().any(|now| now.ifindex == one.ifindex);
-                Some(!before.plan.interfaces.iter().all(stays))
-            }
-            Err(Failed::Stopping) => None,
-            Err(Failed::Plane(error)) => {
-                self.tell_stuck(&error.to_string());
-                None
-            }
-        }
+    fn portion(&self, meant: &Meant, links: &Links, must: &[String], reattach: bool) -> Portion {
+        let guarded = &self.context.plan.interfaces;
+        portion::portion(&meant.interfaces, links, guarded, self.to_put_back(reattach), &self.waiting, must)
+    }
+
+    fn to_put_back(&self, reattach: bool) -> &HashSet<u32> {
+        static NOBODY: LazyLock<HashSet<u32>> = LazyLock::new(HashSet::new);
+        if reattach { &self.detached } else { &NOBODY }
     }
 
     /// Nobody wonders why interfaces are not guarded that are not there, or not meant.
     fn forget_gone(&mut self, meant: &Meant) {
         self.failed.retain(|name, _| meant.interfaces.iter().any(|(_, meant)| meant == name));
-    }
-
-    /// Of what is meant, what one change may be about: what is guarded, what must be, and some of the rest that was not tried.
-    fn at_once(&self, meant: &Meant, must: &[String]) -> Meant {
-        let mut room = AT_ONCE;
-        let mut is_next = |(ifindex, name): &&(u32, String)| {
-            if must.contains(name) || self.context.plan.interfaces.iter().any(|one| one.ifindex == *ifindex) {
-                return true;
-            }
-            let is_next = room > 0 && !self.impossible.contains(ifindex);
-            room -= usize::from(is_next);
-            is_next
-        };
-        let interfaces = meant.interfaces.iter().filter(|one| is_next(one)).cloned().collect();
-        Meant { interfaces, ..meant.clone() }
     }
 
     /// What is to be, with these interfaces.
@@ -233,29 +218,33 @@ impl Follower {
         config: Config,
         machines: Arc<Machines>,
         meant: &Meant,
-        reattach: bool,
+        portion: &Portion,
         must: &[String],
     ) -> Wanted {
-        let mut candidates = Vec::new();
-        for (ifindex, name) in &meant.interfaces {
+        let (mut candidates, mut failed) = (Vec::new(), Vec::new());
+        for (ifindex, name) in &portion.interfaces {
             let known = self.context.plan.interfaces.iter().find(|one| one.ifindex == *ifindex);
-            let interface = match known.filter(|_| !self.detached.contains(ifindex)) {
-                Some(known) => Interface { name: name.clone(), ..known.clone() },
+            let put_back = portion.put_back.contains(ifindex);
+            let found = if known.is_none() || put_back { Some(interface::find(name).await) } else { None };
+            let interface = match (found, known) {
                 // What is on it must be known before something can be put there.
-                None => match interface::find(name).await {
-                    Ok(found) if found.ifindex == *ifindex => found,
-                    // It has changed again, and that is told in a moment.
-                    _ => continue,
-                },
+                (Some(Ok(found)), _) if found.ifindex == *ifindex => found,
+                (_, Some(known)) => Interface { name: name.clone(), ..known.clone() },
+                // It has changed again, and that is told in a moment.
+                (Some(Ok(_) | Err(dataplane::Error::NoInterface { .. })) | None, None) => continue,
+                (Some(Err(error)), None) => {
+                    failed.push((name.clone(), error.to_string()));
+                    continue;
+                }
             };
-            candidates.push(Candidate { must: must.contains(name), interface });
+            candidates.push(Candidate { must: must.contains(name), put_back, interface });
         }
         let mut warnings = self.warnings(meant);
         self.warned.clone_from(&warnings);
         // Those that are not tried this time are what they were.
-        let others = self.failed.iter().filter(|(name, _)| meant.interfaces.iter().all(|(_, tried)| tried != *name));
+        let others = self.failed.iter().filter(|(name, _)| portion.interfaces.iter().all(|(_, tried)| tried != *name));
         warnings.extend(others.map(|(_, why)| why.clone()));
-        Wanted { config, candidates, reattach, machines, lasting: Arc::clone(&self.lasting), warnings }
+        Wanted { config, candidates, failed, machines, lasting: Arc::clone(&self.lasting), warnings }
     }
 
     fn warnings(&self, meant: &Meant) -> Vec<String> {
@@ -285,24 +274,12 @@ impl Follower {
     }
 
     /// A program was taken off some interfaces, or went with them: then netlink says so in a moment.
-    async fn take_lost(&mut self, mut lost: Lost) {
-        let plan = &self.context.plan;
-        let is_here = |ifindex: &u32| plan.interfaces.iter().any(|one| one.ifindex == *ifindex && one.is_here());
-        lost.guard.retain(is_here);
-        lost.replies.retain(is_here);
-        if lost.is_empty() {
-            return debug!("what was taken off is gone, or called otherwise");
+    async fn take_lost(&mut self, lost: Lost) {
+        if self.tell_lost(&lost) {
+            self.follow(true).await;
+        } else {
+            debug!("what was taken off is known, gone, or called otherwise");
         }
-        for Interface { name, ifindex, .. } in &plan.interfaces {
-            if lost.guard.contains(ifindex) && !self.detached.contains(ifindex) {
-                self.tell_detached(name);
-            }
-            if lost.replies.contains(ifindex) {
-                self.tell_replies_detached(name);
-            }
-        }
-        self.detached.extend(lost.guard);
-        self.follow(true).await;
     }
 
     fn tell_stuck(&mut self, why: &str) {

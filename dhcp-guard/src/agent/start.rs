@@ -36,6 +36,8 @@ pub struct Guarded {
     pub attachments: Vec<Attachment>,
     /// By interface index the one that sees servers' replies leave, or why there is none.
     pub replies: Vec<(u32, Result<ReplyWatch, String>)>,
+    /// Interfaces, by index, that others have taken the program off, which is not told yet.
+    pub off: HashSet<u32>,
     /// What makes the guard blind or weak from the start, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -111,7 +113,7 @@ pub async fn guard(
 ) -> anyhow::Result<(Guarded, Governor)> {
     let (plane, warnings) = load(config, plan)?;
     plan.take_slots(&plane);
-    let mut guarded = Guarded { plane, attachments: Vec::new(), replies: Vec::new(), warnings };
+    let mut guarded = Guarded { plane, attachments: Vec::new(), replies: Vec::new(), off: HashSet::new(), warnings };
     let governor = kept.put_into(&mut guarded.plane, plan, clock)?;
     guarded.attach(plan, config)?;
     // Before this, a start that fails has taken nothing from what goes on.

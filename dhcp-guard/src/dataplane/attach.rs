@@ -39,14 +39,15 @@ pub struct Attachment {
     /// It took the place of one that an agent before this one had left.
     pub replaced: bool,
     link: Link,
-    /// None: the system has none left to give.
-    _sign: Option<Sign>,
+    /// None: it could not be put up.
+    sign: Option<Sign>,
 }
 
 impl Attachment {
     /// Whether our program still is on the interface, as far as can be told.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
+        self.sign.iter().for_each(Sign::send_away);
         self.link.is_in_place(self.interface.ifindex)
     }
 
@@ -89,8 +90,9 @@ pub fn attach(
 ) -> Result<Attachment, Error> {
     let ways = hook::ways(hook, interface.facts);
     let mut left = left(&interface, pins)?;
-    let sign = sign::put_up(interface.ifindex);
+    let sign = sign::put_up(&format!("dhcp-guard/guards-{}", interface.ifindex));
     let is_taken = sign.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+    let was_guarded = !left.is_empty();
     let mut attachment = match left.iter().position(|one| ways.contains(&one.mode) && can_be_replaced(one, pins)) {
         Some(place) if may_be_better(ways, &left[place]) => match anew(ebpf, interface.clone(), &ways[..1], pins) {
             Ok(attachment) => attachment,
@@ -104,10 +106,12 @@ pub fn attach(
             anew(ebpf, interface, ways, pins)?
         }
     };
-    attachment._sign = sign.ok();
-    // At the other hook, which is not wanted any more. For this moment both have judged: rather twice than not at all.
+    attachment.sign = sign.ok().flatten();
+    // Something was there before, and a start that fails must not leave nothing.
+    attachment.replaced |= was_guarded;
+    // At another hook, or not pinned. For this moment both have judged: rather twice than not at all.
     for other in left {
-        info!("interface {} is guarded at another hook from now on", attachment.interface.name);
+        info!("interface {}: what an agent before this one has left there gives way", attachment.interface.name);
         other.held.take_off();
     }
     Ok(attachment)
@@ -159,7 +163,7 @@ fn replace(ebpf: &mut Ebpf, interface: Interface, left: Left) -> Result<Attachme
     };
     let link = done.map_err(|reason| Error::Replace { name: interface.name.clone(), reason })?;
     let native_refused = (mode == Way::Generic).then(|| "as it was before the restart".to_owned());
-    Ok(Attachment { interface, mode: mode.mode(), native_refused, replaced: true, link, _sign: None })
+    Ok(Attachment { interface, mode: mode.mode(), native_refused, replaced: true, link, sign: None })
 }
 
 fn replace_xdp(program: &mut Program, link: FdLink) -> Result<FdLink, String> {
@@ -203,7 +207,7 @@ fn anew(
                     native_refused,
                     replaced: false,
                     link,
-                    _sign: None,
+                    sign: None,
                 });
             }
             Err(reason) => refused.push((*mode, reason)),

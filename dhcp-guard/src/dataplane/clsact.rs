@@ -12,10 +12,6 @@
 
 use std::{
     fs, io,
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixDatagram},
-    },
     path::{Path, PathBuf},
 };
 
@@ -30,7 +26,9 @@ use super::{
     filters::{self, Entry},
     interface::{self, Interface},
     links::innermost,
-    pins, tcx,
+    pins,
+    sign::{self, Sign},
+    tcx,
 };
 
 /// What the hook is called.
@@ -80,13 +78,14 @@ pub(super) struct Filter {
     program: u32,
     pin: Option<PathBuf>,
     /// Says to other agents that this one lives.
-    _sign: Option<UnixDatagram>,
+    sign: Option<Sign>,
 }
 
 impl Filter {
     /// Whether it still is there. Anybody who may can delete it (`tc filter del`), and tells nobody: so the kernel is asked. If
     /// that does not answer, it has not said no.
     pub(super) fn is_in_place(&self, ifindex: u32) -> bool {
+        self.sign.iter().for_each(Sign::send_away);
         self.place.ifindex == ifindex && self.place.runs(self.program).unwrap_or(true)
     }
 
@@ -147,7 +146,7 @@ pub(super) fn left(interface: &Interface, way: TcAttachType, pin: Option<&Path>)
     let is_forgotten = |entry: &&Entry| {
         entry.handle == u32::from(GOES)
             && entry.name == name_on(way)
-            && entry.program.is_some_and(|program| sign_of_life(place(entry), program).is_ok())
+            && entry.program.is_some_and(|program| !sign::is_up(&sign_of_life(place(entry), program)))
     };
     let forgotten = entries.iter().filter(is_forgotten).filter_map(|entry| Some((place(entry), entry.program?)));
     let mut left: Vec<Left> =
@@ -306,10 +305,14 @@ fn put(
         let pinned = remove_if_there(next).and_then(|()| program.pin(next).map_err(io::Error::other));
         pinned.map_err(|error| format!("cannot pin its program: {}", innermost(&error)))?;
     }
-    let sign = if pin.is_none() { sign_of_life(place, id).ok() } else { None };
+    // Without it, another agent would take us for dead.
+    let sign =
+        if pin.is_none() { sign::put_up(&sign_of_life(place, id)).map_err(|error| error.to_string())? } else { None };
     match attach(program).and_then(|link| program.take_link(link)) {
         // Dropping it would take the program off, whoever's is there then.
         Ok(link) => std::mem::forget(link),
+        // The kernel may have done it, and its answer been lost.
+        Err(_) if place.runs(id).unwrap_or(true) => {}
         Err(error) => {
             let _ = next.map(fs::remove_file);
             return Err(innermost(&error));
@@ -322,7 +325,7 @@ fn put(
             next
         }
     });
-    Ok(Filter { place, program: id, pin, _sign: sign })
+    Ok(Filter { place, program: id, pin, sign })
 }
 
 /// Makes what filters are attached to, where there is nothing.
@@ -333,21 +336,16 @@ fn make_room(interface: &Interface, way: TcAttachType) -> Result<(), String> {
         Some("ingress") if way == TcAttachType::Ingress => Ok(()),
         // What one asks `ingress` to put on the way out, it puts on the way in.
         Some(other) => Err(format!(
-            "the queueing discipline {other} has the place of clsact there; `tc qdisc del dev {} ingress` removes it",
+            "the queueing discipline {other} is in the place of clsact on {}, and whoever has put it there has filters on it",
             interface.name
         )),
     }
 }
 
-/// A socket without a file, in the network namespace of the interface, which lives as long as its process: for filters that
-/// are to go with theirs.
-///
-/// # Errors
-/// `AddrInUse`: their agent lives.
-fn sign_of_life(place: Place, program: u32) -> io::Result<UnixDatagram> {
+/// The sign of a living agent with a filter that is to go with it.
+fn sign_of_life(place: Place, program: u32) -> String {
     let way = if place.way == TcAttachType::Egress { "out" } else { "in" };
-    let name = format!("dhcp-guard/filter-{}-{way}-{program}", place.ifindex);
-    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)
+    format!("dhcp-guard/filter-{}-{way}-{program}", place.ifindex)
 }
 
 fn remove_if_there(pin: &Path) -> io::Result<()> {

@@ -71,13 +71,17 @@ pub async fn find(name: &str) -> Result<Interface, Error> {
     }
 }
 
-/// The same, for a thread that does nothing else meanwhile.
+/// What netlink knows by now of an interface, for a thread that does nothing else meanwhile.
 ///
 /// # Errors
-/// The same; also if the system has no descriptor left to ask with.
-pub fn find_now(name: &str) -> Result<Interface, Error> {
+/// The same, if there is no such interface any more, or another one is called so; also if the system has no descriptor left to
+/// ask with.
+pub fn same_now(interface: &Interface) -> Result<Interface, Error> {
+    let name = interface.name.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    runtime.map_err(|source| Error::Netlink { name: name.to_owned(), source: Box::new(source) })?.block_on(find(name))
+    let runtime = runtime.map_err(|source| Error::Netlink { name: name.clone(), source: Box::new(source) })?;
+    let found = runtime.block_on(find(&name))?;
+    if found.ifindex == interface.ifindex { Ok(found) } else { Err(Error::NoInterface { name }) }
 }
 
 fn describe(name: &str, link: &LinkMessage) -> Interface {

@@ -130,6 +130,6 @@ fn watch(
         (false, _, Some((link, pin))) => Link::adopted(attach::replace_tcx(program, link)?, pin),
         (false, _, None) => Link::new(tcx::attach_first(program, interface, OUT)?, pin)?,
     };
-    others.into_iter().for_each(clsact::Left::take_off);
+    filters.into_iter().chain(others).for_each(clsact::Left::take_off);
     Ok(link)
 }

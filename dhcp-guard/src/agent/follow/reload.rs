@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use log::{info, warn};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Failed, Follower, QUEUE, links, new_names};
+use super::{Failed, Follower, QUEUE, Waiting, links, new_names};
 use crate::{
     agent::{
         inventory::{self, Machines},
@@ -64,7 +64,7 @@ impl Follower {
         // Whoever asked may be gone by now.
         let _ = answer.send(result);
         // What one change has no time for.
-        self.follow(false).await;
+        self.more = true;
     }
 
     async fn reload(&mut self, author: Option<Author>, reason: &str, dry_run: bool) -> Result<Changed, Denied> {
@@ -90,12 +90,11 @@ impl Follower {
             machines(&config).await?
         };
         let before = std::mem::replace(&mut self.at_start, std::mem::take(&mut diff.at_start));
-        self.forget_gone(&meant);
-        self.impossible.clear();
-        let meant = self.at_once(&meant, &new);
-        let wanted = self.wanted(config, machines, &meant, true, &new).await;
+        self.waiting = Waiting::default();
+        let portion = self.portion(&meant, &links, &new, true);
+        let wanted = self.wanted(config, machines, &meant, &portion, &new).await;
         match self.change(wanted).await {
-            Ok(done) => self.take(done, &links, &meant),
+            Ok(done) => self.take(done, &links, &portion),
             Err(failed) => {
                 self.at_start = before;
                 return Err(match failed {

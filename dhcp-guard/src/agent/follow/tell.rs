@@ -1,11 +1,14 @@
 //! The events of a change: what appeared, went, is called otherwise, cannot be guarded, is guarded again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use log::warn;
 
-use super::{Done, Follower, Links, Meant};
+use super::{Done, Follower, Interface, Links, Lost, Portion};
 use crate::{
     agent::{Context, journal::Draft},
     model::{AttachMode, EventKind},
@@ -13,19 +16,18 @@ use crate::{
 
 impl Follower {
     /// A change was made about these interfaces: tells of it, and goes on from there.
-    pub(super) fn take(&mut self, done: Done, links: &Links, tried: &Meant) {
-        let Done { context, failed } = done;
+    pub(super) fn take(&mut self, done: Done, links: &Links, tried: &Portion) {
+        let Done { context, failed, lost } = done;
+        // What others took off was found by the change itself, and may be put back already.
+        self.tell_lost(&lost);
         self.tell_interfaces(&context, links);
         let failed: BTreeMap<String, String> = failed.into_iter().collect();
         for (name, why) in failed.iter().filter(|(name, why)| self.failed.get(*name) != Some(*why)) {
             self.tell(&context, EventKind::CannotGuard, name, why.clone());
         }
+        self.wait_for_others(&context, links, tried, &failed);
         self.failed.retain(|name, _| tried.interfaces.iter().all(|(_, tried)| tried != name));
         self.failed.extend(failed);
-        let guarded: HashSet<u32> = context.plan.interfaces.iter().map(|one| one.ifindex).collect();
-        let tried = tried.interfaces.iter().map(|(ifindex, _)| *ifindex);
-        self.impossible.extend(tried.filter(|ifindex| !guarded.contains(ifindex)));
-        self.impossible.retain(|ifindex| links.contains_key(ifindex) && !guarded.contains(ifindex));
         for warning in context.warnings.iter().filter(|warning| !self.context.warnings.contains(warning)) {
             if !self.failed.values().any(|why| why == warning) {
                 warn!("{warning}");
@@ -33,6 +35,44 @@ impl Follower {
         }
         self.detached = detached(&context);
         self.context = context;
+    }
+
+    /// Those that were tried and are not guarded are not tried at once again.
+    fn wait_for_others(
+        &mut self,
+        context: &Context,
+        links: &Links,
+        tried: &Portion,
+        failed: &BTreeMap<String, String>,
+    ) {
+        let guarded: HashSet<u32> = context.plan.interfaces.iter().map(|one| one.ifindex).collect();
+        let off = detached(context);
+        for one in tried.interfaces.iter().filter(|(ifindex, _)| !guarded.contains(ifindex)) {
+            let waiting = &mut self.waiting;
+            let place = if failed.contains_key(&one.1) { &mut waiting.impossible } else { &mut waiting.vanished };
+            place.insert(one.clone());
+        }
+        self.waiting.impossible.retain(|(ifindex, _)| links.contains_key(ifindex));
+        self.waiting.refused.extend(tried.put_back.intersection(&off));
+        self.waiting.refused.retain(|ifindex| off.contains(ifindex));
+    }
+
+    /// Tells what others took off, unless it is known. Answers whether something is new.
+    pub(super) fn tell_lost(&mut self, lost: &Lost) -> bool {
+        let context = Arc::clone(&self.context);
+        let mut is_new = false;
+        // What went with its interface is told by netlink.
+        for Interface { name, ifindex, .. } in context.plan.interfaces.iter().filter(|one| one.is_here()) {
+            if lost.guard.contains(ifindex) && self.detached.insert(*ifindex) {
+                self.tell_detached(name);
+                is_new = true;
+            }
+            if lost.replies.contains(ifindex) {
+                self.tell_replies_detached(name);
+                is_new = true;
+            }
+        }
+        is_new
     }
 
     fn tell_interfaces(&self, after: &Context, links: &Links) {

@@ -88,8 +88,8 @@ pub(super) fn duplicate_links(facts: &Facts, interface: &Interface, link: &Link)
     let row = Row::of("duplicate_links", interface);
     let watches: Vec<&Program> = way_out(link).filter(|program| is_watch(program)).collect();
     let ids = |programs: &[&Program]| programs.iter().map(|it| it.id.to_string()).collect::<Vec<_>>().join(", ");
-    let remedy =
-        "stop the agents that are not needed; `bpftool link show` names the processes and pins that hold the others";
+    let remedy = "stop the agents that are not needed; `bpftool link show` names the processes and pins that hold the others, `tc \
+         filter show` what is a filter";
     let what = match (guards(link).as_slice(), watches.as_slice()) {
         (guards @ [_, _, ..], _) => {
             format!("{} guards are on it (ids {}): each packet is charged by each of them", guards.len(), ids(guards))
@@ -168,7 +168,8 @@ pub(super) fn in_front(facts: &Facts, interface: &Interface, link: &Link) -> Opt
     } else {
         row.info(
             format!("{} comes before dhcp-guard: what it decides about, dhcp-guard does not see", others.join(", ")),
-            "start the agent again, which puts its programs in front: `systemctl restart dhcp-guard`",
+            "move it behind with the tool that put it there (`bpftool net show` and `tc filter show` name both); what \
+             dhcp-guard attaches anew goes in front, as after `dhcp-guard detach`",
         )
     })
 }
