@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use dhcp_guard::dataplane::{
     hook::{Hook, Way},
-    interface::program_name,
+    interface::{index_of, program_name},
     load, replies, tcx,
 };
 use serde_json::Value;
@@ -84,7 +84,9 @@ fn by_tcx(interface: &str, direction: TcAttachType) -> Result<Vec<Attached>> {
     let programs = match SchedClassifier::query_tcx(interface, direction) {
         Ok((_, programs)) => programs,
         // The interface has gone since it was listed; or it is an older kernel.
-        Err(_) if !tcx::is_offered(interface) => return Ok(Vec::new()),
+        Err(_) if !index_of(interface).is_some_and(|ifindex| tcx::is_offered(ifindex).unwrap_or(true)) => {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(error.into()),
     };
     let attached = |(program, name): (u32, &str)| Attached {

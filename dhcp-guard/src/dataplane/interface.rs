@@ -96,7 +96,12 @@ fn describe(name: &str, link: &LinkMessage) -> Interface {
         up: link.header.flags.contains(LinkFlags::Up),
         xdp_program: xdp.map(|xdp| xdp.program),
         xdp_is_generic: xdp.is_some_and(|xdp| xdp.is_generic),
-        facts: Facts { kind: kind(link), strips_vlan_tags: strips_vlan_tags(name), has_tcx: tcx::is_offered(name) },
+        facts: Facts {
+            kind: kind(link),
+            strips_vlan_tags: strips_vlan_tags(name),
+            // That it does not answer now is no sign of an old kernel, whose hook is another one.
+            has_tcx: tcx::is_offered(link.header.index).unwrap_or(true),
+        },
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Programs stand in a row there, and each says who decides next. Through a BPF link, like everything that is attached here.
 
+use std::io;
+
 use aya::programs::{
     LinkOrder, Program, ProgramError, ProgramInfo, SchedClassifier, TcAttachType,
     links::FdLink,
@@ -29,14 +31,16 @@ impl DataPlane {
     }
 }
 
-/// Whether the kernel has TCX, and an interface of this name.
-#[must_use]
-pub fn is_offered(interface: &str) -> bool {
-    match SchedClassifier::query_tcx(interface, TcAttachType::Ingress) {
-        Ok(_) => true,
-        // It did answer which programs there are, and then would not say more about them, which takes CAP_SYS_ADMIN.
-        Err(ProgramError::SyscallError(error)) => error.call != "bpf_prog_query",
-        Err(_) => false,
+/// Whether the kernel has TCX, asked of any interface.
+///
+/// # Errors
+/// It does not say now: no rights, no such interface.
+pub fn is_offered(ifindex: u32) -> io::Result<bool> {
+    match sys::programs_in(Row::Ingress, ifindex) {
+        Ok(_) => Ok(true),
+        // What it answers to a place for programs that it does not know.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

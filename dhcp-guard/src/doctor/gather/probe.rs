@@ -6,14 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::{
-    maps::MapType,
-    programs::{ProgramError, SchedClassifier, TcAttachType},
-    sys::is_map_supported,
-};
+use aya::{maps::MapType, sys::is_map_supported};
 
 use crate::{
-    dataplane::sys::{self, Command},
+    dataplane::{
+        sys::{self, Command},
+        tcx,
+    },
     doctor::facts::Feature,
 };
 
@@ -22,6 +21,8 @@ const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_FUNC_JIFFIES64: i32 = 118;
 /// The stack's pointer.
 const R10: u8 = 10;
+/// The kernel index that the loopback interface has in every network namespace.
+const LOOPBACK: u32 = 1;
 /// For so long ticks are counted: with 100 a second, one more or less is 2.5 %.
 const WINDOW: Duration = Duration::from_millis(400);
 
@@ -86,7 +87,7 @@ pub(super) fn features(version: (u32, u32)) -> Vec<Feature> {
         feature("BPF links of XDP programs", (5, 9), true, by_age((5, 9))),
         feature("compare-and-swap in BPF", (5, 12), true, loads(COMPARE_AND_SWAP, 0)),
         feature("XDP on packets in several buffers", (5, 18), true, frags),
-        feature("TCX, whose place filters of tc (clsact) take", (6, 6), false, has_tcx()),
+        feature("TCX, whose place filters of tc (clsact) take", (6, 6), false, tcx::is_offered(LOOPBACK).ok()),
     ]
 }
 
@@ -121,14 +122,6 @@ fn jiffies(program: &OwnedFd) -> Option<u32> {
     // SAFETY: a program of ours and a frame of the length that is named; both outlive the call.
     unsafe { sys::bpf(Command::ProgTestRun, &mut attr) }.ok()?;
     Some(attr.result)
-}
-
-fn has_tcx() -> Option<bool> {
-    match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
-        Ok(_) => Some(true),
-        Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EPERM) => None,
-        Err(_) => Some(false),
-    }
 }
 
 /// Whether the kernel takes a program; none: it does not say so to us.
