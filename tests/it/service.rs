@@ -163,9 +163,13 @@ fn sets(agent: &Agent, set: &str) -> Result<BTreeMap<String, u64>> {
 
 /// Every thread has `expected`, but for those that need nothing.
 fn check_threads(agent: &Agent, expected: u64) -> Result<()> {
+    // A thread takes its name when it first runs, which on a busy machine is after the agent answers.
+    wait::until("the threads by their names", SOON, || {
+        let threads = sets(agent, "CapPrm")?;
+        Ok(threads.contains_key("map-reader") && threads.contains_key("log"))
+    })?;
     for set in ["CapPrm", "CapEff"] {
         let threads = sets(agent, set)?;
-        ensure!(threads.contains_key("map-reader") && threads.contains_key("log"), "{threads:?}");
         for (name, bits) in threads {
             let expected = if name == "log" || name == "service" { 0 } else { expected };
             ensure!(bits == expected, "{set} of the thread {name} is {bits:x}, not {expected:x}");

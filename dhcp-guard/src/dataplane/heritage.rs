@@ -36,6 +36,8 @@ pub(super) struct Copied {
     old: Old,
     ports: HashMap<u32, [u64; PORT_LIMITERS]>,
     host: [u64; 2],
+    /// Of strangers: DHCPv4, DHCPv6.
+    strangers: HashMap<ClientKey, [u64; 2]>,
     /// When, in the limiters' unit.
     at: u64,
 }
@@ -178,7 +180,7 @@ impl DataPlane {
         let mut tell = |error: String, what: &str| {
             problems.push(format!("of the agent before could not be taken over {what}: {error}"));
         };
-        let copied = match Old::open(found).map_err(refused).and_then(|old| self.inherit_ports(old)) {
+        let mut copied = match Old::open(found).map_err(refused).and_then(|old| self.inherit_ports(old)) {
             Ok(copied) => copied,
             Err(error) => {
                 tell(error.to_string(), "which limits are spent, who is known and who is in quarantine");
@@ -188,7 +190,7 @@ impl DataPlane {
         let tables = [
             (self.inherit_rules(&copied), "who is in quarantine"),
             (self.inherit_known(&copied), "who is known"),
-            (self.inherit_strangers(&copied), "what strangers have spent"),
+            (self.inherit_strangers(&mut copied), "what strangers have spent"),
         ];
         for (result, what) in tables {
             if let Err(error) = result {
@@ -215,7 +217,7 @@ impl DataPlane {
         }
         let [total, strangers] = host;
         self.set_host(HostState { total, strangers, ..HostState::default() })?;
-        Ok(Copied { ports: limiters, host, old, at })
+        Ok(Copied { ports: limiters, host, strangers: HashMap::new(), old, at })
     }
 
     fn inherit_rules(&mut self, copied: &Copied) -> Result<(), Error> {
@@ -232,15 +234,20 @@ impl DataPlane {
         known.into_iter().try_for_each(|(client, state)| self.write_known(client, &state))
     }
 
-    fn inherit_strangers(&self, copied: &Copied) -> Result<(), Error> {
+    fn inherit_strangers(&self, copied: &mut Copied) -> Result<(), Error> {
         let strangers = copied.old.strangers().map_err(refused)?;
-        let here = strangers.iter().filter(|(client, _)| copied.has_slot(*client));
-        here.for_each(|(client, state)| self.put_stranger(*client, state));
+        for (client, state) in strangers {
+            if copied.has_slot(client) {
+                self.put_stranger(client, &state);
+                copied.strangers.insert(client, [state.limiter_v4, state.limiter_v6]);
+            }
+        }
         Ok(())
     }
 
-    /// Adds to the ports' and the host's limiters what the other program has spent of them since they were copied. Of a
-    /// client's own limit that is not worth the walk: in the milliseconds in between it has hardly earned a packet.
+    /// Adds to the limiters of ports, strangers and the host what the other program has spent of them since they were copied.
+    /// Not to those of known clients, which cannot be changed without losing what is counted meanwhile: in the milliseconds
+    /// in between one has hardly earned a packet.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
         let Some(copied) = self.copied.take() else { return Ok(()) };
         for (slot, before) in &copied.ports {
@@ -251,6 +258,13 @@ impl DataPlane {
                     let charge = |word| Some(copied.charged(word, *before, after));
                     let _ = limiter.fetch_update(Ordering::AcqRel, Ordering::Acquire, charge);
                 }
+            }
+        }
+        for (client, after) in copied.old.strangers().unwrap_or_default() {
+            let Some(before) = copied.strangers.get(&client) else { continue };
+            let offsets = [offset_of!(ClientState, limiter_v4), offset_of!(ClientState, limiter_v6)];
+            for ((offset, before), after) in offsets.into_iter().zip(before).zip([after.limiter_v4, after.limiter_v6]) {
+                self.charge_stranger(client, offset, |word| copied.charged(word, *before, after));
             }
         }
         let Ok([total, strangers]) = copied.old.host() else { return Ok(()) };

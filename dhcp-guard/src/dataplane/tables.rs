@@ -206,6 +206,15 @@ impl DataPlane {
         (client.0 != BEING_FILLED).then_some((bucket, way))
     }
 
+    /// Changes a word of a stranger's state, if there is the stranger.
+    pub(super) fn charge_stranger(&self, client: ClientKey, offset: usize, charged: impl Fn(u64) -> u64) {
+        let Some((bucket, way)) = self.find_stranger(client) else { return };
+        let place = (offset_of!(Bucket, states) + way * size_of::<ClientState>() + offset) / 8;
+        if let Some(limiter) = self.strangers.words(bucket).get(place) {
+            let _ = limiter.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| Some(charged(word)));
+        }
+    }
+
     /// The client with this source MAC on a port.
     #[must_use]
     pub fn client(&self, port: PortKey, mac: [u8; 6]) -> Option<ClientKey> {
