@@ -72,9 +72,7 @@ fn host() -> Result<Netns> {
 }
 
 fn add(host: &Netns, name: &str) -> Result<()> {
-    let peer = format!("{name}-peer");
-    host.ip(&format!("link add {name} type veth peer name {peer}\nlink set {name} up\nlink set {peer} up\n"))?;
-    link::keep_vlan_tags(host, name)
+    link::add(host, name, &format!("{name}-peer"))
 }
 
 /// What `tc` says of a filter.
@@ -133,12 +131,6 @@ fn launch(host: &Netns, interfaces: &[&str]) -> Result<Launch> {
     Ok(Launch::new(host, interfaces)?.arguments(CLSACT))
 }
 
-fn warnings(agent: &Agent) -> Result<Vec<String>> {
-    let status = agent.json(&["status"])?;
-    let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
-    Ok(warnings.iter().map(|warning| warning.as_str().unwrap_or_default().to_owned()).collect())
-}
-
 fn pins(agent: &Agent) -> Result<Vec<String>> {
     let entries = fs::read_dir(agent.launch().pin_dir().join("links"))?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
@@ -162,7 +154,7 @@ fn flood() -> Result<()> {
     let start = Instant::now();
     let mut agent = launch(&lab.host, &lab.guarded())?.start()?;
     let status = agent.json(&["status"])?;
-    ensure!(status["interfaces"][0]["mode"] == "clsact" && warnings(&agent)?.is_empty(), "{status}");
+    ensure!(status["interfaces"][0]["mode"] == "clsact" && agent.warnings()?.is_empty(), "{status}");
     ensure!(agent.text(&["status"])?.contains(" clsact "), "{}", agent.text(&["status"])?);
     ensure!(guards(&lab.host, "uplink0")?.len() == 1 && watches(&lab.host, "uplink0")?.len() == 1, "{status}");
     // Leases go through.
@@ -222,7 +214,7 @@ fn stripped_tags() -> Result<()> {
     host.exec(&["ethtool", "-K", "up0", "rxvlan", "on"])?;
     let config = "[[port]]\ninterface = \"up0\"\nvlans = [100]\nclass = \"trusted\"\n";
     let agent = launch(&host, &["up0"])?.config(config)?.start()?;
-    ensure!(warnings(&agent)?.is_empty(), "{:?}", warnings(&agent)?);
+    ensure!(agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
     let socket = PacketSocket::open(&host, "up0-peer")?;
     for machine in 0..3 {
         socket.send(&discover(Mac::machine(machine)).tagged(&[Tag::c(100)]).bytes())?;
@@ -304,7 +296,7 @@ fn deleted() -> Result<()> {
             || Ok((guards(&host, "up0")?.len(), watches(&host, "up0")?.len()) == (1, 1)),
         )?;
     }
-    ensure!(warnings(&agent)?.is_empty(), "{:?}", warnings(&agent)?);
+    ensure!(agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
     ensure!(pins(&agent)?.len() == 2, "{:?}", pins(&agent)?);
 
     // Somebody else's program that has our handle meanwhile is not ours, and stays.
@@ -352,7 +344,7 @@ fn from_hook_to_hook() -> Result<()> {
         let (_, links) = host.run(|| SchedClassifier::query_tcx("up0", TcAttachType::Egress))??;
         let both = if hook == "clsact" { (1, 0) } else { (0, 1) };
         ensure!((filters, links.len()) == both, "{hook}: {filters} filters and {} links watch", links.len());
-        ensure!(pins(&agent)?.len() == 2 && warnings(&agent)?.is_empty(), "{hook}: {:?}", pins(&agent)?);
+        ensure!(pins(&agent)?.len() == 2 && agent.warnings()?.is_empty(), "{hook}: {:?}", pins(&agent)?);
         ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
     }
     Ok(())
@@ -415,7 +407,7 @@ fn broken_off() -> Result<()> {
     agent.stop(libc::SIGKILL)?;
     host.ip("link delete up1\n")?;
     let agent = launch.only(&["up0"]).start()?;
-    ensure!(pins(&agent)?.len() == 2 && warnings(&agent)?.is_empty(), "{:?}", pins(&agent)?);
+    ensure!(pins(&agent)?.len() == 2 && agent.warnings()?.is_empty(), "{:?}", pins(&agent)?);
     Ok(())
 }
 
@@ -425,7 +417,7 @@ fn ingress_only() -> Result<()> {
     let agent = launch(&host, &["up0"])?.start()?;
     let seen = filters(&host, "up0", "ingress")?;
     ensure!(seen.len() == 1 && seen[0].name == "dhcp_guard_tcx", "{seen:?}");
-    let warnings = warnings(&agent)?;
+    let warnings = agent.warnings()?;
     let is_right =
         |warning: &String| warning.contains("replies leave through interface up0") && warning.contains("ingress");
     ensure!(warnings.len() == 1 && warnings.iter().all(is_right), "{warnings:?}");

@@ -27,6 +27,7 @@ use tests::{
     netns::Netns,
     process,
     program::current_hook,
+    wait,
 };
 
 const NEEDS: &[Need] = &[
@@ -68,10 +69,10 @@ struct Host {
 impl Host {
     fn new() -> Result<Self> {
         let netns = Netns::new("host")?;
-        netns.ip("link add up0 type veth peer name peer0\nlink set up0 up\nlink set peer0 up\n\
-             link add up1 type veth peer name peer1\nlink set up1 up\nlink set peer1 up\n\
-             link add down0 type veth peer name peer2\nlink set peer2 up\n")?;
-        ["up0", "up1", "down0"].iter().try_for_each(|interface| link::keep_vlan_tags(&netns, interface))?;
+        for (interface, peer) in [("up0", "peer0"), ("up1", "peer1"), ("down0", "peer2")] {
+            link::add(&netns, interface, peer)?;
+        }
+        netns.ip("link set down0 down\n")?;
         let launch = Launch::new(&netns, &["up0"])?;
         // Relative paths count from the file's folder.
         let host = Self { netns, launch };
@@ -389,6 +390,10 @@ fn another_guard() -> Result<()> {
     // Somebody takes its program off, and starts another agent.
     take_off(&host.netns, "up0")?;
     says(&known.rows("up0", "attached")?, Severity::Blind, &interface("up0"), &["taken it off", "systemctl restart"])?;
+    // Until it has noticed, it says to other agents that it guards here.
+    wait::until("the loss to be noticed", Duration::from_secs(10), || {
+        Ok(theirs.json(&["status"])?["interfaces"][0]["mode"] == "detached")
+    })?;
     let _ours = host.launch.clone().start()?;
     let found = host.examine("up0")?;
     let finding = only(&found, "duplicate_links", Severity::Weak)?;

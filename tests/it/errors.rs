@@ -86,11 +86,10 @@ const DOWN: &str = "down0";
 impl Host {
     fn new() -> Result<Self> {
         let netns = Netns::new("host")?;
-        netns.ip("link add up0 type veth peer name peer0\nlink set up0 up\nlink set peer0 up\n\
-             link add up1 type veth peer name peer1\nlink set up1 up\nlink set peer1 up\n\
-             link add down0 type veth peer name peer2\n")?;
         // As on a host that is set up for XDP; otherwise there is a warning, which has a test of its own.
-        UP.iter().try_for_each(|interface| link::keep_vlan_tags(&netns, interface))?;
+        link::add(&netns, "up0", "peer0")?;
+        link::add(&netns, "up1", "peer1")?;
+        netns.ip("link add down0 type veth peer name peer2\n")?;
         Ok(Self(netns))
     }
 
@@ -313,7 +312,7 @@ fn no_inventory() -> Result<()> {
     let launch = launch.config(&format!("inventory = {path:?}\n"))?;
     let warned = |parts: &[&str]| -> Result<()> {
         let mut agent = launch.clone().start()?;
-        let seen = warnings(&agent)?;
+        let seen = agent.warnings()?;
         ensure!(seen.len() == 1 && parts.iter().all(|part| seen[0].contains(part)), "{seen:?}");
         ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
         Ok(())
@@ -380,20 +379,14 @@ fn closed_output() -> Result<()> {
     Ok(())
 }
 
-fn warnings(agent: &Agent) -> Result<Vec<String>> {
-    let status = agent.json(&["status"])?;
-    let warnings = status["warnings"].as_array().context("no warnings")?;
-    Ok(warnings.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-}
-
 fn interface_vanishes() -> Result<()> {
     let host = Host::new()?;
     let mut agent = Agent::start(&host.0, &UP, "")?;
-    ensure!(warnings(&agent)?.is_empty(), "warnings before anything happened: {:?}", warnings(&agent)?);
+    ensure!(agent.warnings()?.is_empty(), "warnings before anything happened: {:?}", agent.warnings()?);
     host.0.ip("link delete up0\n")?;
     let mut seen = Vec::new();
     wait::until("a warning", SEEN_DEADLINE, || {
-        seen = warnings(&agent)?;
+        seen = agent.warnings()?;
         Ok(!seen.is_empty())
     })?;
     wait::until("an event that says so", Duration::from_secs(5), || {
@@ -406,7 +399,7 @@ fn interface_vanishes() -> Result<()> {
     host.0.ip("link add up0 type veth peer name peer0\nlink set up0 up\n")?;
     link::keep_vlan_tags(&host.0, "up0")?;
     wait::until("the warning is over", SEEN_DEADLINE, || {
-        Ok(warnings(&agent)?.iter().all(|warning| !seen.contains(warning)))
+        Ok(agent.warnings()?.iter().all(|warning| !seen.contains(warning)))
     })?;
     ensure!(guarded(&host.0)? == UP, "guarded: {:?}", guarded(&host.0)?);
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
@@ -435,7 +428,7 @@ fn generic_mode() -> Result<()> {
     ensure!(there.len() == 1 && (&*there[0].interface, there[0].way) == ("br0", Way::Generic), "attached: {there:?}");
     let status = agent.json(&["status"])?;
     ensure!(status["interfaces"][0]["mode"] == "generic", "{status}");
-    let warned = warnings(&agent)?;
+    let warned = agent.warnings()?;
     let right = |text: &str| text.contains("interface br0 is guarded in generic mode only") && text.contains("CPU");
     ensure!(warned.len() == 1 && right(&warned[0]), "{warned:?}");
     ensure!(agent.log().lines().any(|line| line.contains("WARN") && right(line)), "{}", agent.log());

@@ -47,10 +47,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn host() -> Result<Netns> {
     let host = Netns::new("host")?;
     for name in ["up0", "up1"] {
-        host.ip(&format!(
-            "link add {name} type veth peer name {name}-peer\nlink set {name} up\nlink set {name}-peer up\n"
-        ))?;
-        link::keep_vlan_tags(&host, name)?;
+        link::add(&host, name, &format!("{name}-peer"))?;
     }
     Ok(host)
 }

@@ -82,14 +82,7 @@ fn host() -> Result<Netns> {
 
 /// A link that is up, both ends here, as on a host that is set up for XDP.
 fn add(host: &Netns, name: &str) -> Result<()> {
-    host.ip(&format!("link add {name} type veth peer name p-{name}\nlink set {name} up\nlink set p-{name} up\n"))?;
-    link::keep_vlan_tags(host, name)
-}
-
-fn warnings(agent: &Agent) -> Result<Vec<String>> {
-    let status = agent.json(&["status"])?;
-    let warnings = status["warnings"].as_array().context("no warnings")?;
-    Ok(warnings.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    link::add(host, name, &format!("p-{name}"))
 }
 
 fn write(agent: &Agent, config: &str) -> Result<()> {
@@ -205,13 +198,13 @@ fn diff_and_dry_run() -> Result<()> {
     let ports = agent.json(&["ports"])?;
     let limits: Vec<_> = ports["ports"].as_array().context("no list")?.iter().map(|port| &port["limit_pps"]).collect();
     ensure!(limits == [40, 10], "whoever has the answer sees it at once: {ports}");
-    let warned = warnings(&agent)?;
+    let warned = agent.warnings()?;
     ensure!(warned.len() == 1 && warned[0].contains("capacity.ports: 1024 → 2"), "{warned:?}");
     // Once more: only what waits for the start is still different.
     ensure!(agent.change(&["reload"])? == ["capacity.ports: 1024 → 2 (at the next start)"]);
     write(&agent, "interfaces = ['up1']\n")?;
     agent.change(&["reload"])?;
-    ensure!(guarded(&host)? == ["up1"] && warnings(&agent)?.is_empty(), "{:?}", warnings(&agent)?);
+    ensure!(guarded(&host)? == ["up1"] && agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
     let mut follower = Follower::start(&agent)?;
     next(&mut follower, SEEN, EventKind::InterfaceGone, "up0")?;
     Ok(())
@@ -276,11 +269,11 @@ fn pattern() -> Result<()> {
     let host = host()?;
     let agent = Agent::start(&host, &["tap*"], "[[port]]\ninterface = 'tap*'\nclass = 'vm'\n")?;
     let mut follower = Follower::start(&agent)?;
-    wait::until("a warning", SEEN, || Ok(warnings(&agent)?.iter().any(|warning| warning.contains("like `tap*` yet"))))?;
+    wait::until("a warning", SEEN, || Ok(agent.warnings()?.iter().any(|warning| warning.contains("like `tap*` yet"))))?;
     add(&host, "other0")?;
     add(&host, "tap0")?;
     next(&mut follower, FOLLOWED, EventKind::InterfaceGuarded, "tap0")?;
-    ensure!(guarded(&host)? == ["tap0"] && warnings(&agent)?.is_empty(), "{:?}", warnings(&agent)?);
+    ensure!(guarded(&host)? == ["tap0"] && agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
     let ports = agent.json(&["ports"])?;
     ensure!(ports["ports"][0]["class"] == "vm", "{ports}");
 
@@ -309,7 +302,7 @@ fn pattern() -> Result<()> {
     host.ip("link delete tap8\n")?;
     let event = next(&mut follower, FOLLOWED, EventKind::InterfaceGone, "tap8")?;
     ensure!(event.message.contains("was deleted"), "{event:?}");
-    wait::until("a warning", SEEN, || Ok(warnings(&agent)?.len() == 1))?;
+    wait::until("a warning", SEEN, || Ok(agent.warnings()?.len() == 1))?;
     ensure!(follower.of_kind(EventKind::Detached)?.is_empty(), "nobody took anything off");
     Ok(())
 }
@@ -374,7 +367,7 @@ fn taken_off() -> Result<()> {
         ensure!(programs(&lab.host)? == before, "{:?}", programs(&lab.host)?);
     }
     let mode = guard(&lab.host, "uplink0")?.way.mode();
-    ensure!(warnings(&agent)?.is_empty() && agent.json(&["status"])?["interfaces"][0]["mode"] == mode.word());
+    ensure!(agent.warnings()?.is_empty() && agent.json(&["status"])?["interfaces"][0]["mode"] == mode.word());
     let start = Instant::now();
     let before = lab.server.counts()?.of(FLOODER);
     Flood::start(&lab.injection(0), Mode::One(FLOODER), Limits::packets(3000).at(3000))?.wait()?;
@@ -392,7 +385,7 @@ fn replies_taken_off() -> Result<()> {
     let told = next(&mut follower, NOTICED, EventKind::RepliesDetached, "up0")?;
     ensure!(told.message.contains("counts servers' replies"), "{}", told.message);
     wait::until("it to be back", SEEN, || Ok(replies(&host, "up0")?.is_some()))?;
-    ensure!(warnings(&agent)?.is_empty() && guarded(&host)? == ["up0"], "{:?}", warnings(&agent)?);
+    ensure!(agent.warnings()?.is_empty() && guarded(&host)? == ["up0"], "{:?}", agent.warnings()?);
     ensure!(follower.of_kind(EventKind::Detached)?.is_empty(), "the guard was there all the time");
     Ok(())
 }
@@ -415,13 +408,13 @@ fn another_in_its_place() -> Result<()> {
     let theirs = programs(&host)?;
     next(&mut follower, NOTICED, EventKind::Detached, "up0")?;
     wait::until("a warning", SEEN, || {
-        Ok(warnings(&agent)?.iter().any(|warning| warning.contains("interface up0 already runs the XDP program")))
+        Ok(agent.warnings()?.iter().any(|warning| warning.contains("interface up0 already runs the XDP program")))
     })?;
     ensure!(agent.json(&["status"])?["interfaces"][0]["mode"] == "detached", "{}", agent.json(&["status"])?);
     ensure!(programs(&host)? == theirs, "it was displaced");
     drop(other);
     next(&mut follower, SEEN, EventKind::Reattached, "up0")?;
-    ensure!(guarded(&host)? == ["up0"] && warnings(&agent)?.is_empty(), "{:?}", warnings(&agent)?);
+    ensure!(guarded(&host)? == ["up0"] && agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
     Ok(())
 }
 
@@ -433,12 +426,12 @@ fn not_put_back() -> Result<()> {
     take_off(&host, "up0")?;
     next(&mut follower, NOTICED, EventKind::Detached, "up0")?;
     wait::until("a warning", SEEN, || {
-        Ok(warnings(&agent)?.iter().any(|warning| warning.contains("interface up0 is not guarded")))
+        Ok(agent.warnings()?.iter().any(|warning| warning.contains("interface up0 is not guarded")))
     })?;
     ensure!(guarded(&host)?.is_empty() && agent.json(&["status"])?["interfaces"][0]["mode"] == "detached");
     agent.change(&["reload"])?;
     next(&mut follower, FOLLOWED, EventKind::Reattached, "up0")?;
-    ensure!(guarded(&host)? == ["up0"] && warnings(&agent)?.is_empty(), "{:?}", warnings(&agent)?);
+    ensure!(guarded(&host)? == ["up0"] && agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
     Ok(())
 }
 
@@ -480,7 +473,9 @@ fn hundreds() -> Result<()> {
     agent.signal(libc::SIGSTOP)?;
     host.ip(&(0..ALL).map(|index| format!("link add tap{index} type veth peer name p{index}\n")).collect::<String>())?;
     agent.signal(libc::SIGCONT)?;
+    let start = Instant::now();
     wait::until("all of them guarded", DEADLINE, || Ok(follower.of_kind(EventKind::InterfaceGuarded)?.len() == ALL))?;
+    println!("{ALL} guarded after {:?}", start.elapsed());
     ensure!(guarded(&host)?.len() == ALL && follower.of_kind(EventKind::CannotGuard)?.is_empty());
     // Those of one change are told of at once, and the next change takes as long as attaching does.
     let mut told: Vec<_> = follower.of_kind(EventKind::InterfaceGuarded)?.into_iter().map(|event| event.at).collect();
@@ -502,12 +497,12 @@ fn too_many() -> Result<()> {
     (0..5).try_for_each(|index| add(&host, &format!("tap{index}")))?;
     wait::until("a warning for each that does not fit", SEEN, || {
         let full = "do not fit into tables made for 3";
-        Ok(guarded(&host)?.len() == 3 && warnings(&agent)?.iter().any(|warning| warning.contains(full)))
+        Ok(guarded(&host)?.len() == 3 && agent.warnings()?.iter().any(|warning| warning.contains(full)))
     })?;
     ensure!(guarded(&host)? == ["tap0", "tap1", "tap2"], "{:?}", guarded(&host)?);
     follower.forget()?;
     host.ip("link delete tap0\nlink delete tap1\n")?;
     next(&mut follower, FOLLOWED, EventKind::InterfaceGuarded, "tap4")?;
-    ensure!(guarded(&host)? == ["tap2", "tap3", "tap4"] && warnings(&agent)?.is_empty(), "{:?}", warnings(&agent)?);
+    ensure!(guarded(&host)? == ["tap2", "tap3", "tap4"] && agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
     Ok(())
 }

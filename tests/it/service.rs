@@ -64,8 +64,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// A host with one interface to guard.
 fn host() -> Result<Netns> {
     let netns = Netns::new("host")?;
-    netns.ip("link add up0 type veth peer name peer0\nlink set up0 up\nlink set peer0 up\n")?;
-    link::keep_vlan_tags(&netns, "up0")?;
+    link::add(&netns, "up0", "peer0")?;
     Ok(netns)
 }
 

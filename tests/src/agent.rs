@@ -296,6 +296,13 @@ impl Agent {
         Ok(self.ask::<Quarantines>(&["quarantine", "list"])?.quarantines)
     }
 
+    /// What makes the guard blind or weak, one sentence each.
+    pub fn warnings(&self) -> Result<Vec<String>> {
+        let status = self.json(&["status"])?;
+        let warnings = status["warnings"].as_array().context("no warnings")?;
+        Ok(warnings.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    }
+
     /// The offenders that have not recovered, of a list from [`Agent::json`] or this agent's present one.
     pub fn offenders(&self) -> Result<Vec<Value>> {
         let answer = self.json(&["offenders"])?;

@@ -76,6 +76,13 @@ pub fn accept_redirects(netns: &Netns, veth: &str) -> Result<()> {
     netns.exec(&["ethtool", "-K", veth, "gro", "on"]).map(drop)
 }
 
+/// Makes a link that is up, both ends here, and leaves VLAN tags in the frame: otherwise `interface` would be guarded by TCX.
+pub fn add(netns: &Netns, interface: &str, peer: &str) -> Result<()> {
+    let up = format!("link set {interface} up\nlink set {peer} up\n");
+    netns.ip(&format!("link add {interface} type veth peer name {peer}\n{up}"))?;
+    keep_vlan_tags(netns, interface)
+}
+
 /// Leaves VLAN tags in the frame, as a host that is set up for XDP does.
 pub fn keep_vlan_tags(netns: &Netns, interface: &str) -> Result<()> {
     netns.exec(&["ethtool", "-K", interface, "rxvlan", "off"]).map(drop)

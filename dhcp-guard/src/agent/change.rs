@@ -18,11 +18,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    dataplane::{
-        Error,
-        interface::{self, Interface},
-        replies::ReplyWatch,
-    },
+    dataplane::{Error, interface::Interface, replies::ReplyWatch},
     model::AttachMode,
 };
 
@@ -211,9 +207,7 @@ impl Guarded {
             if *must && !interface.up {
                 return Err(Error::InterfaceDown { name: interface.name.clone() });
             }
-            // It may have been taken off since it was looked at, and something else be there.
-            let interface_now = if was_guarded { interface::same_now(interface) } else { Ok(interface.clone()) };
-            match interface_now.and_then(|interface| self.plane.attach(interface, wanted.config.hook)) {
+            match self.plane.attach(interface.clone(), wanted.config.hook) {
                 Ok(attachment) => self.attachments.push(attachment),
                 Err(error) if *must => return Err(error),
                 Err(error) => failed.push((interface.clone(), error)),

@@ -9,7 +9,7 @@ mod tell;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, LazyLock, mpsc as std_mpsc},
+    sync::{Arc, mpsc as std_mpsc},
     time::Duration,
 };
 
@@ -193,18 +193,17 @@ impl Follower {
     /// All that is meant is guarded, or could not be.
     fn is_followed(&self, meant: &Meant) -> bool {
         let guarded = &self.context.plan.interfaces;
-        portion::is_done(&meant.interfaces, guarded, self.to_put_back(self.context.config.reattach), &self.waiting)
-            && self.warnings(meant) == self.warned
+        let to_put_back = self.to_put_back(self.context.config.reattach);
+        portion::is_done(&meant.interfaces, guarded, &to_put_back, &self.waiting) && self.warnings(meant) == self.warned
     }
 
     fn portion(&self, meant: &Meant, links: &Links, must: &[String], reattach: bool) -> Portion {
         let guarded = &self.context.plan.interfaces;
-        portion::portion(&meant.interfaces, links, guarded, self.to_put_back(reattach), &self.waiting, must)
+        portion::portion(&meant.interfaces, links, guarded, &self.to_put_back(reattach), &self.waiting, must)
     }
 
-    fn to_put_back(&self, reattach: bool) -> &HashSet<u32> {
-        static NOBODY: LazyLock<HashSet<u32>> = LazyLock::new(HashSet::new);
-        if reattach { &self.detached } else { &NOBODY }
+    fn to_put_back(&self, reattach: bool) -> HashSet<u32> {
+        if reattach { self.detached.clone() } else { HashSet::new() }
     }
 
     /// Nobody wonders why interfaces are not guarded that are not there, or not meant.

@@ -71,19 +71,6 @@ pub async fn find(name: &str) -> Result<Interface, Error> {
     }
 }
 
-/// What netlink knows by now of an interface, for a thread that does nothing else meanwhile.
-///
-/// # Errors
-/// The same, if there is no such interface any more, or another one is called so; also if the system has no descriptor left to
-/// ask with.
-pub fn same_now(interface: &Interface) -> Result<Interface, Error> {
-    let name = interface.name.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    let runtime = runtime.map_err(|source| Error::Netlink { name: name.clone(), source: Box::new(source) })?;
-    let found = runtime.block_on(find(&name))?;
-    if found.ifindex == interface.ifindex { Ok(found) } else { Err(Error::NoInterface { name }) }
-}
-
 fn describe(name: &str, link: &LinkMessage) -> Interface {
     let xdp = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Xdp(xdp) => Some(xdp.as_slice()),

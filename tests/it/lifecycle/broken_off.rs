@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use tests::{
     agent::{Agent, Launch, errors},
     cleanup::Folder,
+    link,
     process::{self, Process},
     wait,
 };
@@ -168,7 +169,7 @@ pub(super) fn interface_goes() -> Result<()> {
     let sentences: Vec<&str> = said.lines().filter(|line| line.starts_with("dhcp-guard: ")).collect();
     ensure!(sentences.len() == 1 && sentences[0].contains("up0"), "{said}");
     println!("{}", sentences[0]);
-    host.add("up0", "peer0")?;
+    link::add(&host.0, "up0", "peer0")?;
     host.guards(&[])?;
     recovers(&host, &launch)
 }

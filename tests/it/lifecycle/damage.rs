@@ -7,18 +7,12 @@ use aya::maps::{Array, Map, MapData};
 use dhcp_guard_common::layout::Meta;
 use tests::{
     agent::{Agent, Launch, errors},
-    process, wait,
+    link, process, wait,
 };
 
 use super::{DEADLINE, Host, in_data_plane};
 
 const BOTH: [&str; 2] = ["up0", "up1"];
-
-fn warnings(agent: &Agent) -> Result<Vec<String>> {
-    let status = agent.json(&["status"])?;
-    let all = status["warnings"].as_array().context("no warnings")?;
-    Ok(all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect())
-}
 
 /// The only set of maps.
 fn generation(launch: &Launch) -> Result<PathBuf> {
@@ -58,7 +52,7 @@ pub(super) fn let_go() -> Result<()> {
     // One that is gone while nobody looks leaves nothing behind.
     host.0.ip("link delete up1\n")?;
     let agent = one.only(&["up0"]).start()?;
-    host.add("up1", "peer1")?;
+    link::add(&host.0, "up1", "peer1")?;
     host.guards(&["up0"])?;
     let links = fs::read_dir(agent.launch().pin_dir().join("links"))?.count();
     ensure!(links == 2, "not one link for the guard and one for the replies: {links}");
@@ -71,7 +65,7 @@ pub(super) fn no_bpffs() -> Result<()> {
     let elsewhere = launch.folder().path("no-bpffs");
     let mut agent = launch.pins(elsewhere).start()?;
     host.guards(&["up0"])?;
-    let seen = warnings(&agent)?;
+    let seen = agent.warnings()?;
     let says = |part: &str| seen.iter().any(|one| one.contains(part));
     ensure!(seen.len() == 1 && says("is not on a BPF file system") && says("mount -t bpf"), "{seen:?}");
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
@@ -95,12 +89,12 @@ pub(super) fn foreign_pins() -> Result<()> {
     let before = meta.get(&0, 0)?;
     meta.set(0, Meta { format: before.format + 1, ..before }, 0)?;
     let mut agent = launch.clone().start()?;
-    let seen = warnings(&agent)?;
+    let seen = agent.warnings()?;
     ensure!(seen.len() == 1 && seen[0].contains("cannot be taken over"), "{seen:?}");
     host.guards(&["up0"])?;
     agent.stop(libc::SIGTERM)?;
     let agent = launch.clone().start()?;
-    ensure!(warnings(&agent)?.is_empty(), "still after another start: {:?}", warnings(&agent)?);
+    ensure!(agent.warnings()?.is_empty(), "still after another start: {:?}", agent.warnings()?);
     drop(agent);
 
     // In the place of a link is something that is none.
@@ -150,7 +144,7 @@ pub(super) fn truncated_state() -> Result<()> {
     for length in (0..whole.len()).step_by(100) {
         fs::write(&path, &whole[..length])?;
         let mut agent = launch.clone().start().with_context(|| format!("{length} of {} bytes", whole.len()))?;
-        let seen = warnings(&agent)?;
+        let seen = agent.warnings()?;
         ensure!(seen.iter().any(|one| one.contains("state.json")), "{length} bytes: {seen:?}");
         ensure!(agent.json(&["status"])?["hold"] == true, "{length} bytes: the automation goes on");
         ensure!(agent.quarantines()?.len() == 1, "{length} bytes: {:?}", agent.quarantines()?);

@@ -116,18 +116,9 @@ struct Host(Netns);
 impl Host {
     fn new() -> Result<Self> {
         let netns = Netns::new("host")?;
-        let host = Self(netns);
-        host.add("up0", "peer0")?;
-        host.add("up1", "peer1")?;
-        Ok(host)
-    }
-
-    /// Another one.
-    fn add(&self, interface: &str, peer: &str) -> Result<()> {
-        let up = format!("link set {interface} up\nlink set {peer} up\n");
-        self.0.ip(&format!("link add {interface} type veth peer name {peer}\n{up}"))?;
-        // Or it would be guarded by TCX.
-        link::keep_vlan_tags(&self.0, interface)
+        link::add(&netns, "up0", "peer0")?;
+        link::add(&netns, "up1", "peer1")?;
+        Ok(Self(netns))
     }
 
     /// Exactly these interfaces are guarded.
