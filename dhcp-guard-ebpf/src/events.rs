@@ -4,7 +4,7 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use dhcp_guard_common::{
     gcra::{self, Decision, GRAIN_BITS, Limit, Word as _},
-    layout::{ClientKey, Event, PortKey, QUIET_S},
+    layout::{ClientKey, Event, PortKey, QUIET_S, UNATTENDED_S},
 };
 
 use crate::{
@@ -60,6 +60,9 @@ extern "C" fn dhcp_guard_send_event(kind: u32, slot: u32, client: u64, port: u64
         count::trouble(|t| &mut t.events_suppressed);
         return 0;
     }
+    if is_unattended(ticks) {
+        count::trouble(|t| &mut t.events_unheard);
+    }
     let port = PortKey::from_word(port);
     log_event(kind, ClientKey(client), port);
     match maps::EVENTS.reserve::<Event>(0) {
@@ -73,6 +76,16 @@ extern "C" fn dhcp_guard_send_event(kind: u32, slot: u32, client: u64, port: u64
             0
         }
     }
+}
+
+/// Whether the agent's latest word is so old that there can be none. One that has yet to say its first word is there: it has
+/// just loaded this.
+#[inline(always)]
+fn is_unattended(ticks: u64) -> bool {
+    let Some(meta) = maps::META.get_ptr(0) else { return false };
+    // SAFETY: a word of a map value that user space may change at any time; volatile, so that it is one load.
+    let heartbeat = unsafe { (&raw const (*meta).heartbeat).read_volatile() };
+    heartbeat != 0 && ticks.saturating_sub(heartbeat) > UNATTENDED_S * clock::ticks_per_s()
 }
 
 /// Kernel-side debug log. Off by default: user space sets the log level at load, and the verifier then removes this.

@@ -79,7 +79,7 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]
 pub(crate) static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What these maps say about themselves, for whichever agent comes next. Nothing here reads it.
+/// What these maps say about themselves, for whichever agent comes next; and when an agent last was there.
 #[map]
 pub(crate) static META: Array<Meta> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 

@@ -127,6 +127,8 @@ pub struct Troubles {
     pub events_suppressed: u64,
     /// Events lost because the ring buffer was full.
     pub events_lost: u64,
+    /// Events while no agent was there to hear of them.
+    pub events_unheard: u64,
     /// New clients the table had no room for.
     pub insert_failed: u64,
     /// Packets counted for their port, but not for their MAC.

@@ -5,9 +5,16 @@
 //! run(vec![trial("lab: is root", Need::LAB, || Ok(()))]);
 //! ```
 
-use std::{env, path::Path, process::ExitCode};
+use std::{
+    env,
+    path::Path,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
+use clap::Parser;
 use dhcp_guard::dataplane::hook::Hook;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -24,6 +31,9 @@ pub const PACKAGES: [&str; 2] = ["DHCP_GUARD_DEB", "DHCP_GUARD_DEB_NEXT"];
 
 /// Set (to anything) where nothing may be skipped: a skipped test then fails.
 pub const NO_SKIP: &str = "DHCP_GUARD_TESTS_NO_SKIP";
+
+/// Tests that are listed with their time after a run: where to look when it takes too long.
+const SLOWEST: usize = 20;
 
 /// What a test cannot run without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,10 +111,12 @@ pub fn trial_once(name: &str, needs: &'static [Need], test: fn() -> Result<()>) 
 }
 
 fn make(name: String, needs: &'static [Need], test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::ignorable_test(name, move || {
+    Trial::ignorable_test(name.clone(), move || {
         let missing: Vec<_> = needs.iter().filter_map(|need| need.missing()).collect();
         if missing.is_empty() {
-            return test().map(|()| Completion::Completed).map_err(|error| Failed::from(format!("{error:#}")));
+            return timed(name, test)
+                .map(|()| Completion::Completed)
+                .map_err(|error| Failed::from(format!("{error:#}")));
         }
         let reason = missing.join(", ");
         if env::var_os(NO_SKIP).is_some() {
@@ -114,12 +126,49 @@ fn make(name: String, needs: &'static [Need], test: impl FnOnce() -> Result<()> 
     })
 }
 
-/// Runs the tests one after the other, unless the command line asks for more threads: they measure rates.
+/// The command line of Rust's own test runner, which takes several filters.
+#[derive(Parser)]
+struct CommandLine {
+    #[command(flatten)]
+    arguments: Arguments,
+    #[arg(value_name = "FILTER")]
+    more_filters: Vec<String>,
+}
+
+/// Runs the tests one after the other, unless the command line asks for more threads: they measure rates. Says at the end
+/// which of them took longest.
 #[must_use]
-pub fn run(trials: Vec<Trial>) -> ExitCode {
-    let mut arguments = Arguments::from_args();
+pub fn run(mut trials: Vec<Trial>) -> ExitCode {
+    let CommandLine { mut arguments, more_filters } = CommandLine::parse();
     arguments.test_threads.get_or_insert(1);
-    libtest_mimic::run(&arguments, trials).exit_code()
+    if !more_filters.is_empty() {
+        let filters: Vec<String> = arguments.filter.take().into_iter().chain(more_filters).collect();
+        trials.retain(|trial| filters.iter().any(|filter| trial.name().contains(filter)));
+    }
+    let code = libtest_mimic::run(&arguments, trials).exit_code();
+    print_slowest();
+    code
+}
+
+/// How long each test took.
+static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+fn timed<T>(name: String, test: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let outcome = test();
+    TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((start.elapsed(), name));
+    outcome
+}
+
+fn print_slowest() {
+    let mut took = TOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    took.sort_unstable_by(|one, other| other.cmp(one));
+    if took.len() > SLOWEST {
+        let all: Duration = took.iter().map(|(time, _)| *time).sum();
+        println!("the slowest {SLOWEST} of {} tests, which took {:.0} s:", took.len(), all.as_secs_f64());
+        took.iter().take(SLOWEST).for_each(|(time, name)| println!("{:>7.1} s  {name}", time.as_secs_f64()));
+        println!();
+    }
 }
 
 /// Whether an executable is there.

@@ -27,7 +27,7 @@ pub use strangers::*;
 ///
 /// The feature `other-layout` makes a build whose values are elsewhere: the lab's "next version", to and from which a running
 /// guard is upgraded.
-pub const LAYOUT_VERSION: u32 = if cfg!(feature = "other-layout") { 1_000_006 } else { 6 };
+pub const LAYOUT_VERSION: u32 = if cfg!(feature = "other-layout") { 1_000_007 } else { 7 };
 
 /// Most ports a host can have; the maps are sized for fewer by default.
 pub const MAX_PORTS: u32 = 4096;
@@ -38,6 +38,10 @@ pub const NO_PORT_SLOT: u32 = 0;
 /// A mark (`last_excess` and its like) that is older than this many seconds has gone quiet: the next packet is a state
 /// change again, and worth an event.
 pub const QUIET_S: u64 = 10;
+
+/// An agent gives a sign of life once a second. When the latest is older than this many seconds, the program takes it that
+/// nobody reads its events: long against a decision that is late, short against the watchdog of the service (30 s).
+pub const UNATTENDED_S: u64 = 10;
 
 /// aya moves values between user space and maps as bytes.
 #[cfg(feature = "user")]

@@ -190,6 +190,9 @@ pub struct Troubles {
     pub events_suppressed: u64,
     /// Events lost because the ring buffer was full.
     pub events_lost: u64,
+    /// Events while no agent had given a sign of life for [`UNATTENDED_S`](super::UNATTENDED_S): the buffer goes with its
+    /// program, so nobody will hear of them.
+    pub events_unheard: u64,
     /// New clients that did not get an entry because other CPUs were filling the same place.
     pub insert_failed: u64,
     /// Packets that a memo counted for a client which had no entry any more when they were handed over.

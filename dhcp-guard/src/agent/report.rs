@@ -44,6 +44,7 @@ pub fn status(picture: &Picture) -> Status {
         troubles: Troubles {
             events_suppressed: picture.troubles.events_suppressed,
             events_lost: picture.troubles.events_lost,
+            events_unheard: picture.troubles.events_unheard,
             insert_failed: picture.troubles.insert_failed,
             untracked_packets: picture.troubles.untracked,
             lost_races: picture.troubles.lost_races,

@@ -86,6 +86,7 @@ impl<'a> Tables<'a> {
         Ok(cpus.iter().fold(Troubles::default(), |sum, cpu| Troubles {
             events_suppressed: sum.events_suppressed + cpu.events_suppressed,
             events_lost: sum.events_lost + cpu.events_lost,
+            events_unheard: sum.events_unheard + cpu.events_unheard,
             insert_failed: sum.insert_failed + cpu.insert_failed,
             untracked: sum.untracked + cpu.untracked,
             lost_races: sum.lost_races + cpu.lost_races,

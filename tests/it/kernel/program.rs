@@ -1,13 +1,14 @@
 //! The program itself: its events, its clock, its log, what the verifier thinks of it.
 
 use std::{
+    ops::Range,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
 use dhcp_guard::dataplane::{PortSpec, Spec, clock};
-use dhcp_guard_common::layout::{EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT};
+use dhcp_guard_common::layout::{EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, UNATTENDED_S};
 use libtest_mimic::Trial;
 use tests::{
     guard_run::{GuardRun, port, spec},
@@ -23,6 +24,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("kernel: events are told once, not for every packet", KERNEL, events_once),
         trial("kernel: a storm of state changes stays within the events' budget", KERNEL, event_budget),
+        trial("kernel: what happens while no agent gives a sign of life is counted apart", KERNEL, unattended),
         trial("kernel: the clock ticks as user space believes", KERNEL, ticks),
         trial("kernel: the debug log is free when it is off", KERNEL, debug_log_is_free),
         trial("kernel: the program is far from the verifier's limits", KERNEL, verifier_margin),
@@ -53,6 +55,27 @@ fn event_budget() -> Result<()> {
     let sent = guard.events().len() as u64;
     ensure!(sent >= 128 && sent <= allowed, "{sent} events sent, {allowed} allowed");
     ensure!(sent + suppressed == 2000, "{sent} sent and {suppressed} suppressed of 2000 state changes");
+    Ok(())
+}
+
+/// The program knows how old the agent's latest word is.
+fn unattended() -> Result<()> {
+    let mut guard = GuardRun::new(&spec(vec![PortSpec { client_v4: burst_only(1), ..port(0, 0) }]))?;
+    let seconds = |n: u64| n * u64::from(clock::ticks_per_s());
+    // The second packet of each of these machines is a state change: how many of them nobody was there to hear.
+    let mut unheard = |mut machines: Range<usize>, word_age: Option<u64>| -> Result<u64> {
+        let before = guard.snapshot()?;
+        if let Some(age) = word_age {
+            guard.plane().beat(before.moment.ticks - age);
+        }
+        machines.try_for_each(|i| guard.repeat(&discover(Mac::machine(i)).bytes(), 2).map(drop))?;
+        Ok(guard.snapshot()?.troubles.events_unheard - before.troubles.events_unheard)
+    };
+    ensure!(unheard(0..3, None)? == 0, "an agent that has just loaded the program is there");
+    ensure!(unheard(3..6, Some(seconds(UNATTENDED_S - 2)))? == 0, "its word is not old yet");
+    ensure!(unheard(6..9, Some(seconds(UNATTENDED_S + 1)))? == 3, "its word is too old");
+    ensure!(unheard(9..12, Some(0))? == 0, "it is there again");
+    ensure!(guard.events().len() == 12, "whoever is only late still hears of them");
     Ok(())
 }
 

@@ -87,10 +87,12 @@ fn guarded(status: &Status) -> String {
 /// What the data plane could not do, where there is any.
 fn troubles(troubles: &Troubles) -> impl Iterator<Item = String> {
     // Exhaustive, so that a new trouble cannot be forgotten here.
-    let Troubles { events_suppressed, events_lost, insert_failed, untracked_packets, lost_races } = *troubles;
+    let Troubles { events_suppressed, events_lost, events_unheard, insert_failed, untracked_packets, lost_races } =
+        *troubles;
     [
         (events_suppressed, "event", "not sent, more than the budget"),
         (events_lost, "event", "lost, the buffer was full"),
+        (events_unheard, "event", "heard by nobody, no agent was there"),
         (insert_failed, "new client", "without a place in the table"),
         (untracked_packets, "packet", "counted for the port but not for a MAC"),
         (lost_races, "packet", "treated as over the limit after a race between CPUs"),
