@@ -62,15 +62,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A host with two interfaces.
-fn host() -> Result<Netns> {
-    let host = Netns::new("host")?;
-    for name in ["up0", "up1"] {
-        add(&host, name)?;
-    }
-    Ok(host)
-}
-
 fn add(host: &Netns, name: &str) -> Result<()> {
     link::add(host, name, &format!("{name}-peer"))
 }
@@ -210,7 +201,7 @@ fn killed() -> Result<()> {
 }
 
 fn stripped_tags() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     host.exec(&["ethtool", "-K", "up0", "rxvlan", "on"])?;
     let config = "[[port]]\ninterface = \"up0\"\nvlans = [100]\nclass = \"trusted\"\n";
     let agent = launch(&host, &["up0"])?.config(config)?.start()?;
@@ -245,7 +236,7 @@ fn another(host: &Netns, interface: &str, handle: TcHandle) -> Result<()> {
 }
 
 fn others() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     another(&host, "up0", TcHandle::new(0, 7))?;
     host.exec(&["tc", "qdisc", "add", "dev", "up1", "clsact"])?;
     // One of another kind has the first priority to itself.
@@ -276,7 +267,7 @@ fn others() -> Result<()> {
 }
 
 fn deleted() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     let agent = launch(&host, &["up0"])?.start()?;
     let mut follower = Follower::start(&agent)?;
     let handle = guards(&host, "up0")?.first().context("no filter")?.handle.clone();
@@ -313,7 +304,7 @@ fn deleted() -> Result<()> {
 }
 
 fn not_twice() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     let _clsact = launch(&host, &["up0"])?.start()?;
     for hook in ["xdp", "tcx", "clsact", "auto"] {
         let output = Launch::new(&host, &["up0"])?.arguments(&["--hook", hook]).run_to_its_end()?;
@@ -334,7 +325,7 @@ fn not_twice() -> Result<()> {
 }
 
 fn from_hook_to_hook() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     let base = Launch::new(&host, &["up0"])?;
     for hook in ["clsact", "tcx", "clsact", "xdp", "clsact", "auto", "clsact"] {
         let mut agent = base.clone().arguments(&["--hook", hook]).start()?;
@@ -351,7 +342,7 @@ fn from_hook_to_hook() -> Result<()> {
 }
 
 fn no_bpffs() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     let launch = launch(&host, &["up0"])?;
     let elsewhere = launch.folder().path("no-bpffs");
     let without = launch.clone().pins(elsewhere);
@@ -379,7 +370,7 @@ fn no_bpffs() -> Result<()> {
 }
 
 fn broken_off() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     let launch = launch(&host, &["up0", "up1"])?;
     let mut agent = launch.clone().start()?;
     let index = host.ifindex("up0")?;
@@ -412,7 +403,7 @@ fn broken_off() -> Result<()> {
 }
 
 fn ingress_only() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     host.exec(&["tc", "qdisc", "add", "dev", "up0", "ingress"])?;
     let agent = launch(&host, &["up0"])?.start()?;
     let seen = filters(&host, "up0", "ingress")?;
@@ -425,7 +416,7 @@ fn ingress_only() -> Result<()> {
 }
 
 fn doctor() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     let config = "interfaces = [\"up0\"]\nhook = \"clsact\"\n";
     let launch = Launch::new(&host, &[])?.config(config)?;
     let folder = launch.folder().path("dhcp-guard.toml").display().to_string();

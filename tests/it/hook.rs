@@ -14,7 +14,6 @@ use tests::{
     harness::{Need, trial_once},
     link,
     mac::Mac,
-    netns::Netns,
     packet_socket::PacketSocket,
     packets::{Tag, discover},
     tally::Tally,
@@ -43,15 +42,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A host with two links to elsewhere, which leave VLAN tags where they are.
-fn host() -> Result<Netns> {
-    let host = Netns::new("host")?;
-    for name in ["up0", "up1"] {
-        link::add(&host, name, &format!("{name}-peer"))?;
-    }
-    Ok(host)
-}
-
 fn modes(agent: &Agent) -> Result<(Vec<String>, Vec<Value>)> {
     let status = agent.json(&["status"])?;
     let list = |key: &str| status[key].as_array().cloned().unwrap_or_default();
@@ -61,7 +51,7 @@ fn modes(agent: &Agent) -> Result<(Vec<String>, Vec<Value>)> {
 }
 
 fn the_right_one() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     host.ip("link add br0 type bridge\nlink set br0 up\n\
          tuntap add mode tap name tap0\nlink set tap0 up\ntuntap add mode tap vnet_hdr name tap1\nlink set tap1 up\n")?;
     host.exec(&["ethtool", "-K", "up1", "rxvlan", "on"])?;
@@ -93,7 +83,7 @@ fn bridge() -> Result<()> {
 }
 
 fn stripped_tags() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     host.exec(&["ethtool", "-K", "up0", "rxvlan", "on"])?;
     let config = "[[port]]\ninterface = \"up0\"\nvlans = [100]\nclass = \"trusted\"\n";
     let agent = Agent::start(&host, &["up0"], config)?;
@@ -113,7 +103,7 @@ fn stripped_tags() -> Result<()> {
 }
 
 fn behind_another() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     let _control = Control::attach(&host, "up0", Verdict::Pass, XdpMode::Driver)?;
     let agent = Agent::start_with(&host, &["up0"], "", &["--hook", "tcx"])?;
     let (modes, _) = modes(&agent)?;
@@ -126,7 +116,7 @@ fn behind_another() -> Result<()> {
 }
 
 fn not_twice() -> Result<()> {
-    let host = host()?;
+    let host = link::host_with_two()?;
     let _xdp = Agent::start_with(&host, &["up0"], "", &["--hook", "xdp"])?;
     let _tcx = Agent::start_with(&host, &["up1"], "", &["--hook", "tcx"])?;
     for (interface, named) in [("up0", "the XDP program dhcp_guard "), ("up1", "the TCX program dhcp_guard_tcx ")] {
@@ -143,7 +133,7 @@ fn not_twice() -> Result<()> {
 /// An agent that runs is not told any more what programs are called.
 fn not_twice_later() -> Result<()> {
     for hook in ["tcx", "xdp"] {
-        let host = host()?;
+        let host = link::host_with_two()?;
         let _other = Agent::start_with(&host, &["up0"], "", &["--hook", hook])?;
         let agent = Agent::start(&host, &[], "interfaces = ['up1']\nhook = 'tcx'\n")?;
         agent.launch().folder().write("dhcp-guard.toml", "interfaces = ['up0', 'up1']\nhook = 'tcx'\n")?;
@@ -166,7 +156,7 @@ fn with_few_rights() -> Result<()> {
         "--ambient-caps=+bpf,+net_admin,+perfmon",
         "--pdeathsig=KILL",
     ];
-    let host = host()?;
+    let host = link::host_with_two()?;
     host.exec(&["ethtool", "-K", "up0", "rxvlan", "on"])?;
     // Any program will do that passes everything.
     let mut other = DataPlane::load(&Spec::default())?;

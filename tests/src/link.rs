@@ -83,6 +83,13 @@ pub fn add(netns: &Netns, interface: &str, peer: &str) -> Result<()> {
     keep_vlan_tags(netns, interface)
 }
 
+/// A host with two such links, `up0` and `up1`; the other ends are called `up0-peer` and `up1-peer`.
+pub fn host_with_two() -> Result<Netns> {
+    let host = Netns::new("host")?;
+    ["up0", "up1"].iter().try_for_each(|name| add(&host, name, &format!("{name}-peer")))?;
+    Ok(host)
+}
+
 /// Leaves VLAN tags in the frame, as a host that is set up for XDP does.
 pub fn keep_vlan_tags(netns: &Netns, interface: &str) -> Result<()> {
     netns.exec(&["ethtool", "-K", interface, "rxvlan", "off"]).map(drop)
