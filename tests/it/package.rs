@@ -54,6 +54,7 @@ fn unit() -> Result<()> {
     let machine = machine()?;
     machine.run(&["dpkg", "-i", "/first.deb"])?;
     let verified = machine.output(&["systemd-analyze", "verify", "--man=no", UNIT])?;
+    ensure!(verified.status.success(), "systemd-analyze verify: {}", String::from_utf8_lossy(&verified.stderr));
     let complaints = [verified.stdout, verified.stderr].concat();
     // It also speaks of units that are Debian's.
     let complaints: Vec<_> =
@@ -79,6 +80,7 @@ fn life() -> Result<()> {
     let pid = started(&machine)?;
     let pid = reloaded(&machine, pid)?;
     upgraded(&machine, pid)?;
+    upgraded_to_one_that_does_not_start(&machine)?;
     removed(&machine)?;
 
     machine.run(&["dpkg", "--purge", "dhcp-guard"])?;
@@ -190,6 +192,7 @@ fn reloaded(machine: &CleanRoot, pid: u32) -> Result<u32> {
 
 /// The new package's agent runs, with what the old one knew.
 fn upgraded(machine: &CleanRoot, pid: u32) -> Result<()> {
+    let links = links(machine)?;
     machine.run(&["dpkg", "-i", "/next.deb"])?;
     let version = machine.run(&["dpkg-query", "-W", "-f", "${Version}", "dhcp-guard"])?;
     ensure!(version.ends_with("+next"), "the version is {version}");
@@ -197,8 +200,23 @@ fn upgraded(machine: &CleanRoot, pid: u32) -> Result<()> {
     wait::until("the new agent", SOON, || active(machine))?;
     ensure!(main_process(machine)? != pid, "the old agent still runs");
     ensure!(xdp(machine)?, "nothing guards after the upgrade: {}", journal(machine));
+    ensure!(self::links(machine)? == links, "the guard was taken off and put on again: {}", journal(machine));
     let allowed = machine.run(&["dhcp-guard", "allow", "list", "--json"])?;
     ensure!(allowed.contains("\"kept\""), "the allowlist is lost: {allowed}");
+    Ok(())
+}
+
+/// The package is installed all the same, what was guarded stays guarded, and the upgrade that mends it starts the agent.
+fn upgraded_to_one_that_does_not_start(machine: &CleanRoot) -> Result<()> {
+    let links = links(machine)?;
+    fs::write(machine.path(CONFIG), "interfaces = [\"nosuch0\"]\n")?;
+    let said = machine.output(&["dpkg", "-i", "/next.deb"])?;
+    let errors = String::from_utf8_lossy(&said.stderr);
+    ensure!(said.status.success() && errors.contains("what was guarded stays guarded"), "dpkg: {errors}");
+    ensure!(!active(machine)? && self::links(machine)? == links, "it runs, or has let go: {}", journal(machine));
+    fs::write(machine.path(CONFIG), CONFIGURED)?;
+    machine.run(&["dpkg", "-i", "/next.deb"])?;
+    ensure!(active(machine)? && self::links(machine)? == links, "{}", journal(machine));
     Ok(())
 }
 
@@ -229,6 +247,13 @@ fn property(machine: &CleanRoot, name: &str) -> Result<String> {
 
 fn status(machine: &CleanRoot) -> Result<Value> {
     Ok(serde_json::from_str(&machine.run(&["dhcp-guard", "status", "--json"])?)?)
+}
+
+/// What holds the programs on the interfaces: a file of another number holds another link.
+fn links(machine: &CleanRoot) -> Result<String> {
+    let links = machine.run(&["sh", "-c", "stat -c '%n %i' /sys/fs/bpf/dhcp-guard/links/*"])?;
+    ensure!(links.contains("xdp-"), "nothing is pinned: {links}");
+    Ok(links)
 }
 
 fn xdp(machine: &CleanRoot) -> Result<bool> {

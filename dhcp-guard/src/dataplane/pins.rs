@@ -225,10 +225,10 @@ impl PinFolder {
         Ok(Generation { layout, number, path })
     }
 
-    /// Takes everything off that a link holds, and removes all maps. Answers the indexes of the interfaces that were guarded.
+    /// Takes everything off that a link holds, then removes all maps. Answers the indexes of the interfaces that were guarded.
     ///
     /// # Errors
-    /// Something cannot be taken off; all else is all the same.
+    /// Something cannot be taken off; all else is all the same, and the maps stay, because what is still on uses some of them.
     pub fn clear(&self) -> io::Result<Vec<u32>> {
         let mut result = Ok(());
         let mut guarded = Vec::new();
@@ -238,10 +238,11 @@ impl PinFolder {
             }
             result = result.and(link.take_off());
         }
+        result?;
         self.generations()?.iter().for_each(Generation::remove);
         // Where somebody has put something else, it stays. The folder itself does: whoever made it may be the only one who can.
         let _ = fs::remove_dir(self.dir.join(LINKS));
-        result.map(|()| guarded)
+        Ok(guarded)
     }
 }
 

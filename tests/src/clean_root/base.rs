@@ -60,9 +60,10 @@ fn mirror(release: &str) -> Result<String> {
     command.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]);
     let output = output_within(command, DEADLINE)?;
     let targets = String::from_utf8_lossy(&output.stdout).into_owned();
-    let uri = targets.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+    let mirror = targets.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
         [uri, of, "main"] if of == release => Some(uri),
         _ => None,
     });
-    Ok(uri.unwrap_or("http://deb.debian.org/debian").trim_end_matches('/').to_owned())
+    let mirror = mirror.with_context(|| format!("apt knows no mirror of Debian {release}: run `apt-get update`"))?;
+    Ok(mirror.trim_end_matches('/').to_owned())
 }

@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn versions_of_all_shapes() {
-        let of = ["6.18.44-fc-v669", "5.10-rc3", "4.18.0-553.el8_10.x86_64", ""].map(version);
+        let of = ["6.18.44-cloud-amd64", "5.10-rc3", "4.18.0-553.el8_10.x86_64", ""].map(version);
         assert_eq!(of, [(6, 18), (5, 10), (4, 18), (0, 0)]);
     }
 
