@@ -39,8 +39,7 @@ pub(crate) fn lab_program(workspace: &Workspace, name: &str, args: &[OsString]) 
     become_program(Command::new(program).args(args).env(AGENT_VARIABLE, agent))
 }
 
-/// The agent as it is shipped. Always this selection of packages: another one would unify other features and build
-/// the dependencies again.
+/// The agent as it is shipped.
 pub(crate) fn build_agent(workspace: &Workspace) -> Result<PathBuf> {
     build_binary(workspace, "dhcp-guard", "dhcp-guard", &["--release"])
 }
@@ -58,7 +57,9 @@ pub(crate) fn build_other_agent(workspace: &Workspace) -> Result<PathBuf> {
 /// Builds and answers where cargo put the binary.
 fn build_binary(workspace: &Workspace, package: &str, binary: &str, more: &[&str]) -> Result<PathBuf> {
     let mut cargo = workspace.cargo(["build", "--locked", "--package", package, "--bin", binary]);
-    cargo.args(more);
+    // Always with this package among the selected: without it other features would be unified, and with the tests, the demo
+    // or the benchmarks all dependencies would be built again.
+    cargo.args(["--package", "tests"]).args(more);
     let shown = process::line(&cargo);
     eprintln!("+ {shown}");
     let mut child = cargo
