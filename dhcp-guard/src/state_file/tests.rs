@@ -36,6 +36,7 @@ fn saved(more: u16) -> Saved {
             reason: reason.clone(),
             since: time(0),
             until: time(300),
+            found: true,
             repeat: 2,
         }],
         hold: Some(Hold { author: author.clone(), reason: reason.clone(), since: time(5) }),
