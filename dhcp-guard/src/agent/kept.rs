@@ -27,6 +27,8 @@ use crate::{
 pub struct Kept {
     rules: Rules,
     saved: Saved,
+    /// There was no state file.
+    is_missing: bool,
     /// None: the folder cannot be used, and nothing is saved.
     file: Option<StateFile>,
     /// What is wrong with all that, one sentence each.
@@ -44,23 +46,41 @@ pub fn load(config: &Config, clock: &Clock) -> Kept {
             let warning = format!(
                 "{error}: quarantines, hold and allowlist will not survive a restart, and there is no audit log"
             );
-            return Kept { rules, saved: Saved::default(), file: None, warnings: vec![warning] };
+            return Kept { rules, saved: Saved::default(), is_missing: false, file: None, warnings: vec![warning] };
         }
     };
     let loaded = file.load();
-    let mut saved = loaded.saved;
-    if loaded.problem.is_some() {
-        // Numbers of quarantines are never used again, and what the last one was is not known any more.
-        saved.next_id = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
-        // Nor is who was allowed, or whether somebody had stopped all automation: that waits for a person.
-        let reason =
-            "the state file could not be used: check `dhcp-guard allow list`, then `dhcp-guard hold off`".to_owned();
-        saved.hold = Some(Hold { author: Author::Engine, reason, since: clock.now() });
+    let mut kept =
+        Kept { rules, saved: loaded.saved, is_missing: loaded.is_missing, file: Some(file), warnings: Vec::new() };
+    if let Some(problem) = loaded.problem {
+        kept.begin_on_hold("the state file could not be used", clock);
+        kept.warnings.push(problem);
     }
-    Kept { rules, saved, file: Some(file), warnings: loaded.problem.into_iter().collect() }
+    kept
 }
 
 impl Kept {
+    /// What was kept is not known any more: neither who was allowed, nor whether somebody had stopped all automation. That waits
+    /// for a person.
+    fn begin_on_hold(&mut self, why: &str, clock: &Clock) {
+        // Numbers of quarantines are never used again, and what the last one was is not known: there was not one a second.
+        self.saved.next_id = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
+        let reason = format!("{why}: check `dhcp-guard allow list`, then `dhcp-guard hold off`");
+        self.saved.hold = Some(Hold { author: Author::Engine, reason, since: clock.now() });
+    }
+
+    /// Every agent writes its state when it starts. So where there are maps of one, a file that is not there is lost.
+    fn miss_what_is_lost(&mut self, plane: &DataPlane, clock: &Clock) {
+        let Some(file) = self.file.as_ref().filter(|_| self.is_missing && plane.has_predecessor()) else { return };
+        self.warnings.push(format!(
+            "there is no state in {}, and an agent was here before: its hold, its allowlist and who was in quarantine before \
+             are lost, so automatic quarantine is on hold; check `dhcp-guard quarantine list` and `dhcp-guard allow list`, \
+             then `dhcp-guard hold off`",
+            file.path().display()
+        ));
+        self.begin_on_hold("the state file was gone", clock);
+    }
+
     /// Puts what was kept into a data plane before it judges anything, and answers with the governor that goes on from
     /// there. What the maps alone know, because the agent before was killed before it could save it, or the file is lost, the
     /// governor takes over: nobody gets out of quarantine that way, and everybody who is in one is listed.
@@ -76,6 +96,7 @@ impl Kept {
     ) -> Result<Governor, dataplane::Error> {
         let moment = plane.moment(clock.epoch())?;
         let anchor = Anchor { time: clock.at(moment.monotonic), ticks: moment.ticks, ticks_per_s: moment.ticks_per_s };
+        self.miss_what_is_lost(plane, clock);
         let saved = std::mem::take(&mut self.saved);
         let known = saved.quarantines.len();
         let saved = with_found(saved, &plane.in_force(moment.ticks), plan, &anchor);
