@@ -79,6 +79,8 @@ pub struct Loaded {
     pub saved: Saved,
     /// None: all is well. Else one sentence: what is wrong with the file, and what became of it.
     pub problem: Option<String>,
+    /// There is no file. That is as it should be only where no agent was before.
+    pub is_missing: bool,
 }
 
 /// The file, and the right to write it.
@@ -153,7 +155,8 @@ impl StateFile {
         let unusable = match read(&self.path) {
             Ok(saved) => {
                 self.replaceable = true;
-                return Loaded { saved, problem: None };
+                let is_missing = saved.is_none();
+                return Loaded { saved: saved.unwrap_or_default(), problem: None, is_missing };
             }
             Err(unusable) => unusable,
         };
@@ -167,7 +170,7 @@ impl StateFile {
         };
         let problem =
             format!("the state {} {unusable}: the agent starts with an empty one; {became}", self.path.display());
-        Loaded { saved: Saved::default(), problem: Some(problem) }
+        Loaded { saved: Saved::default(), problem: Some(problem), is_missing: false }
     }
 
     /// Puts the state in the place of the one before, and comes back when it is on the disk: from milliseconds to, with a
@@ -223,16 +226,17 @@ impl StateFile {
 /// In one sentence what is wrong with the file. The next agent would start with an empty state.
 pub fn peek(dir: &Path) -> Result<Saved, String> {
     let path = dir.join(NAME);
-    read(&path).map_err(|unusable| format!("the state {} {unusable}", path.display()))
+    let saved = read(&path).map(Option::unwrap_or_default);
+    saved.map_err(|unusable| format!("the state {} {unusable}", path.display()))
 }
 
-/// The state in a file; an empty one if there is no file.
-fn read(path: &Path) -> Result<Saved, Unusable> {
+/// The state in a file; `None`: there is no file.
+fn read(path: &Path) -> Result<Option<Saved>, Unusable> {
     // Without waiting: a FIFO in this place must not stop the agent's start.
     let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
-            return Ok(Saved::default());
+            return Ok(None);
         }
         Err(error) => return Err(error.into()),
     };
@@ -243,7 +247,7 @@ fn read(path: &Path) -> Result<Saved, Unusable> {
     if file.take(MAX_BYTES + 1).read_to_end(&mut text)? as u64 > MAX_BYTES {
         return Err(Unusable::TooLarge);
     }
-    parse(&text)
+    parse(&text).map(Some)
 }
 
 fn parse(text: &[u8]) -> Result<Saved, Unusable> {

@@ -17,7 +17,7 @@
 //! * [`picture`]: what the readings amount to, and what queries are answered from.
 //! * [`decide`]: the decision loop; [`describe`]: the sentences of its events; [`who`](crate::who): the names of clients.
 //! * [`learn`]: strangers become known, from the decision loop to the reader.
-//! * [`kept`]: what survives a restart.
+//! * [`kept`]: what survives a restart; [`found`]: what only the maps know of it.
 //! * [`journal`]: the latest events, for `events` and its followers.
 //! * [`inventory`]: reads the inventory again when its file changes.
 //! * [`follow`]: interfaces that come and go, and the configuration when it is to be read again; [`links`]: which interfaces
@@ -35,6 +35,7 @@ pub mod change;
 pub mod decide;
 pub mod describe;
 pub mod follow;
+pub mod found;
 pub mod host_facts;
 pub mod inventory;
 pub mod journal;

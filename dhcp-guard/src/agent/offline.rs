@@ -14,9 +14,8 @@ use jiff::Timestamp;
 use log::debug;
 
 use super::{
-    Context,
+    Context, found,
     inventory::Machines,
-    kept,
     orders::Anchor,
     picture::{self, Picture, Viewer},
     plan::Plan,
@@ -101,7 +100,7 @@ fn sanctioned(context: &Context, remains: &Remains, picture: &Picture) -> anyhow
     let saved = saved.inspect_err(|error| debug!("the state file cannot be read: {error}")).unwrap_or_default();
     let (ticks, ticks_per_s) = remains.now();
     let anchor = Anchor { time: picture.moment.wall, ticks, ticks_per_s };
-    let saved = kept::with_found(saved, &remains.in_force()?, &context.plan, &anchor);
+    let saved = found::with_found(saved, &remains.in_force()?, &context.plan, &anchor);
     let (governor, _) = Governor::restore(context.config.governor_rules(), saved, anchor.time);
     Ok(Sanctioned::at_rest(context, &governor, picture))
 }

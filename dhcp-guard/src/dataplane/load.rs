@@ -244,6 +244,12 @@ impl DataPlane {
         settled
     }
 
+    /// Whether an agent was here before, and left complete maps, since the host was started: whatever of them could be used.
+    #[must_use]
+    pub fn has_predecessor(&self) -> bool {
+        self.maps.reused || self.maps.heritage.is_some()
+    }
+
     /// Whether everything outlives this process.
     #[must_use]
     pub fn is_pinned(&self) -> bool {

@@ -237,6 +237,7 @@ impl Governor {
             reason: reason.to_owned(),
             since: present.map_or(now, |present| present.since),
             until: time::after(now, length),
+            found: false,
             repeat,
         };
         Ok((key, Some(Entry::Quarantine(quarantine))))

@@ -56,7 +56,8 @@ impl Governor {
         let mut state = State { next_id: saved.next_id.max(first_free).max(1), hold: saved.hold, ..State::default() };
         for mut quarantine in saved.quarantines {
             let rules = &governor.rules;
-            let most = if quarantine.author.is_engine() { rules.longest } else { rules.longest_by_hand };
+            let is_engines = quarantine.author.is_engine() && !quarantine.found;
+            let most = if is_engines { rules.longest } else { rules.longest_by_hand };
             quarantine.until = quarantine.until.min(super::time::after(now, most));
             if !quarantine.target.subjects.is_empty() {
                 state.quarantines.insert(quarantine.target.clone(), quarantine);

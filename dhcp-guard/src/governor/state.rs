@@ -52,6 +52,10 @@ pub struct Quarantine {
     pub since: Timestamp,
     /// Until when, whatever happens.
     pub until: Timestamp,
+    /// That it lasts so long, a start found in the maps, and not who had said so: it may have been a person, so it lasts as
+    /// long as a person's may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
     /// How many the target had before, as far as they are remembered.
     pub repeat: u32,
 }
@@ -80,7 +84,8 @@ pub struct Allowance {
     pub until: Option<Timestamp>,
 }
 
-/// Everything that can be changed. Each machine has at most one quarantine.
+/// Everything that can be changed. Each machine has at most one quarantine, but for what a start finds (see
+/// [`Target::beside`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// By target.

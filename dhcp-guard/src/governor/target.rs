@@ -41,6 +41,16 @@ pub struct Target {
     pub machine: Option<String>,
     /// Sorted, without duplicates. The governor refuses a target without any.
     pub subjects: Vec<Subject>,
+    /// 0, but where a start found that the same subjects are in more than one quarantine, such as an hour's mute and five
+    /// minutes' isolation: then what tells them apart.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub beside: u8,
+}
+
+/// As serde wants it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 impl Subject {
@@ -60,13 +70,13 @@ impl Target {
     pub fn new(machine: Option<String>, mut subjects: Vec<Subject>) -> Self {
         subjects.sort();
         subjects.dedup();
-        Self { machine, subjects }
+        Self { machine, subjects, beside: 0 }
     }
 
     /// One port or client that is nobody's in particular.
     #[must_use]
     pub fn one(subject: Subject) -> Self {
-        Self { machine: None, subjects: vec![subject] }
+        Self { machine: None, subjects: vec![subject], beside: 0 }
     }
 
     /// Whether a whole port is in it.

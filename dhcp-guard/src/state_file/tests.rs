@@ -36,6 +36,7 @@ fn saved(more: u16) -> Saved {
             reason: reason.clone(),
             since: time(0),
             until: time(300),
+            found: true,
             repeat: 2,
         }],
         hold: Some(Hold { author: author.clone(), reason: reason.clone(), since: time(5) }),
@@ -69,7 +70,7 @@ fn what_is_saved_is_loaded() {
     let (dir, mut file) = open();
     for state in [saved(3), Saved::default(), saved(0)] {
         file.save(&state).unwrap();
-        assert_eq!(file.load(), Loaded { saved: state, problem: None });
+        assert_eq!(file.load(), Loaded { saved: state, ..Loaded::default() });
     }
     drop(file);
     assert_eq!(StateFile::open(dir.path()).unwrap().load().saved, saved(0), "by the next agent, too");
@@ -91,11 +92,12 @@ fn it_says_what_it_is() {
 #[test]
 fn without_a_file_or_folder_the_state_is_empty() {
     let (dir, mut file) = open();
-    assert_eq!(file.load(), Loaded::default());
+    let nothing = || Loaded { is_missing: true, ..Loaded::default() };
+    assert_eq!(file.load(), nothing());
     assert!(is_empty(dir.path()), "looking is not writing");
     let deep = dir.path().join("a/b");
     let mut file = StateFile::open(&deep).unwrap();
-    assert_eq!(file.load(), Loaded::default());
+    assert_eq!(file.load(), nothing());
     let mode = fs::metadata(&deep).unwrap().permissions().mode();
     assert_eq!(mode & 0o027, 0, "nobody else sees the folder: {mode:o}");
     file.save(&saved(0)).unwrap();
@@ -111,7 +113,7 @@ fn cut_off_at_any_byte_it_is_whole_or_set_aside() {
         let zeroes = [&whole[..end], &vec![0; whole.len() - end]].concat();
         for text in [&whole[..end], &zeroes] {
             fs::write(file.path(), text).unwrap();
-            let Loaded { saved, problem } = file.load();
+            let Loaded { saved, problem, .. } = file.load();
             let problem = problem.unwrap();
             assert_eq!(saved, Saved::default(), "{end}: {problem}");
             assert!(problem.contains("state.json is damaged (") && !problem.contains('\n'), "{problem}");
@@ -123,7 +125,7 @@ fn cut_off_at_any_byte_it_is_whole_or_set_aside() {
         }
     }
     fs::write(file.path(), whole).unwrap();
-    assert_eq!(file.load(), Loaded { saved: saved(0), problem: None });
+    assert_eq!(file.load(), Loaded { saved: saved(0), ..Loaded::default() });
 }
 
 #[test]
@@ -189,7 +191,7 @@ fn a_draft_that_was_left_behind_is_nothing() {
     let (dir, mut file) = open();
     file.save(&saved(0)).unwrap();
     fs::write(dir.path().join(DRAFT), "{\"what\":").unwrap();
-    assert_eq!(file.load(), Loaded { saved: saved(0), problem: None });
+    assert_eq!(file.load(), Loaded { saved: saved(0), ..Loaded::default() });
     file.save(&saved(1)).unwrap();
     assert_eq!(file.load().saved, saved(1));
     assert!(!dir.path().join(DRAFT).exists());
@@ -227,7 +229,7 @@ fn on_a_small_disk() {
     for _ in 0..3 {
         let error = file.save(&saved(2_000)).unwrap_err();
         assert!(matches!(error, StateError::Write { .. }), "{error}");
-        assert_eq!(file.load(), Loaded { saved: saved(3), problem: None }, "the old one is untouched");
+        assert_eq!(file.load(), Loaded { saved: saved(3), ..Loaded::default() }, "the old one is untouched");
         assert!(!dir.join(DRAFT).exists(), "and what was begun is out of the way");
     }
     file.save(&saved(2)).unwrap();

@@ -1,10 +1,11 @@
 //! What a start can find: foreign, half deleted, cut off, lost.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
 use dhcp_guard_common::layout::Meta;
+use jiff::Timestamp;
 use tests::{
     agent::{Agent, Launch, errors},
     link, process, wait,
@@ -125,10 +126,10 @@ pub(super) fn half_deleted() -> Result<()> {
     Ok(())
 }
 
-/// An agent with a quarantine that has reached the maps and the state file.
+/// An agent with a quarantine, for longer than the engine's last, that has reached the maps and the state file.
 fn with_quarantine(launch: &Launch) -> Result<Agent> {
     let agent = launch.clone().start()?;
-    agent.change(&["quarantine", "add", "up0/02:00:00:00:00:01", "--ttl", "1h", "--reason", "by hand"])?;
+    agent.change(&["quarantine", "add", "up0/02:00:00:00:00:01", "--ttl", "24h", "--reason", "by hand"])?;
     agent.change(&["allow", "add", "up1", "--reason", "by hand"])?;
     in_data_plane(&agent)?;
     Ok(agent)
@@ -138,6 +139,7 @@ pub(super) fn truncated_state() -> Result<()> {
     let host = Host::new()?;
     let launch = Launch::new(&host.0, &BOTH)?;
     let mut agent = with_quarantine(&launch)?;
+    let expires = agent.quarantines()?[0].expires_at;
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
     let path = launch.state_dir().join("state.json");
     let whole = fs::read(&path)?;
@@ -148,29 +150,48 @@ pub(super) fn truncated_state() -> Result<()> {
         ensure!(seen.iter().any(|one| one.contains("state.json")), "{length} bytes: {seen:?}");
         ensure!(agent.json(&["status"])?["hold"] == true, "{length} bytes: the automation goes on");
         ensure!(agent.quarantines()?.len() == 1, "{length} bytes: {:?}", agent.quarantines()?);
+        ensure_same_end(expires, agent.quarantines()?[0].expires_at).with_context(|| format!("{length} bytes"))?;
         agent.stop(libc::SIGKILL)?;
     }
     println!("{} bytes, cut off at every 100th", whole.len());
     Ok(())
 }
 
+/// A start does not change when a quarantine ends.
+fn ensure_same_end(before: Timestamp, after: Timestamp) -> Result<()> {
+    let shift = after.duration_since(before).unsigned_abs();
+    ensure!(shift < Duration::from_secs(2), "it ends {shift:?} earlier or later than before");
+    Ok(())
+}
+
 pub(super) fn lost_state() -> Result<()> {
     let host = Host::new()?;
     let launch = Launch::new(&host.0, &BOTH)?;
+    // A first start has nothing to miss, and the next one has a file, though nothing has changed.
+    for _ in 0..2 {
+        let mut agent = launch.clone().start()?;
+        ensure!(agent.warnings()?.is_empty() && agent.json(&["status"])?["hold"] == false, "{:?}", agent.warnings()?);
+        ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
+    }
     let mut agent = with_quarantine(&launch)?;
-    let expires = agent.quarantines()?[0].expires_at;
+    let before = agent.quarantines()?;
     agent.stop(libc::SIGKILL)?;
     fs::remove_file(launch.state_dir().join("state.json"))?;
     let mut agent = launch.clone().start()?;
+    let seen = agent.warnings()?;
+    ensure!(seen.iter().any(|one| one.contains("state.json") && one.contains("hold off")), "{seen:?}");
+    ensure!(agent.json(&["status"])?["hold"] == true, "the automation goes on");
     let listed = agent.quarantines()?;
     ensure!(listed.len() == 1 && listed[0].reason.contains("in force when the agent started"), "{listed:?}");
-    let shift = listed[0].expires_at.duration_since(expires).unsigned_abs();
-    ensure!(shift < std::time::Duration::from_secs(2), "it ends {shift:?} earlier or later than before");
+    ensure!(listed[0].id > before[0].id + 1000, "a number that was used may be used again: {}", listed[0].id);
+    ensure_same_end(before[0].expires_at, listed[0].expires_at)?;
+    agent.change(&["hold", "off", "--reason", "checked"])?;
     agent.change(&["quarantine", "release", &listed[0].id.to_string()])?;
     wait::until("nobody in quarantine", DEADLINE, || Ok(agent.quarantines()?.is_empty()))?;
     agent.stop(libc::SIGTERM)?;
     let agent = launch.clone().start()?;
     ensure!(agent.quarantines()?.is_empty(), "it is back: {:?}", agent.quarantines()?);
+    ensure!(agent.json(&["status"])?["hold"] == false, "the hold is back");
     drop(agent);
     process::run(launch.cli(&["detach"]), "").map(drop)
 }

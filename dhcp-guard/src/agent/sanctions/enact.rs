@@ -48,8 +48,10 @@ impl Sanctioner {
         self.hands.audit.save(self.governor.save());
     }
 
-    /// What was restored is known again, to the actuators too: a reboot may have undone what they did.
+    /// What was restored is known again, to the actuators too: a reboot may have undone what they did. It is saved also if
+    /// nothing has changed, so that a state file that is missing later is known to be lost.
     pub(super) fn take_up(&mut self) {
+        self.hands.audit.save(self.governor.save());
         let restored: Vec<Quarantine> = self.governor.state().quarantines.values().cloned().collect();
         for quarantine in restored {
             self.cases.open(quarantine.id, Case::default());

@@ -152,6 +152,7 @@ mod tests {
             reason: "flood".into(),
             since: at("15:00:00"),
             until: at(until),
+            found: false,
             repeat: 0,
         })
     }
