@@ -221,6 +221,8 @@ pub struct StateDir {
     pub dir: PathBuf,
     /// It, or where it is to be made, cannot be written to; why.
     pub unwritable: Option<String>,
+    /// Its file system has no room for users without special rights.
+    pub full: bool,
     /// What is there is not a state of this version; one sentence.
     pub unusable: Option<String>,
 }
