@@ -82,6 +82,15 @@ pub fn until(now: Timestamp, then: Timestamp) -> String {
     }
 }
 
+/// The first few of many names.
+#[must_use]
+pub fn some_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const NAMED: usize = 4;
+    let more = names.len().saturating_sub(NAMED);
+    let named = names.take(NAMED).collect::<Vec<_>>().join(", ");
+    if more == 0 { named } else { format!("{named} and {more} more") }
+}
+
 /// What took moments: `40 ms`, `3.1 s`, `12 min`; nothing if it is backwards, because clocks get set.
 #[must_use]
 pub fn elapsed(time: SignedDuration) -> String {

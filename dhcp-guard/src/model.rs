@@ -276,7 +276,7 @@ pub struct PortReport {
     /// Clients with an entry.
     pub clients: u64,
     /// Strangers that sent something in the last window (a second), estimated: some 5 % off up to 1,500, 10 % up to 3,000.
-    /// None: so many that it cannot be told, at least some 5,000.
+    /// None: so many that it cannot be told, at least some 5,000; or, without an agent, that nobody counts them.
     pub distinct_macs: Option<u64>,
     /// Server messages from this port, which is not trusted; dropped or not.
     pub rogue_server_packets: u64,

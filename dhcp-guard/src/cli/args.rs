@@ -141,7 +141,8 @@ pub struct RunArgs {
     /// Folder for what survives a restart and for the audit log [default: the configuration's, /var/lib/dhcp-guard]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Folder on a bpffs for pinned maps and links; this version pins nothing
+    /// Folder on a BPF file system for the pinned maps and links by which the guard outlives the agent [default: the
+    /// configuration's, /sys/fs/bpf/dhcp-guard]
     #[arg(long, value_name = "DIR")]
     pub pin_dir: Option<PathBuf>,
     /// Guard although `dhcp-guard doctor` finds that the guard would be blind for some packets

@@ -60,7 +60,7 @@ pub(super) async fn ports(source: &Source, args: &PortsArgs, out: &mut Output) -
     }
     out.text(&match (answer.ports.is_empty(), total) {
         (true, 1..) => render::nothing_matches(total, "port"),
-        _ => render::ports(&answer, Timestamp::now(), out.style()),
+        _ => render::ports(&answer, source.is_at_rest(), Timestamp::now(), out.style()),
     })
 }
 

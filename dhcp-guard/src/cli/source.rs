@@ -41,6 +41,11 @@ impl Source {
         &self.socket
     }
 
+    /// Whether what was answered is from the maps.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.picture.get().is_some_and(Option::is_some)
+    }
+
     /// The agent's document at `path`, or the one that is made of what there is without an agent. That is told on stderr.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str, make: fn(&Picture) -> T) -> anyhow::Result<T> {
         let error = match Client::new(&self.socket).get(path).await {
@@ -56,8 +61,7 @@ impl Source {
 
     async fn without_agent(&self) -> anyhow::Result<Option<Picture>> {
         let Some(global) = &self.global else { return Ok(None) };
-        let (mut config, path) = settings::config(global).unwrap_or_default();
-        config.pin_dir = settings::pin_dir(global)?;
+        let (config, path) = settings::config_for_asking(global)?;
         let picture = offline::picture(config, path.as_deref()).await?;
         if let Some(picture) = &picture {
             // If stderr is gone there is nobody to tell.

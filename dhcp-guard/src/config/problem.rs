@@ -201,6 +201,25 @@ pub enum ProblemKind {
     Url(EndpointError),
 }
 
+impl ProblemKind {
+    /// Whether it is about a single value, whatever the others are.
+    pub(super) fn is_of_one_value(&self) -> bool {
+        matches!(
+            self,
+            Self::OutOfRange { .. }
+                | Self::TooManyVlans(_)
+                | Self::VlanId(_)
+                | Self::InterfaceName(_)
+                | Self::NotUnicast(_)
+                | Self::SocketPath(_)
+                | Self::NoFolder
+                | Self::GroupName(_)
+                | Self::Argv
+                | Self::Url(_)
+        )
+    }
+}
+
 fn whom(mac: Option<Mac>, port: &str) -> String {
     mac.map_or_else(|| format!("everybody on {port}"), |mac| format!("client {mac} on {port}"))
 }

@@ -50,11 +50,10 @@ impl Config {
             .map_err(|e| vec![syntax(text, e.span().map_or(0, |span| span.start), &one_line(e.message()))])?;
         let places = Places::of(document.get_ref());
         let (config, mut problems) = deserialize(document, &places);
-        // After a type error a default stands in for the value, and would cause problems nobody made.
+        // After a type error a default stands in for the value, and would cause problems nobody made: then only what values are
+        // on their own is said.
         let misread = problems.iter().any(|problem| matches!(problem.kind, ProblemKind::Type(_)));
-        if !misread {
-            problems.extend(config.validate());
-        }
+        problems.extend(config.validate().into_iter().filter(|problem| !misread || problem.kind.is_of_one_value()));
         if problems.is_empty() {
             return Ok(config);
         }
@@ -285,6 +284,15 @@ mac = 'eth0'
             assert!(problem.starts_with(start) && problem.contains(word), "{problem}");
             assert!(!problem.contains('\n'), "{problem}");
         }
+    }
+
+    #[test]
+    fn values_out_of_range_are_said_beside_wrong_types() {
+        let text = "mode = 'enfore'\n[limits]\nclient_burst = 0\n[host]\nburst = 'x'\nrate_pps = 0\n";
+        let problems = problems(text);
+        assert_eq!(problems.len(), 4, "{problems:#?}");
+        assert_eq!(problems[1], "line 3: limits.client_burst: 0 is out of range, use 1 to 1,000,000");
+        assert_eq!(problems[3], "line 6: host.rate_pps: 0 is out of range, use 1 to 1,000,000");
     }
 
     #[test]

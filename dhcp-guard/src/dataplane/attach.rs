@@ -90,7 +90,7 @@ pub fn attach(
 ) -> Result<Attachment, Error> {
     let ways = hook::ways(hook, interface.facts);
     let mut left = left(&interface, pins)?;
-    let sign = sign::put_up(&format!("dhcp-guard/guards-{}", interface.ifindex));
+    let sign = sign::put_up(&sign::of_guard(interface.ifindex));
     let is_taken = sign.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
     let was_guarded = !left.is_empty();
     let mut attachment = match left.iter().position(|one| ways.contains(&one.mode) && can_be_replaced(one, pins)) {

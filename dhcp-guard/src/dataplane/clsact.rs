@@ -11,7 +11,7 @@
 //! may have put filters of theirs there, which would go with it.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -26,7 +26,7 @@ use super::{
     filters::{self, Entry},
     interface::{self, Interface},
     links::innermost,
-    pins,
+    pins, received,
     sign::{self, Sign},
     tcx,
 };
@@ -242,6 +242,50 @@ impl Pinned {
 pub(super) fn guard_on(ifindex: u32) -> Option<u32> {
     let entries = filters::all(ifindex, TcAttachType::Ingress).ok()?;
     entries.into_iter().find(|entry| entry.name == tcx::PROGRAM).and_then(|entry| entry.program)
+}
+
+/// A filter of a guard, of whatever agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guarding {
+    interface: String,
+    place: Place,
+}
+
+impl fmt::Display for Guarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, Place { priority, handle, .. }) = (&self.interface, self.place);
+        let (what, way) = match self.place.way {
+            TcAttachType::Egress => ("counts servers' replies", "egress"),
+            _ => ("guards", "ingress"),
+        };
+        write!(
+            f,
+            "a filter of tc still {what} on {name}: if no other agent or pin folder has it, `tc filter del dev {name} {way} \
+             protocol all pref {priority} handle {:#x} bpf` takes it off",
+            u32::from(handle)
+        )
+    }
+}
+
+/// Filters of guards on all interfaces, but for those whose agent gives a sign of life.
+#[must_use]
+pub fn left_over() -> Vec<Guarding> {
+    let mut found = Vec::new();
+    let mut names: Vec<String> = received::frames().unwrap_or_default().into_keys().collect();
+    names.sort();
+    for name in names {
+        let Some(ifindex) = interface::index_of(&name).filter(|ifindex| !sign::is_up(&sign::of_guard(*ifindex))) else {
+            continue;
+        };
+        for way in [TcAttachType::Ingress, TcAttachType::Egress] {
+            let entries = filters::all(ifindex, way).unwrap_or_default();
+            let ours = entries.iter().filter(|entry| {
+                [u32::from(STAYS), u32::from(GOES)].contains(&entry.handle) && entry.name == name_on(way)
+            });
+            found.extend(ours.map(|entry| Guarding { interface: name.clone(), place: Place::of(ifindex, way, entry) }));
+        }
+    }
+    found
 }
 
 /// Programs that filters run on a way of an interface, in their order, by kernel id and name. Filters without a program have id

@@ -44,6 +44,17 @@ impl Way {
         matches!(self, Self::Native | Self::Generic)
     }
 
+    /// What people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native XDP",
+            Self::Generic => "generic XDP",
+            Self::Tcx => "TCX",
+            Self::Clsact => "clsact",
+        }
+    }
+
     /// How whatever is attached so is attached.
     #[must_use]
     pub fn mode(self) -> AttachMode {

@@ -225,24 +225,62 @@ impl PinFolder {
         Ok(Generation { layout, number, path })
     }
 
-    /// Takes everything off that a link holds, then removes all maps. Answers the indexes of the interfaces that were guarded.
+    /// Takes everything off that a link holds, then removes all maps. Where something cannot be taken off, all else is all the
+    /// same, and the maps stay, because what is still on uses some of them.
     ///
     /// # Errors
-    /// Something cannot be taken off; all else is all the same, and the maps stay, because what is still on uses some of them.
-    pub fn clear(&self) -> io::Result<Vec<u32>> {
-        let mut result = Ok(());
-        let mut guarded = Vec::new();
+    /// The folder cannot be read: nothing is off.
+    pub fn clear(&self) -> io::Result<Cleared> {
+        let mut cleared = Cleared::default();
         for link in self.links()? {
-            if link.kind.judges() && link.holds().is_ok_and(|holds| holds) {
-                guarded.push(link.ifindex);
+            let guards = link.kind.judges() && link.holds().is_ok_and(|holds| holds);
+            match link.take_off() {
+                Ok(()) if guards => cleared.off.push(link.ifindex),
+                Ok(()) => {}
+                Err(reason) => cleared.left.push(StillPinned { pin: link.path, reason }),
             }
-            result = result.and(link.take_off());
         }
-        result?;
-        self.generations()?.iter().for_each(Generation::remove);
-        // Where somebody has put something else, it stays. The folder itself does: whoever made it may be the only one who can.
-        let _ = fs::remove_dir(self.dir.join(LINKS));
-        Ok(guarded)
+        if cleared.left.is_empty() {
+            self.generations()?.iter().for_each(Generation::remove);
+            // Where somebody has put something else, it stays. The folder itself does: whoever made it may be the only one who
+            // can.
+            let _ = fs::remove_dir(self.dir.join(LINKS));
+        }
+        Ok(cleared)
+    }
+}
+
+/// What [`PinFolder::clear`] came to.
+#[derive(Debug, Default)]
+pub struct Cleared {
+    /// Indexes of the interfaces that the guard was taken off.
+    pub off: Vec<u32>,
+    /// What could not be taken off.
+    pub left: Vec<StillPinned>,
+}
+
+/// Something that could not be taken off.
+#[derive(Debug, thiserror::Error)]
+#[error("the pin {} could not be taken off ({reason}): {}", pin.display(), what_now(pin, reason))]
+pub struct StillPinned {
+    /// Where it is pinned.
+    pub pin: PathBuf,
+    /// Why.
+    pub reason: io::Error,
+}
+
+fn what_now(pin: &Path, reason: &io::Error) -> String {
+    let pin = pin.display();
+    match reason.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!("make its file system writable (`mount -o remount,rw {USUAL_MOUNT}`), then try again")
+        }
+        io::ErrorKind::PermissionDenied => OF_ANOTHER_USER.to_owned(),
+        // Nothing of ours has the place: whoever put it there may need it.
+        io::ErrorKind::InvalidInput => {
+            format!("it is not dhcp-guard's; if nobody needs it, remove it (`rm {pin}`), then try again")
+        }
+        _ => "try again".to_owned(),
     }
 }
 
@@ -375,6 +413,26 @@ mod tests {
         assert_eq!(found, [(5, 1), (6, 2), (5, 10), (6, 11)]);
         new.remove();
         assert!(!new.path.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_taken_off_is_named_with_what_to_do() {
+        let (_folder, pins) = folder();
+        pins.new_generation(6).unwrap();
+        for (kind, ifindex) in [(LinkKind::Tcx, 99), (LinkKind::Xdp, 98)] {
+            fs::write(pins.link(kind, ifindex), "").unwrap();
+        }
+        let cleared = pins.clear().unwrap();
+        assert_eq!(
+            (cleared.off.as_slice(), cleared.left.len(), pins.generations().unwrap().len()),
+            ([].as_slice(), 2, 1)
+        );
+        let said =
+            |kind: io::ErrorKind| StillPinned { pin: pins.link(LinkKind::Tcx, 99), reason: kind.into() }.to_string();
+        let foreign = said(io::ErrorKind::InvalidInput);
+        assert!(foreign.contains("/links/tcx-99 could not") && foreign.contains("(`rm /"), "{foreign}");
+        assert!(said(io::ErrorKind::ReadOnlyFilesystem).contains("`mount -o remount,rw /sys/fs/bpf`"));
+        assert!(said(io::ErrorKind::PermissionDenied).contains("that user's `dhcp-guard detach`"));
     }
 
     #[test]

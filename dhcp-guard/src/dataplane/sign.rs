@@ -18,6 +18,11 @@ use rustix::{
     process::geteuid,
 };
 
+/// What says that an agent guards an interface.
+pub(super) fn of_guard(ifindex: u32) -> String {
+    format!("dhcp-guard/guards-{ifindex}")
+}
+
 /// A sign of ours; it is there for as long as this is.
 #[derive(Debug)]
 pub(super) struct Sign(UnixListener);

@@ -4,7 +4,10 @@
 
 use std::path::PathBuf;
 
-use crate::dataplane::hook::{self, Hook};
+use crate::{
+    dataplane::hook::{self, Hook},
+    model::AttachMode,
+};
 
 /// Everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -206,8 +209,8 @@ pub enum Agent {
         pid: u32,
         /// Its version.
         version: String,
-        /// Name and kernel index of what it guards.
-        guards: Vec<(String, u32)>,
+        /// Name and kernel index of what it guards, and how.
+        guards: Vec<(String, u32, AttachMode)>,
     },
 }
 
@@ -218,6 +221,8 @@ pub struct StateDir {
     pub dir: PathBuf,
     /// It, or where it is to be made, cannot be written to; why.
     pub unwritable: Option<String>,
+    /// Its file system has no room for users without special rights.
+    pub full: bool,
     /// What is there is not a state of this version; one sentence.
     pub unusable: Option<String>,
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use log::{info, warn};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Failed, Follower, QUEUE, Waiting, links, new_names};
+use super::{Done, Failed, Follower, QUEUE, Waiting, links, new_names};
 use crate::{
     agent::{
         inventory::{self, Machines},
@@ -17,7 +17,7 @@ use crate::{
     dataplane,
     governor::Author,
     inventory::watch::Watcher,
-    model::{AuditRecord, Changed, EventKind},
+    model::{AttachMode, AuditRecord, Changed, EventKind},
 };
 
 /// What a reload is asked for by.
@@ -80,8 +80,9 @@ impl Follower {
         if let Some(name) = new.iter().find(|name| meant.missing.contains(name)) {
             return Err(Denied::Rules(dataplane::Error::NoInterface { name: name.clone() }.to_string()));
         }
-        let changes = lines(&diff);
+        let mut changes = lines(&diff);
         if dry_run {
+            changes.extend(self.to_be_put_back());
             return Ok(Changed { dry_run, changes });
         }
         let machines = if config.inventory == running.inventory {
@@ -94,7 +95,10 @@ impl Follower {
         let portion = self.portion(&meant, &links, &new, true);
         let wanted = self.wanted(config, machines, &meant, &portion, &new).await;
         match self.change(wanted).await {
-            Ok(done) => self.take(done, &links, &portion),
+            Ok(done) => {
+                changes.extend(self.put_back(&done));
+                self.take(done, &links, &portion);
+            }
             Err(failed) => {
                 self.at_start = before;
                 return Err(match failed {
@@ -105,6 +109,20 @@ impl Follower {
         }
         self.record(author, reason, &changes);
         Ok(Changed { dry_run, changes })
+    }
+
+    /// Where others have taken the guard off, and it is to be again: that is no change of the configuration, but one.
+    fn to_be_put_back(&self) -> impl Iterator<Item = String> {
+        let off = self.context.plan.interfaces.iter().filter(|one| self.detached.contains(&one.ifindex));
+        off.map(|one| format!("interface {}: the guard is put back, if nothing is in its place", one.name))
+    }
+
+    /// And where it is again.
+    fn put_back(&self, done: &Done) -> impl Iterator<Item = String> {
+        let was_off = |ifindex| self.detached.contains(ifindex) || done.lost.guard.contains(ifindex);
+        let interfaces = done.context.plan.interfaces.iter().zip(&done.context.modes);
+        let back = interfaces.filter(move |(one, mode)| was_off(&one.ifindex) && **mode != AttachMode::Detached);
+        back.map(|(one, _)| format!("interface {}: the guard was put back", one.name))
     }
 
     /// What the file says, with the command line over it.

@@ -12,7 +12,8 @@ use crate::{
     model::{PortReport, Ports},
 };
 
-pub(crate) fn ports(answer: &Ports, now: Timestamp, style: Style) -> String {
+/// Without an agent (`is_at_rest`) nobody has counted the MACs of the last second.
+pub(crate) fn ports(answer: &Ports, is_at_rest: bool, now: Timestamp, style: Style) -> String {
     use Align::{Left, Right};
     if answer.ports.is_empty() {
         return format!("no ports: the agent guards no interface (as of {})\n", ago(now, answer.as_of));
@@ -48,7 +49,7 @@ pub(crate) fn ports(answer: &Ports, now: Timestamp, style: Style) -> String {
             count(port.packets).into(),
             words::dropped(port.dropped, port.would_drop),
             count(port.clients).into(),
-            distinct_macs(port),
+            distinct_macs(port, is_at_rest),
             noticed(Tone::Bad, port.rogue_server_packets, count(port.rogue_server_packets)),
         ]);
     }
@@ -63,9 +64,10 @@ fn class(port: &PortReport) -> Cell {
 }
 
 /// Strangers in the last second. More than can be told is certainly random MACs.
-fn distinct_macs(port: &PortReport) -> Cell {
+fn distinct_macs(port: &PortReport, is_at_rest: bool) -> Cell {
     match port.distinct_macs {
         Some(macs) => noticed(Tone::Plain, macs, count(macs)),
+        None if is_at_rest => Cell::new(Tone::Dim, "-"),
         None => Cell::new(Tone::Bad, "many"),
     }
 }
@@ -102,7 +104,7 @@ mod tests {
         let allowed = PortReport { allowed: true, ..a_port() };
         let answer = Ports { as_of: now(), ports: vec![flooded, a_port(), allowed] };
         assert_eq!(
-            ports(&answer, now(), PLAIN),
+            ports(&answer, false, now(), PLAIN),
             "\
 STATE       PORT      MACHINE  CLASS             MODE         RATE   LIMIT  BURST  DROP RATE  DHCP PACKETS               DROPPED  CLIENTS  MACS/S  ROGUE
 over limit  eth0.100  em-17    relays (trusted)  monitor  12.3 k/s  50 pps    250   12.2 k/s     5,000,000  1 (+4,900,000 would)    1,500    many      3
@@ -113,8 +115,16 @@ normal      eth0      -        metal (allowed)   enforce     1 pps  50 pps    25
     }
 
     #[test]
+    fn what_nobody_has_counted_is_not_many() {
+        let answer = Ports { as_of: now(), ports: vec![PortReport { distinct_macs: None, ..a_port() }] };
+        assert!(ports(&answer, false, now(), PLAIN).contains(" many "));
+        let at_rest = ports(&answer, true, now(), PLAIN);
+        assert!(!at_rest.contains("many") && at_rest.ends_with("       -      0\n"), "{at_rest}");
+    }
+
+    #[test]
     fn none_says_why() {
         let answer = Ports { as_of: before(2), ports: vec![] };
-        assert_eq!(ports(&answer, now(), PLAIN), "no ports: the agent guards no interface (as of 2 s ago)\n");
+        assert_eq!(ports(&answer, false, now(), PLAIN), "no ports: the agent guards no interface (as of 2 s ago)\n");
     }
 }

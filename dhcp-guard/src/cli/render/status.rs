@@ -152,7 +152,12 @@ fn reasons(status: &Status, style: Style) -> Option<String> {
 fn footer(status: &Status, now: Timestamp) -> String {
     let config =
         status.config.as_deref().map_or_else(|| "default configuration".into(), |c| format!("configuration {c}"));
-    format!("agent {}, pid {}, {config}, as of {}", status.version, status.pid, ago(now, status.as_of))
+    let agent = if status.agent_running {
+        format!("agent {}, pid {}", status.version, status.pid)
+    } else {
+        format!("no agent, dhcp-guard {}", status.version)
+    };
+    format!("{agent}, {config}, as of {}", ago(now, status.as_of))
 }
 
 #[cfg(test)]
@@ -217,6 +222,13 @@ INTERFACE";
         assert!(text.starts_with(start), "{text}");
         assert!(!text.contains("VERDICT"), "{text}");
         assert!(text.ends_with("\nagent 0.1.0, pid 4711, default configuration, as of 1 s ago\n"), "{text}");
+    }
+
+    #[test]
+    fn without_an_agent_nobody_has_a_pid() {
+        let text = status(&Status { agent_running: false, pid: 0, ..a_status() }, now(), PLAIN);
+        let end = "\nno agent, dhcp-guard 0.1.0, configuration /etc/dhcp-guard/dhcp-guard.toml, as of 1 s ago\n";
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::Row;
 use crate::{
     dataplane::pins::USUAL_MOUNT,
-    doctor::facts::{Agent, Facts, Pins},
+    doctor::facts::{Agent, Facts, Pins, StateDir},
     model::Finding,
 };
 
@@ -51,16 +51,30 @@ fn mount_point(pins: &Pins) -> String {
     if pins.dir.starts_with(USUAL_MOUNT) { USUAL_MOUNT.to_owned() } else { pins.nearest.display().to_string() }
 }
 
+/// At its start an agent says itself what else is there.
+pub(super) fn state_dir_at_start(facts: &Facts) -> Vec<Finding> {
+    facts.state_dir.iter().filter_map(unwritable).collect()
+}
+
+fn unwritable(state: &StateDir) -> Option<Finding> {
+    let why = state.unwritable.as_ref()?;
+    Some(Row::file("state_dir", &state.dir).weak(
+        format!("the state folder cannot be used ({why}): quarantines, hold and allowlist do not survive a restart"),
+        format!(
+            "`install -d -m 750 {}` as the agent's user, or name another folder with --state-dir",
+            state.dir.display()
+        ),
+    ))
+}
+
 pub(super) fn state_dir(facts: &Facts) -> Vec<Finding> {
     let Some(state) = &facts.state_dir else { return Vec::new() };
     let row = || Row::file("state_dir", &state.dir);
     let dir = state.dir.display();
-    let unwritable = state.unwritable.as_ref().map(|why| {
+    let full = state.full.then(|| {
         row().weak(
-            format!(
-                "the state folder cannot be used ({why}): quarantines, hold and allowlist do not survive a restart"
-            ),
-            format!("`install -d -m 750 {dir}` as the agent's user, or name another folder with --state-dir"),
+            "the file system of the state folder is full: quarantines, hold and allowlist may not survive a restart",
+            format!("make room there (`df {dir}`), or name another folder with --state-dir"),
         )
     });
     let unusable = state.unusable.as_ref().map(|what| {
@@ -69,8 +83,12 @@ pub(super) fn state_dir(facts: &Facts) -> Vec<Finding> {
             format!("move it away, or put back a copy (`ls {dir}` shows what earlier ones were kept)"),
         )
     });
-    let all: Vec<Finding> = unwritable.into_iter().chain(unusable).collect();
-    if all.is_empty() { vec![row().ok("what must survive a restart can be kept there")] } else { all }
+    let all: Vec<Finding> = unwritable(state).into_iter().chain(full).chain(unusable).collect();
+    if all.is_empty() {
+        vec![row().ok("it can be written to, as far as its rights and its file system say")]
+    } else {
+        all
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +123,9 @@ mod tests {
         let unwritable = with(|facts| facts.state_dir.as_mut().unwrap().unwritable = Some("read-only".into()));
         let parts = ["(read-only)", "do not survive a restart", "`install -d -m 750 /var/lib/dhcp-guard`"];
         check("state_dir", &unwritable, Weak, "/var/lib/dhcp-guard", &parts);
+        assert_eq!(super::super::at_start(&unwritable).iter().filter(|row| row.id == "state_dir").count(), 1);
+        let full = with(|facts| facts.state_dir.as_mut().unwrap().full = true);
+        check("state_dir", &full, Weak, "/var/lib/dhcp-guard", &["is full", "`df /var/lib/dhcp-guard`"]);
         let foreign = with(|facts| facts.state_dir.as_mut().unwrap().unusable = Some("the state is foreign".into()));
         check("state_dir", &foreign, Weak, "/var/lib/dhcp-guard", &["the state is foreign", "on hold", "move it away"]);
     }

@@ -4,7 +4,7 @@ use super::{Row, programs};
 use crate::{
     dataplane::hook::{self, Kind, Way},
     doctor::facts::{Facts, Interface, Link, XdpFeatures},
-    model::{Finding, Subject},
+    model::{AttachMode, Finding, Subject},
 };
 
 /// What drivers take natively when they know no packets in several buffers: from some 3,000 to 3,500 bytes.
@@ -29,18 +29,25 @@ pub(super) fn native_mode(facts: &Facts, interface: &Interface, link: &Link) -> 
     const DEAR: &str = "a flood costs several times as much CPU";
     let (row, name) = (Row::of("native_mode", interface), &interface.name);
     let ways = hook::ways(facts.wanted.hook, link.hook);
-    let on_xdp = link.xdp.as_ref().filter(|xdp| programs::is_guard(&xdp.program)).map(|xdp| xdp.native);
-    let on_tcx = link.tcx_in.iter().flatten().any(programs::is_guard);
-    let on_clsact = link.clsact_in.iter().flatten().any(programs::is_guard);
-    let refused = |by| format!("the guard runs by {by}, its driver refused native XDP: {DEAR}");
+    let on = programs::mode_of_guard(facts, interface, link);
     let weak = |row: Row, what: String| row.weak(what, instead_of_dear(name, link));
-    Some(match (on_xdp, ways.first()) {
-        (Some(true), _) => row.ok("the guard runs in the driver (native XDP)"),
-        (Some(false), _) => weak(row, format!("the guard runs in generic mode: {DEAR}")),
-        (None, Some(Way::Tcx)) => in_the_stack(row, name, link, "TCX"),
-        (None, Some(Way::Clsact)) => in_the_stack(row, name, link, "clsact"),
-        (None, _) if on_tcx => weak(row, refused("TCX")),
-        (None, _) if on_clsact => weak(row, refused("clsact")),
+    Some(match (on.and_then(way_of), ways.first()) {
+        (Some(Way::Native), _) => row.ok("the guard runs in the driver (native XDP)"),
+        (Some(Way::Generic), _) => weak(row, format!("the guard runs in generic mode: {DEAR}")),
+        (Some(way), Some(Way::Tcx | Way::Clsact)) => {
+            in_the_stack(row, name, link, &format!("is guarded by {}", way.name()))
+        }
+        (Some(way), _) if ways.contains(&way) => {
+            weak(row, format!("the guard runs by {}, its driver refused native XDP: {DEAR}", way.name()))
+        }
+        // Nothing was refused: this is not what the configuration asks for.
+        (Some(way), _) => row.weak(
+            format!("the guard runs by {}, which is not the configured hook: {DEAR}", way.name()),
+            "start the agent with the present configuration: `systemctl restart dhcp-guard`",
+        ),
+        (None, Some(way @ (Way::Tcx | Way::Clsact))) => {
+            in_the_stack(row, name, link, &format!("is to be guarded by {}", way.name()))
+        }
         (None, _) => match link.xdp_features {
             Some(XdpFeatures { native: true, .. }) => row.ok("its driver has native XDP"),
             Some(_) => weak(row, format!("its driver has no native XDP: {DEAR}")),
@@ -50,9 +57,20 @@ pub(super) fn native_mode(facts: &Facts, interface: &Interface, link: &Link) -> 
     })
 }
 
+/// None: it is on no way.
+fn way_of(mode: AttachMode) -> Option<Way> {
+    match mode {
+        AttachMode::Native => Some(Way::Native),
+        AttachMode::Generic => Some(Way::Generic),
+        AttachMode::Tcx => Some(Way::Tcx),
+        AttachMode::Clsact => Some(Way::Clsact),
+        AttachMode::Detached => None,
+    }
+}
+
 /// Right for the interface, or asked for; but people may not know what it costs.
-fn in_the_stack(row: Row, name: &str, link: &Link, by: &str) -> Finding {
-    let what = format!("it is guarded by {by}, where a flood costs more CPU than with native XDP");
+fn in_the_stack(row: Row, name: &str, link: &Link, how: &str) -> Finding {
+    let what = format!("it {how}, where a flood costs more CPU than with native XDP");
     if link.hook.strips_vlan_tags && link.hook.kind == Kind::Other {
         return row.info(
             format!("{what}: XDP would not see its VLAN tags"),
@@ -78,8 +96,25 @@ fn instead_of_dear(name: &str, link: &Link) -> String {
     }
 }
 
+/// Where the guard is counts, whatever is configured by now: a card may have begun to take tags off since.
 pub(super) fn vlan_offload(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
-    let (row, name) = (Row::of("vlan_offload", interface), &interface.name);
+    let way = programs::mode_of_guard(facts, interface, link).and_then(way_of);
+    Some(match way.filter(|way| way.is_xdp() && link.hook.strips_vlan_tags) {
+        Some(_) if !link.hook.hides_vlan_tags(facts.wanted.hook) => {
+            let name = &interface.name;
+            let remedy = format!(
+                "`ethtool -K {name} rxvlan off`, or start the agent again, which then takes a hook that sees them: `systemctl \
+                 restart dhcp-guard`"
+            );
+            hidden_tags(facts, interface, remedy)
+        }
+        _ => vlan_offload_at_start(facts, interface, link)?,
+    })
+}
+
+/// The same of the hook that an agent is about to take.
+pub(super) fn vlan_offload_at_start(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+    let row = Row::of("vlan_offload", interface);
     if !link.hook.strips_vlan_tags {
         return Some(row.ok("VLAN tags stay in the frame"));
     }
@@ -87,16 +122,20 @@ pub(super) fn vlan_offload(facts: &Facts, interface: &Interface, link: &Link) ->
         let sees = if link.hook.has_tcx { "TCX sees" } else { "clsact sees" };
         return Some(row.ok(format!("VLAN tags are taken off the frame, and {sees} them all the same")));
     }
-    let remedy = format!("`ethtool -K {name} rxvlan off`, or hook = \"auto\" in the configuration");
+    let remedy = format!("`ethtool -K {} rxvlan off`, or hook = \"auto\" in the configuration", interface.name);
+    Some(hidden_tags(facts, interface, remedy))
+}
+
+fn hidden_tags(facts: &Facts, interface: &Interface, remedy: String) -> Finding {
+    let (row, name) = (Row::of("vlan_offload", interface), &interface.name);
     let hidden = facts.wanted.vlan_ports.iter().filter(|(interface, _)| interface == name);
     let hidden: Vec<&str> = hidden.map(|(_, port)| port.as_str()).collect();
     let how = "VLAN tags are taken off before the guard sees them (rx-vlan-offload)";
-    Some(if hidden.is_empty() {
-        row.weak(format!("{how}: all its VLANs count as its untagged port"), remedy)
-    } else {
-        let ports = super::some_of(hidden.into_iter());
-        row.blind(format!("{how}: nothing is ever seen on {ports}, whose rules are never used"), remedy)
-    })
+    if hidden.is_empty() {
+        return row.weak(format!("{how}: all its VLANs count as its untagged port"), remedy);
+    }
+    let ports = super::some_of(hidden.into_iter());
+    row.blind(format!("{how}: nothing is ever seen on {ports}, whose rules are never used"), remedy)
 }
 
 /// Whether the driver is to have the guard in it; else what drivers refuse does not matter.
@@ -195,7 +234,13 @@ mod tests {
     #[test]
     fn guarded_by_tcx() {
         let strips = |link: &mut Link| (link.xdp, link.hook.strips_vlan_tags) = (None, true);
-        check("native_mode", &with_link(strips), Info, "eth0", &["by TCX", "`ethtool -K eth0 rxvlan off`"]);
+        let rxvlan = "`ethtool -K eth0 rxvlan off`";
+        check("native_mode", &with_link(strips), Info, "eth0", &["it is to be guarded by TCX", rxvlan]);
+        let on = with_link(|link| {
+            strips(link);
+            link.tcx_in = Some(vec![program(43, "dhcp_guard_tcx")]);
+        });
+        check("native_mode", &on, Info, "eth0", &["it is guarded by TCX", rxvlan]);
         let bridge = |link: &mut Link| (link.xdp, link.hook.kind) = (None, Kind::Bridge);
         assert_eq!(rows("native_mode", &with_link(bridge))[0].remedy, None, "nothing is to be done");
         let mut without = with_link(|link| (link.xdp, link.hook.has_tcx) = (None, false));
@@ -203,12 +248,20 @@ mod tests {
         let row = &rows("native_mode", &without)[0];
         assert!(row.severity == Info && row.what.contains("by clsact"), "{row:?}");
         let filter = |link: &mut Link| (link.xdp, link.clsact_in) = (None, Some(vec![program(43, "dhcp_guard_tcx")]));
-        check("native_mode", &with_link(filter), Weak, "eth0", &["by clsact", "refused native XDP", "detach"]);
+        let not_asked = ["by clsact, which is not the configured hook", "`systemctl restart dhcp-guard`"];
+        check("native_mode", &with_link(filter), Weak, "eth0", &not_asked);
+        let mut refused = with_link(filter);
+        refused.interfaces[0].link.as_mut().unwrap().hook.has_tcx = false;
+        check("native_mode", &refused, Weak, "eth0", &["by clsact", "refused native XDP", "detach"]);
     }
 
     #[test]
     fn hidden_tags() {
-        let mut strips = with_link(|link| link.hook.strips_vlan_tags = true);
+        let on_tcx = |link: &mut Link| (link.xdp, link.tcx_in) = (None, Some(vec![program(43, "dhcp_guard_tcx")]));
+        let mut strips = with_link(|link| {
+            on_tcx(link);
+            link.hook.strips_vlan_tags = true;
+        });
         assert_eq!(rows("vlan_offload", &strips)[0].severity, Ok, "it is seen all the same");
         strips.wanted.hook = Hook::Xdp;
         let remedy = "`ethtool -K eth0 rxvlan off`";
@@ -219,6 +272,20 @@ mod tests {
         hides.wanted.hook = Hook::Auto;
         hides.interfaces[0].link.as_mut().unwrap().hook.has_tcx = false;
         assert_eq!(rows("vlan_offload", &hides)[0].severity, Ok, "filters of tc see them, too");
+    }
+
+    #[test]
+    fn tags_that_the_guard_does_not_see_where_it_is() {
+        let mut on_xdp = with_link(|link| link.hook.strips_vlan_tags = true);
+        let parts = ["untagged port", "`ethtool -K eth0 rxvlan off`", "`systemctl restart dhcp-guard`"];
+        check("vlan_offload", &on_xdp, Weak, "eth0", &parts);
+        on_xdp.wanted.vlan_ports = vec![("eth0".into(), "eth0.100".into())];
+        check("vlan_offload", &on_xdp, Blind, "eth0", &["nothing is ever seen on eth0.100,"]);
+        // To whom the kernel does not say what the program is, the agent does.
+        on_xdp.interfaces[0].link.as_mut().unwrap().xdp.as_mut().unwrap().program.name.clear();
+        check("vlan_offload", &on_xdp, Blind, "eth0", &["nothing is ever seen on eth0.100,"]);
+        // A start puts it where it sees them.
+        assert_eq!(super::super::at_start(&on_xdp).iter().find(|it| it.id == "vlan_offload").unwrap().severity, Ok);
     }
 
     #[test]

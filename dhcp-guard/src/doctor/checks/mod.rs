@@ -16,7 +16,10 @@ mod settings;
 mod testing;
 
 use super::facts::{Facts, Interface, Link};
-use crate::model::{Finding, Severity, Subject};
+use crate::{
+    human::some_of,
+    model::{Finding, Severity, Subject},
+};
 
 /// A check of the host as a whole.
 type Check = fn(&Facts) -> Vec<Finding>;
@@ -58,8 +61,8 @@ const OF_LINK: &[LinkCheck] = &[
 ];
 /// What an agent asks before it guards. The rest it finds out by doing it, and says so itself.
 const AT_START: (&[Check], &[LinkCheck]) = (
-    &[host::jit, coverage::bypass_devices],
-    &[interface::vlan_offload, interface::lro, interface::mtu, coverage::sriov_vfs],
+    &[host::jit, files::state_dir_at_start, coverage::bypass_devices],
+    &[interface::vlan_offload_at_start, interface::lro, interface::mtu, coverage::sriov_vfs],
 );
 
 /// All findings, in no particular order.
@@ -127,12 +130,4 @@ impl Row {
     fn finding(self, severity: Severity, what: String, remedy: Option<String>) -> Finding {
         Finding { id: self.id.to_owned(), severity, subject: self.subject, what, remedy }
     }
-}
-
-/// The first few of many names.
-fn some_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
-    const NAMED: usize = 4;
-    let more = names.len().saturating_sub(NAMED);
-    let named = names.take(NAMED).collect::<Vec<_>>().join(", ");
-    if more == 0 { named } else { format!("{named} and {more} more") }
 }

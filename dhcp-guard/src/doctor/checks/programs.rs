@@ -5,7 +5,7 @@ use crate::{
     dataplane::{hook, load, replies},
     doctor::facts::{Agent, Facts, Interface, Link, Program},
     human::duration,
-    model::Finding,
+    model::{AttachMode, Finding},
 };
 
 /// Ours, on the way in.
@@ -51,10 +51,31 @@ fn is_told_of_way_out(facts: &Facts, link: &Link) -> bool {
     (link.tcx_out.is_some() || lacks_tcx(facts)) && link.clsact_out.is_some()
 }
 
+/// How the agent that answers says that it guards this very interface; none: it does not.
+fn mode_by_agent(facts: &Facts, interface: &Interface, link: &Link) -> Option<AttachMode> {
+    let Some(Agent::Runs { guards, .. }) = &facts.agent else { return None };
+    let this = guards.iter().find(|(name, ifindex, _)| *name == interface.name && *ifindex == link.ifindex);
+    this.map(|(.., mode)| *mode)
+}
+
 /// Whether the agent that answers guards this very interface.
 fn has_agent(facts: &Facts, interface: &Interface, link: &Link) -> bool {
-    let Some(Agent::Runs { guards, .. }) = &facts.agent else { return false };
-    guards.iter().any(|(name, ifindex)| *name == interface.name && *ifindex == link.ifindex)
+    mode_by_agent(facts, interface, link).is_some()
+}
+
+/// How the guard is on an interface, whoever's it is: as the kernel tells, or, to whom it does not say the names, the agent.
+pub(super) fn mode_of_guard(facts: &Facts, interface: &Interface, link: &Link) -> Option<AttachMode> {
+    if let Some(xdp) = link.xdp.as_ref().filter(|xdp| is_guard(&xdp.program)) {
+        return Some(if xdp.native { AttachMode::Native } else { AttachMode::Generic });
+    }
+    if link.tcx_in.iter().flatten().any(is_guard) {
+        return Some(AttachMode::Tcx);
+    }
+    if link.clsact_in.iter().flatten().any(is_guard) {
+        return Some(AttachMode::Clsact);
+    }
+    let by_agent = mode_by_agent(facts, interface, link).filter(|mode| *mode != AttachMode::Detached);
+    by_agent.filter(|_| !is_told(facts, link))
 }
 
 pub(super) fn other_xdp_program(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
@@ -125,25 +146,54 @@ pub(super) fn other_guard(facts: &Facts, interface: &Interface, link: &Link) -> 
             foreign.id,
             pins.dir.display()
         ),
-        "name its agent's socket with --socket and its pins with --pin-dir (`ss -xlp | grep dhcp-guard` shows the sockets), \
-         or stop that agent",
+        how_to_know(interface, link, foreign),
     ))
 }
 
+/// A filter of tc may be nobody's any more: no link holds it.
+fn how_to_know(interface: &Interface, link: &Link, guard: &Program) -> String {
+    let name = "name its agent's socket with --socket and its pins with --pin-dir (`ss -xlp | grep dhcp-guard` shows the \
+                sockets), or stop that agent";
+    if !link.clsact_in.iter().flatten().any(|filter| filter.id == guard.id) {
+        return name.to_owned();
+    }
+    let interface = &interface.name;
+    format!(
+        "{name}; if its agent and its pins are gone, take it off with `tc filter del dev {interface} ingress`, and the \
+         priority and handle that `tc filter show dev {interface} ingress` says of {}",
+        guard.name
+    )
+}
+
 pub(super) fn attached(facts: &Facts, interface: &Interface, link: &Link) -> Option<Finding> {
+    const PUT_BACK: &str = "`dhcp-guard reload` puts it back as soon as nothing is in its place";
     let row = Row::of("attached", interface);
-    if !has_agent(facts, interface, link) {
+    let mode = mode_by_agent(facts, interface, link);
+    // Without an agent only if one has left a guard on this host.
+    let is_left = matches!(facts.agent, Some(Agent::None(_)))
+        && facts.pins.as_ref().is_some_and(|pins| pins.heartbeat_age_s.is_some() || !pins.programs.is_empty());
+    if mode.is_none() && !is_left {
         return None;
     }
     if !guards(link).is_empty() {
-        return Some(row.ok("the agent's program is on it"));
+        return Some(row.ok(if is_left { "a guard is on it" } else { "the agent's program is on it" }));
     }
     // A program that the kernel does not tell us of may be ours.
-    is_told(facts, link).then(|| {
-        row.blind(
-            "the agent believes that it guards it, and its program is not there: somebody has taken it off",
-            "start the agent again: `systemctl restart dhcp-guard`",
-        )
+    is_told(facts, link).then(|| match mode {
+        Some(AttachMode::Detached) => row.blind(
+            "it is not guarded, as the agent knows: somebody has taken the guard off, or it could not be put there",
+            PUT_BACK,
+        ),
+        Some(_) => row.blind(
+            "the agent's program is not there: somebody has taken it off, and the agent has not noticed yet, which takes it \
+             two seconds",
+            PUT_BACK,
+        ),
+        None => row.blind(
+            "it is not guarded, and no agent runs that would put the guard there: somebody has taken off what the last agent \
+             left, or the interface is new",
+            "start the agent: `systemctl start dhcp-guard`",
+        ),
     })
 }
 
@@ -195,6 +245,12 @@ pub(super) fn replies(facts: &Facts) -> Vec<Finding> {
     told.then(|| row.ok("servers' replies are seen as they leave through guarded interfaces")).into_iter().collect()
 }
 
+/// No interface is known to be without a guard.
+fn is_left_everywhere(facts: &Facts) -> bool {
+    let links = facts.interfaces.iter().filter_map(|it| it.link.as_ref());
+    links.filter(|link| is_told(facts, link)).all(|link| !guards(link).is_empty())
+}
+
 pub(super) fn agent(facts: &Facts) -> Vec<Finding> {
     let row = Row::host("agent");
     let start = "start it: `systemctl start dhcp-guard`, or `dhcp-guard run -i IF`";
@@ -210,7 +266,9 @@ pub(super) fn agent(facts: &Facts) -> Vec<Finding> {
                 let age = facts.pins.as_ref().and_then(|pins| pins.heartbeat_age_s);
                 let since =
                     age.map(|age| format!(" (the last one was here {} ago)", duration(age))).unwrap_or_default();
-                row.weak(none + &since + ": limits go on, but nobody is reported or put into quarantine", start)
+                let limits =
+                    if is_left_everywhere(facts) { "limits go on" } else { "limits go on where a guard is left" };
+                row.weak(format!("{none}{since}: {limits}, but nobody is reported or put into quarantine"), start)
             } else {
                 row.info(none, start)
             }
@@ -281,9 +339,46 @@ mod tests {
 
     #[test]
     fn a_guard_that_was_taken_off() {
-        check("attached", &with_link(|link| link.xdp = None), Blind, "eth0", &["taken it off", "systemctl restart"]);
+        let off = with_link(|link| link.xdp = None);
+        check("attached", &off, Blind, "eth0", &["not noticed yet", "taken it off", "`dhcp-guard reload`"]);
+        let mut known = off;
+        let Some(Agent::Runs { guards, .. }) = &mut known.agent else { panic!("no agent") };
+        guards[0].2 = AttachMode::Detached;
+        check("attached", &known, Blind, "eth0", &["as the agent knows", "`dhcp-guard reload`"]);
         assert_eq!(rows("attached", &with_link(|link| link.xdp = Some(on_xdp("")))), [], "may be ours");
         assert_eq!(rows("attached", &without_agent(healthy())), []);
+    }
+
+    #[test]
+    fn a_guard_that_was_taken_off_while_no_agent_runs() {
+        let left = |change: fn(&mut Facts)| {
+            let mut facts = without_agent(with(change));
+            facts.pins.as_mut().unwrap().heartbeat_age_s = Some(125);
+            facts
+        };
+        assert_eq!(rows("attached", &left(|_| ()))[0].severity, Ok);
+        let off = left(|facts| facts.interfaces[0].link.as_mut().unwrap().xdp = None);
+        check("attached", &off, Blind, "eth0", &["no agent runs", "`systemctl start dhcp-guard`"]);
+        // One that is left does not speak for the other.
+        let other = left(|facts| {
+            let mut other = facts.interfaces[0].clone();
+            (other.name, other.link.as_mut().unwrap().xdp) = ("eth1".into(), None);
+            facts.interfaces.push(other);
+        });
+        let ids: Vec<_> = rows("attached", &other).iter().map(|row| row.severity).collect();
+        assert_eq!(ids, [Ok, Blind]);
+        check("agent", &other, Weak, "host", &["limits go on where a guard is left"]);
+        // Before anything was guarded, nothing was taken off.
+        assert_eq!(rows("attached", &without_agent(with_link(|link| link.xdp = None))), []);
+    }
+
+    #[test]
+    fn a_filter_that_is_nobody_s() {
+        let filter = without_agent(with_link(|link| {
+            (link.xdp, link.clsact_in) = (None, Some(vec![program(43, "dhcp_guard_tcx")]));
+        }));
+        let parts = ["dhcp_guard_tcx, id 43", "--socket", "`tc filter del dev eth0 ingress`"];
+        check("other_guard", &filter, Weak, "eth0", &parts);
     }
 
     #[test]

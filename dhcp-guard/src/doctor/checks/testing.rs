@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     dataplane::hook,
     doctor::facts::{Agent, Clock, Facts, Interface, Link, Pins, Program, StateDir, Wanted, XdpFeatures},
-    model::{Finding, Severity, Subject},
+    model::{AttachMode, Finding, Severity, Subject},
 };
 
 /// A host with one card, `eth0`, and an agent that guards it.
@@ -36,7 +36,7 @@ pub(super) fn healthy() -> Facts {
         agent: Some(Agent::Runs {
             pid: 4711,
             version: env!("CARGO_PKG_VERSION").into(),
-            guards: vec![("eth0".into(), 7)],
+            guards: vec![("eth0".into(), 7, AttachMode::Native)],
         }),
         state_dir: Some(StateDir { dir: "/var/lib/dhcp-guard".into(), ..StateDir::default() }),
         vhost_user: Some(vec![]),

@@ -17,7 +17,7 @@ pub(super) async fn on(socket: &Path) -> Agent {
         Ok(status) => Agent::Runs {
             pid: status.pid,
             version: status.version,
-            guards: status.interfaces.into_iter().map(|interface| (interface.name, interface.ifindex)).collect(),
+            guards: status.interfaces.into_iter().map(|it| (it.name, it.ifindex, it.mode)).collect(),
         },
         Err(ClientError::NoAgent { socket }) => Agent::None(socket),
         Err(error) => Agent::Unclear(format!("{:#}", anyhow::Error::new(error))),

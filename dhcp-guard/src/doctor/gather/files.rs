@@ -75,7 +75,8 @@ pub(super) fn state_dir(dir: &Path) -> StateDir {
         let writable = access(&nearest, Access::WRITE_OK | Access::EXEC_OK);
         writable.err().map(|error| format!("{}: {}", nearest.display(), std::io::Error::from(error)))
     };
-    StateDir { dir: dir.to_owned(), unwritable, unusable: state_file::peek(dir).err() }
+    let full = statvfs(nearest(dir)).is_ok_and(|it| it.f_blocks > 0 && it.f_bavail == 0);
+    StateDir { dir: dir.to_owned(), unwritable, full, unusable: state_file::peek(dir).err() }
 }
 
 #[cfg(test)]

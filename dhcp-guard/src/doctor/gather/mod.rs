@@ -43,7 +43,6 @@ pub(super) async fn all(config: &Config, file: Option<&Path>) -> anyhow::Result<
         link.clsact_out = filters(link.ifindex, TcAttachType::Egress);
     }
     facts.pins = Some(files::pins(&config.pin_dir));
-    facts.state_dir = Some(files::state_dir(&config.state_dir));
     facts.agent = Some(agent::on(&config.socket).await);
     facts.vhost_user = vhost_user::processes();
     facts.clock = Some(Clock { ticks_per_s: clock::ticks_per_s(), measured: probe::measured_ticks_per_s() });
@@ -68,6 +67,7 @@ pub(super) async fn at_start(config: &Config, file: Option<&Path>) -> anyhow::Re
         kernel: kernel(),
         interfaces,
         devices: others.into_iter().map(|found| found.device.clone()).collect(),
+        state_dir: Some(files::state_dir(&config.state_dir)),
         guarded_controllers: guarded.into_iter().filter_map(|found| found.device.controller).collect(),
         ..Facts::default()
     })
