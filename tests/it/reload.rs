@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -26,6 +27,7 @@ use tests::{
     link,
     mac::Mac,
     netns::Netns,
+    process,
     program::current_hook,
     topology::{Injection, Lab, Layout},
     wait,
@@ -44,6 +46,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial_once("reload: limits change under a flood, and both are kept", Need::LAB, limits_under_flood),
         trial_once("reload: a file that is wrong changes nothing, and all that is wrong is said", NEEDS, broken_file),
+        trial_once("reload: a pipe in the file's place is refused, and stops nothing", NEEDS, pipe),
         trial(
             "reload: what is different is said first, and what has to wait for the next start",
             NEEDS,
@@ -138,6 +141,21 @@ fn limits_under_flood() -> Result<()> {
     let counted = ports["ports"][0]["packets"].as_u64().unwrap_or(0);
     ensure!(counted > 20_000, "the counters went on: {ports}");
     ensure!(follower.of_kind(EventKind::OffenderFound)?.len() == 1, "an offender all the time");
+    Ok(())
+}
+
+fn pipe() -> Result<()> {
+    let host = host()?;
+    add(&host, "up0")?;
+    let mut agent = Agent::start(&host, &["up0"], "")?;
+    let file = agent.launch().folder().path("dhcp-guard.toml");
+    fs::remove_file(&file)?;
+    let mut mkfifo = Command::new("mkfifo");
+    mkfifo.arg(&file);
+    process::run(mkfifo, "")?;
+    let (code, said) = refused(&agent, &["reload"])?;
+    ensure!(code == Some(2) && said.contains("it is not a regular file"), "{code:?}: {said}");
+    ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
     Ok(())
 }
 

@@ -66,6 +66,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
 use crate::{
@@ -335,8 +336,17 @@ impl Running {
         self.service.stopping();
         let _ = self.stop.send(true);
         self.decisions.await.context("the decision loop failed")?;
-        self.follower.await.context("what follows the interfaces failed")?;
-        self.server.await.context("the control API failed")??;
+        // It may be waiting for a file server, and the API for it.
+        if let Ok(ended) = timeout(GRACE, self.follower).await {
+            ended.context("what follows the interfaces failed")?;
+        } else {
+            warn!("what follows the interfaces did not end in time, and is left behind");
+        }
+        if let Ok(ended) = timeout(GRACE, self.server).await {
+            ended.context("the control API failed")??;
+        } else {
+            warn!("the control API did not end in time, and is left behind");
+        }
         self.dispatcher.finish(GRACE).await;
         let audit = self.audit;
         let written = tokio::task::spawn_blocking(move || audit.flush(GRACE)).await.unwrap_or(false);

@@ -128,9 +128,15 @@ impl Viewer {
     pub fn step(&mut self, context: &Arc<Context>, snapshot: &Snapshot) -> (Picture, Vec<Report>) {
         self.excess_ticks.resize(self.excess_ticks.len().max(snapshot.ports.len()), (0, 0));
         self.note_received(context, snapshot);
+        let is_first = !self.engine.has_begun();
         let reports = self.engine.step(&observe(snapshot));
         self.relayed.update(snapshot, |key| self.engine.get(Subject::Client(key)).is_some());
-        (self.picture(context, snapshot), reports)
+        let mut picture = self.picture(context, snapshot);
+        if is_first {
+            // Whoever sent something since there last was an agent: of no window.
+            picture.ports.iter_mut().for_each(|port| port.distinct = Some(0));
+        }
+        (picture, reports)
     }
 
     /// Goes on with another configuration or other interfaces. `gone`: slots that nobody has any more; `latest`: the picture

@@ -1,5 +1,7 @@
 //! `run`: the configuration with what the command line adds, handed to the agent.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 
 use super::{
@@ -14,6 +16,9 @@ use crate::{
     model::Mode,
 };
 
+/// How long what still runs when the agent has ended may go on.
+const END: Duration = Duration::from_secs(1);
+
 pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     let (config, config_path) = settings::config(global)?;
     let debug_kernel = args.debug_kernel;
@@ -22,8 +27,11 @@ pub(super) fn run(global: &Global, args: RunArgs) -> anyhow::Result<Outcome> {
     let options = Options { config_path, overrides, debug_kernel };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().on_thread_start(privileges::keep_what_running_needs).build();
-    runtime.context("cannot start the event loop")?.block_on(agent::run(config, options))?;
-    Ok(Outcome::Done)
+    let runtime = runtime.context("cannot start the event loop")?;
+    let ended = runtime.block_on(agent::run(config, options));
+    // A file server that does not answer keeps a thread, and not the agent.
+    runtime.shutdown_timeout(END);
+    ended.map(|()| Outcome::Done)
 }
 
 /// What the command line says over the file.

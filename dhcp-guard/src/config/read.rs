@@ -1,6 +1,13 @@
 //! From the text of a file to a configuration, with all that is wrong and the line it stands on.
 
-use std::{collections::BTreeSet, fs, ops::Range, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs::OpenOptions,
+    io::{self, Read as _},
+    ops::Range,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
 
 use serde::Deserialize;
 use toml::{
@@ -17,7 +24,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or is not valid; then with everything that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = fs::read(path).map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason })?;
+        let bytes = bytes(path).map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason })?;
         let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
         match String::from_utf8(bytes) {
             Ok(text) => {
@@ -63,6 +70,21 @@ impl Config {
         problems.sort_by_key(|problem| problem.line);
         Err(problems)
     }
+}
+
+/// What is in a file. Opening a pipe that nobody writes to would wait for ever, and a device may never end.
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Unknown keys, and values of the wrong type: all of them, by taking out what cannot be read and trying again.
@@ -180,10 +202,23 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
         Config::from_toml(text).unwrap_err().iter().map(Problem::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            let error = Config::load(path).unwrap_err().to_string();
+            assert!(error.contains("it is not a regular file; name a file with --config"), "{error}");
+        }
     }
 
     #[test]

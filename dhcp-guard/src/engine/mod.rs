@@ -65,7 +65,7 @@ pub struct Report {
 /// One client or port as the engine knows it.
 #[derive(Clone, Debug)]
 pub struct Tracked {
-    /// All counts since the engine knows it.
+    /// All counts since it has an entry, or since the engine knows it.
     pub totals: Totals,
     /// The latest reading of its entry.
     reading: Totals,
@@ -81,7 +81,8 @@ pub struct Tracked {
 #[derive(Debug)]
 pub struct Engine {
     rules: Rules,
-    now: Duration,
+    /// When the latest observation was; none: there was none yet.
+    now: Option<Duration>,
     tracked: HashMap<Subject, Tracked>,
 }
 
@@ -89,7 +90,7 @@ impl Engine {
     /// An engine that has seen nothing.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, now: Duration::ZERO, tracked: HashMap::new() }
+        Self { rules, now: None, tracked: HashMap::new() }
     }
 
     /// Goes on by other rules. What was seen stays.
@@ -104,29 +105,41 @@ impl Engine {
 
     /// Takes an observation and says what changed, ordered by subject.
     ///
-    /// The first observation of a subject counts from zero: what its counters hold happened since the program was
-    /// loaded, or since the subject got an entry.
+    /// The very first observation is where counting begins, and says nothing about anybody: the counters may be older than
+    /// the agent, and what they hold may be of a minute or a month. Whoever appears later counts from zero: it has got its
+    /// entry since the observation before.
     pub fn step(&mut self, observation: &Observation) -> Vec<Report> {
-        let elapsed = observation.now.saturating_sub(self.now);
-        self.now = observation.now;
+        let now = observation.now;
+        let Some(before) = self.now.replace(now) else {
+            self.begin(observation);
+            return Vec::new();
+        };
+        let elapsed = now.saturating_sub(before);
         let mut reports = Vec::new();
         for (subject, totals) in &observation.totals {
             let tracked = self.tracked.entry(*subject).or_insert_with(Tracked::new);
-            tracked.seen = self.now;
+            tracked.seen = now;
             tracked.window = tracked.reading.advance(*totals, elapsed);
             tracked.totals.accumulate(tracked.window, totals);
-            if let Some(change) = tracked.standing.observe(&self.rules, self.now, tracked.window) {
+            if let Some(change) = tracked.standing.observe(&self.rules, now, tracked.window) {
                 reports.push(Report { subject: *subject, change });
             }
         }
-        self.step_the_absent(&mut reports);
+        self.step_the_absent(now, &mut reports);
         reports.sort_by_key(|report| report.subject);
         reports
     }
 
+    /// Takes what the counters hold before anything has been seen of anybody.
+    fn begin(&mut self, observation: &Observation) {
+        let seen = observation.now;
+        let begun = |totals: Totals| Tracked { totals, reading: totals, seen, ..Tracked::new() };
+        self.tracked = observation.totals.iter().map(|(subject, totals)| (*subject, begun(*totals))).collect();
+    }
+
     /// Whoever lost its entry is quiet. It is remembered while its standing says more than "normal".
-    fn step_the_absent(&mut self, reports: &mut Vec<Report>) {
-        let (rules, now) = (self.rules, self.now);
+    fn step_the_absent(&mut self, now: Duration, reports: &mut Vec<Report>) {
+        let rules = self.rules;
         self.tracked.retain(|subject, tracked| {
             if tracked.seen == now {
                 return true;
@@ -137,6 +150,12 @@ impl Engine {
             }
             tracked.standing != Standing::Normal
         });
+    }
+
+    /// Whether there was an observation, so that the next one says what a window brought.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.now.is_some()
     }
 
     /// One of those the engine knows.

@@ -16,8 +16,15 @@ const PORT: Subject = Subject::Port(1);
 
 impl Scenario {
     fn new() -> Self {
-        let counters = Totals { generation: 1, ..Totals::default() };
-        Self { engine: Engine::new(RULES), now: 0, client: counters, port: counters }
+        Self::after(Totals { generation: 1, ..Totals::default() })
+    }
+
+    /// With an engine that finds these counters.
+    fn after(counters: Totals) -> Self {
+        let mut engine = Engine::new(RULES);
+        let totals = vec![(CLIENT, counters), (PORT, counters)];
+        assert_eq!(engine.step(&Observation { now: Duration::ZERO, totals }), [], "the first says nothing");
+        Self { engine, now: 0, client: counters, port: counters }
     }
 
     /// A second in which the client sends `packets`, of which `own` are over its limit and `excess` over any.
@@ -53,6 +60,31 @@ fn three_windows_over_the_limit_make_an_offender_and_two_do_not() {
     assert_eq!(scenario.second(1000, 998, 998), [(CLIENT, Change::Offends)]);
     assert_eq!(scenario.second(1000, 998, 998), [], "told once");
     assert_eq!(scenario.standing(PORT), Standing::Normal, "the port kept to its limit");
+}
+
+#[test]
+fn what_counters_hold_before_anybody_looked_is_not_of_the_last_window() {
+    let mut scenario = Scenario::after(Totals { generation: 1, latest: 9, packets: 300, excess: 280, own_excess: 280 });
+    for _ in 0..3 {
+        assert_eq!(scenario.standing(CLIENT), Standing::Normal);
+        let tracked = &scenario.engine.tracked[&CLIENT];
+        assert_eq!((tracked.window.rate_pps(), tracked.window.excess_pps()), (0, 0));
+        assert_eq!((tracked.totals.packets, tracked.totals.own_excess), (300, 280), "counts go on");
+        scenario.second(0, 0, 0);
+    }
+    scenario.second(5, 4, 4);
+    assert_eq!(scenario.engine.tracked[&CLIENT].window.own_excess, 4);
+    assert_eq!(scenario.standing(CLIENT), Standing::OverLimit { windows: 1 });
+}
+
+#[test]
+fn who_appears_between_two_observations_counts_from_zero() {
+    let mut engine = Engine::new(Rules { offender_windows: 1, ..RULES });
+    engine.step(&Observation { now: Duration::from_secs(100), totals: vec![] });
+    let totals = Totals { generation: 7, latest: 9, packets: 300, excess: 280, own_excess: 280 };
+    let reports = engine.step(&Observation { now: Duration::from_secs(101), totals: vec![(CLIENT, totals)] });
+    assert_eq!(reports, [Report { subject: CLIENT, change: Change::Offends }]);
+    assert_eq!(engine.tracked[&CLIENT].window.rate_pps(), 300);
 }
 
 #[test]

@@ -103,6 +103,34 @@ pub(super) fn counters_go_on() -> Result<()> {
     Ok(())
 }
 
+/// Many packets at once, long ago: without an agent, and when the next one has just come, nobody is over any limit.
+pub(super) fn nobody_is_blamed() -> Result<()> {
+    const PACKETS: u64 = 300;
+    let lab = Lab::new(Layout::Uplink, 1)?;
+    let launch = Launch::new(&lab.host, &lab.guarded())?;
+    let mut agent = launch.clone().start()?;
+    let flood = Flood::start(&lab.injection(0), Mode::One(FLOODER), Limits::packets(300))?;
+    let sent = flood.wait()?.delivered();
+    wait::until("all packets in the counts", DEADLINE, || Ok(of_interface(&agent, "dhcp_packets")? >= PACKETS))?;
+    let counted = of_interface(&agent, "dhcp_packets")?;
+    agent.stop(libc::SIGKILL)?;
+    let nobody = |agent: &Agent, when: &str| {
+        let list = agent.json(&["offenders"])?;
+        ensure!(list["offenders"].as_array().is_some_and(Vec::is_empty), "{when}: {list}");
+        let packets = of_interface(agent, "dhcp_packets")?;
+        ensure!(packets == counted, "{when} there are {packets} packets, {counted} before");
+        let port = &agent.json(&["ports"])?["ports"][0];
+        ensure!(port["rate_pps"] == 0 && port["state"] == "normal", "{when}: {port}");
+        Ok(())
+    };
+    nobody(&agent, "without an agent")?;
+    let agent = launch.start()?;
+    nobody(&agent, "with the next one")?;
+    let text = agent.text(&["explain", "uplink0"])?;
+    ensure!(text.contains("it keeps to its limit"), "{text}");
+    Ok(())
+}
+
 /// What the agent knew, and what happens now.
 pub(super) fn queries() -> Result<()> {
     const CLIENTS: usize = 3;

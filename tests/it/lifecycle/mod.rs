@@ -44,6 +44,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("lifecycle: killed 20 times in a flood, nothing passes beyond the limit", Need::LAB, killed::in_a_flood),
         trial("lifecycle: a quarantine ends on time without an agent", Need::LAB, killed::quarantine_ends),
         trial("lifecycle: counters and known clients go on after a restart", Need::LAB, killed::counters_go_on),
+        trial(
+            "lifecycle: what was over a limit before an agent came is nobody's offence now",
+            Need::LAB,
+            killed::nobody_is_blamed,
+        ),
         trial("lifecycle: without an agent, queries are answered from the pinned maps", Need::LAB, killed::queries),
         trial("lifecycle: to another version and back in a flood, without a gap", UPGRADE, upgrade::there_and_back),
         trial("lifecycle: tables of another size take over what must not be lost", Need::LAB, upgrade::other_size),

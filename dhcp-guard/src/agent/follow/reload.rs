@@ -1,10 +1,13 @@
 //! Reading the configuration again: all of it is checked before any of it is in force.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use log::{info, warn};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use super::{Done, Failed, Follower, QUEUE, Waiting, links, new_names};
 use crate::{
@@ -16,9 +19,13 @@ use crate::{
     config::{Config, ConfigError, Diff},
     dataplane,
     governor::Author,
+    human::duration,
     inventory::watch::Watcher,
     model::{AttachMode, AuditRecord, Changed, EventKind},
 };
+
+/// How long reading the file may take.
+const READ: Duration = Duration::from_secs(10);
 
 /// What a reload is asked for by.
 #[derive(Debug)]
@@ -132,9 +139,15 @@ impl Follower {
                             --config";
             return Err(Denied::Nonsense(sentence.to_owned()));
         };
-        // A file server that does not answer stops nothing else.
-        let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
-        match read {
+        let late = format!(
+            "cannot read the configuration {}: its file system has not answered for {}; nothing is changed, try again when it \
+             does",
+            path.display(),
+            duration(READ.as_secs())
+        );
+        // A file server that does not answer stops nothing else: interfaces are followed here, too.
+        let read = timeout(READ, tokio::task::spawn_blocking(move || Config::load(&path))).await;
+        match read.map_err(|_| Denied::Nonsense(late))? {
             Ok(Ok(config)) => Ok(self.overrides.over(config)),
             Ok(Err(error @ ConfigError::Invalid { .. })) => Err(Denied::Rules(error.to_string())),
             Ok(Err(error)) => Err(Denied::Nonsense(error.to_string())),

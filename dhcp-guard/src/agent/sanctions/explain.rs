@@ -8,6 +8,7 @@ use super::{
     Sanctioner,
     propose::{Spared, standing},
     sentences,
+    view::allowance,
 };
 use crate::{
     agent::{names, picture::Picture, requests::About},
@@ -84,7 +85,9 @@ impl Sanctioner {
                 }
             },
         };
-        let quarantine = name.as_ref().and_then(|name| self.governor.state().covering(name));
+        // Whom the allowlist names passes, also where the port is in quarantine.
+        let subject_to_it = name.as_ref().filter(|name| self.let_alone(Some(name)).is_none());
+        let quarantine = subject_to_it.and_then(|name| self.governor.state().covering(name));
         let state = states.get(&subject).copied().unwrap_or_else(|| state_of(picture, subject));
         let said = self.say(picture, subject, name.as_ref(), state, quarantine);
         let inventory = self.context.inventory();
@@ -168,8 +171,8 @@ impl Sanctioner {
     /// Of a port whose clients' limits stop what its own would have to.
     fn say_of_clients(&self, port: u32) -> Option<Said> {
         let is_there = |subject: &Subject| matches!(subject, Subject::Client(key) if key.slot() == port);
-        let loud = self.engine.records().filter(|(subject, record)| is_there(subject) && record.loud_since.is_some());
-        let clients = loud.count() as u64;
+        let over = self.engine.records().filter(|(subject, record)| is_there(subject) && record.over_since.is_some());
+        let clients = over.count() as u64;
         (clients > 0).then(|| Said {
             because: format!("its clients' own limits stop the excess: {} over theirs", is_or_are(clients)),
             next: "see `dhcp-guard offenders` for who they are".to_owned(),
@@ -226,21 +229,9 @@ impl Sanctioner {
         Said { because, next, next_in_s: None, since }
     }
 
-    /// Why no limit concerns it.
+    /// Why nothing concerns it, no quarantine either.
     fn let_alone(&self, name: Option<&governor::Subject>) -> Option<String> {
-        let name = name?;
-        let port = self.context.plan.named(&name.port)?;
-        let whole = governor::Subject { client: None, ..name.clone() };
-        let allowed = &self.governor.state().allowed;
-        if let Some(allowance) = allowed.get(name).or_else(|| allowed.get(&whole)) {
-            return Some(format!("it is on the allowlist (by {}: {})", allowance.author, allowance.reason));
-        }
-        let entries = self.context.config.allowed.iter();
-        let mut here = entries.filter(|allow| allow.interface == port.interface && allow.vlans == port.vlans);
-        if here.any(|allow| allow.mac.is_none() || allow.mac == name.source()) {
-            return Some("it is on the configuration's allowlist".to_owned());
-        }
-        None
+        allowance(&self.context, &self.governor, name?)
     }
 
     /// Since when it stands where it stands.

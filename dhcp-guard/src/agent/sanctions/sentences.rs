@@ -23,12 +23,15 @@ pub(super) fn change(change: &Change) -> String {
 fn said(change: &Change, target: &str) -> String {
     match (&change.key, &change.before, &change.after) {
         (Key::Quarantine(_), before, Some(Entry::Quarantine(now))) => {
-            let left = left(change.at, now.until);
-            match before {
-                Some(Entry::Quarantine(before)) if before.sanction == now.sanction => {
-                    format!("{target} stays {} for {left}", done(now.sanction))
+            let before = if let Some(Entry::Quarantine(before)) = before { Some(before) } else { None };
+            let verb = if before.is_some_and(|before| before.sanction == now.sanction) { "stays" } else { "is" };
+            let changed = format!("{target} {verb} {} for {}", done(now.sanction), left(change.at, now.until));
+            // Whoever asks for some time may think of more.
+            match before.filter(|before| before.until > now.until) {
+                Some(before) => {
+                    format!("{changed}: it ends earlier than before (in {})", left(change.at, before.until))
                 }
-                _ => format!("{target} is {} for {left}", done(now.sanction)),
+                None => changed,
             }
         }
         (Key::Quarantine(_), Some(Entry::Quarantine(before)), _) => {
@@ -177,6 +180,10 @@ mod tests {
         assert_eq!(event(&began), Some(expected));
         assert_eq!(change(&changed(mute(), longer())), "port tap7 stays muted for 6 min");
         assert_eq!(event(&changed(mute(), longer())), None);
+        let shorter = "port tap7 stays muted for 5 min: it ends earlier than before (in 6 min)";
+        assert_eq!(change(&changed(longer(), mute())), shorter);
+        let shorter = "port tap7 is isolated for 5 min: it ends earlier than before (in 6 min)";
+        assert_eq!(change(&changed(longer(), isolate())), shorter);
         assert_eq!(change(&changed(mute(), isolate())), "port tap7 is isolated for 5 min");
         let ended = Change { author: None, reason: "its time is over".into(), ..changed(isolate(), None) };
         let expected = (EventKind::QuarantineEnded, "port tap7 is no longer isolated: its time is over".to_owned());

@@ -417,6 +417,44 @@ fn classes_and_modes_decide_whether_there_is_any() {
 }
 
 #[test]
+fn whoever_is_allowed_on_a_muted_port_is_not_muted() {
+    let mut lab = Lab::new(4, "[[allow]]\ninterface = 'tap1'\nmac = '02:00:00:00:00:02'\n", NOBODY);
+    lab.ask(&add(&["tap1"], None)).unwrap();
+    let allow = AllowRequest {
+        target: Named { port: "tap1".into(), mac: Some(calm(1).mac()) },
+        for_s: None,
+        reason: "boots all day".into(),
+        dry_run: false,
+        request_id: None,
+    };
+    lab.ask(&Change::Allow(allow)).unwrap();
+    let other = |client| Sends { client, ..calm(1) };
+    let picture = lab.run(2, &[calm(1), other(2), other(3)]);
+    let said = lab.explain("tap1", Some(1));
+    assert_eq!((said.because.as_str(), said.state), ("it is on the allowlist (by root: boots all day)", State::Normal));
+    assert!(said.quarantine.is_none() && said.next_in_s.is_none(), "{said:?}");
+    assert_eq!(lab.explain("tap1", Some(2)).because, "it is on the configuration's allowlist");
+    let muted = lab.explain("tap1", Some(3));
+    assert_eq!((muted.because.as_str(), muted.state), ("test", State::Quarantined));
+    let states = &picture.sanctioned.states;
+    let in_it = |one: Sends| states.contains_key(&Subject::Client(one.key()));
+    assert_eq!([calm(1), other(2), other(3)].map(in_it), [false, false, true]);
+    assert_eq!(lab.explain("tap1", None).state, State::Quarantined);
+}
+
+#[test]
+fn a_few_packets_at_once_that_all_passed_are_no_excess() {
+    let mut lab = Lab::new(4, "[limits]\nclient_rate_pps = 1\n", NOBODY);
+    lab.run(2, &[Sends { pps: 2, ..calm(1) }, Sends { pps: 3, ..calm(2) }]);
+    assert!(lab.explain("tap1", Some(1)).because.contains("it keeps to its limit"));
+    let said = lab.explain("tap1", None);
+    assert!(said.because.contains("it keeps to its limit"), "{}", said.because);
+    lab.tick(&[Sends { pps: 3, ..calm(3) }]);
+    let record = lab.sanctioner.engine.record(Subject::Client(calm(3).key())).unwrap();
+    assert!(record.over_since.is_some());
+}
+
+#[test]
 fn who_is_protected_is_held_back() {
     let mut lab = Lab::new(10, "", "server_id,interface,protected\nbastion,tap2,true\n");
     let sends: Vec<Sends> = (1..=10).map(|port| if port == 2 { flood(port) } else { calm(port) }).collect();

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Sanctioner, cases::Cases, sentences};
 use crate::{
-    agent::{Context, names, picture::Picture, plan::Plan},
+    agent::{Context, names, picture::Picture},
     engine::{Standing, Subject},
     governor::{self, Governor},
     human::counted,
@@ -49,7 +49,7 @@ impl Sanctioned {
             hold: hold(state),
             quarantines: latest_first(reports),
             allowed: allowed(context, governor),
-            states: quarantined(&context.plan, governor, picture),
+            states: quarantined(context, governor, picture),
             since: automatic.collect(),
             warnings: Vec::new(),
         }
@@ -89,8 +89,23 @@ fn allowed(context: &Context, governor: &Governor) -> Vec<AllowReport> {
     config.chain(people).collect()
 }
 
-/// Everybody in quarantine, also by their port's.
-fn quarantined(plan: &Plan, governor: &Governor, picture: &Picture) -> HashMap<Subject, State> {
+/// Why everything that somebody sends passes, if it does: they are on the allowlist, or their whole port is.
+pub(super) fn allowance(context: &Context, governor: &Governor, name: &governor::Subject) -> Option<String> {
+    let whole = governor::Subject { client: None, ..name.clone() };
+    let allowed = &governor.state().allowed;
+    if let Some(allowance) = allowed.get(name).or_else(|| allowed.get(&whole)) {
+        return Some(format!("it is on the allowlist (by {}: {})", allowance.author, allowance.reason));
+    }
+    let port = &name.port;
+    let entries = context.config.allowed.iter();
+    let mut here = entries.filter(|allow| allow.interface == port.interface && allow.vlans == port.vlans);
+    let is_meant = here.any(|allow| allow.mac.is_none() || allow.mac == name.source());
+    is_meant.then(|| "it is on the configuration's allowlist".to_owned())
+}
+
+/// Everybody in quarantine, also by their port's, but for those who are allowed: what they send passes all the same.
+fn quarantined(context: &Context, governor: &Governor, picture: &Picture) -> HashMap<Subject, State> {
+    let plan = &context.plan;
     let subjects = governor.state().quarantines.values().flat_map(|quarantine| &quarantine.target.subjects);
     let keys = subjects.filter_map(|subject| names::key(plan, subject));
     let mut states: HashMap<Subject, State> = keys.map(|key| (key, State::Quarantined)).collect();
@@ -99,6 +114,10 @@ fn quarantined(plan: &Plan, governor: &Governor, picture: &Picture) -> HashMap<S
     if !ports.is_empty() {
         let on_them = picture.clients.iter().filter(|client| ports.contains(&client.key.slot()));
         states.extend(on_them.map(|client| (Subject::Client(client.key), State::Quarantined)));
+    }
+    if !governor.state().allowed.is_empty() || !context.config.allowed.is_empty() {
+        let is_allowed = |name: governor::Subject| allowance(context, governor, &name).is_some();
+        states.retain(|subject, _| !names::subject(plan, *subject).is_some_and(is_allowed));
     }
     states
 }
@@ -124,7 +143,7 @@ impl Sanctioner {
         let keys = |target: &governor::Target| -> Vec<Subject> {
             target.subjects.iter().filter_map(|subject| names::key(plan, subject)).collect()
         };
-        let mut states = quarantined(plan, &self.governor, picture);
+        let mut states = quarantined(&self.context, &self.governor, picture);
         for subject in self.spared.keys() {
             states.entry(*subject).or_insert(State::HeldBack);
         }
