@@ -50,6 +50,9 @@ const TRACED_LAB: &[Need] = &[
 ];
 const AGAIN: &str = "lifecycle: killed between any two steps of a start that takes over, nothing is lost or passes";
 const WANT: &str = "lifecycle: no room and no descriptors at any step of a start that takes over";
+/// And those with mounts of their own.
+const MOUNTS: &[Need] =
+    &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("unshare"), Need::Tool("mount"), Need::Tool("umount")];
 /// The others.
 const HOST: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip")];
 
@@ -64,6 +67,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("lifecycle: tables of another size take over what must not be lost", Need::LAB, upgrade::other_size),
         trial("lifecycle: what is not configured any more is let go", HOST, damage::let_go),
         trial("lifecycle: without a BPF file system the guard ends with its agent", HOST, damage::no_bpffs),
+        trial_once(
+            "lifecycle: where no BPF file system is mounted, one is, and pinned to",
+            MOUNTS,
+            damage::mounts_bpffs,
+        ),
+        trial_once("lifecycle: a BPF file system that cannot be used is told of", MOUNTS, damage::unusable_bpffs),
+        trial_once("lifecycle: pinned maps of a wrong size or type are replaced", HOST, damage::odd_maps),
         trial_once("lifecycle: two agents cannot share a pin folder", HOST, damage::shared_folder),
         trial(
             "lifecycle: pins of a foreign layout are replaced, those of others left alone",
