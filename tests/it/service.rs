@@ -110,9 +110,13 @@ impl Manager {
     }
 }
 
+/// systemd waits for so long.
+const WATCHDOG: Duration = Duration::from_secs(5);
+
 fn told() -> Result<()> {
     let (host, manager) = (host()?, Manager::new()?);
-    let mut agent = manager.start(&host, &["WATCHDOG_USEC=5000000"])?;
+    let watchdog = format!("WATCHDOG_USEC={}", WATCHDOG.as_micros());
+    let mut agent = manager.start(&host, &[&watchdog])?;
     let (first, _) = manager.next()?;
     ensure!(first == "READY=1\nSTATUS=guarding up0 (native) in enforce mode\n", "the first message is {first:?}");
     let mut beats = Vec::new();
@@ -121,9 +125,11 @@ fn told() -> Result<()> {
         ensure!(message == "WATCHDOG=1\n", "instead of a sign of life: {message:?}");
         beats.push(at);
     }
-    let time = beats[3] - beats[0];
-    let expected = Duration::from_millis(2500)..Duration::from_millis(4500);
-    ensure!(expected.contains(&time), "three windows of a second took {time:?}");
+    // One for each window of a second, however late a busy machine is with one of them; and each in time.
+    let gaps: Vec<Duration> = beats.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let time: Duration = gaps.iter().sum();
+    ensure!(time >= Duration::from_secs(2), "three windows of a second took {time:?}");
+    ensure!(gaps.iter().all(|gap| *gap < WATCHDOG), "systemd would have lost patience: {gaps:?}");
     agent.change(&["quarantine", "add", "up0", "--ttl", "1h", "--reason", "test"])?;
     let status = manager.await_message("STATUS=")?;
     ensure!(status.contains("1 quarantine in force"), "{status:?}");

@@ -110,6 +110,12 @@ pub fn trial_once(name: &str, needs: &'static [Need], test: fn() -> Result<()>) 
     make(name.to_owned(), needs, test)
 }
 
+/// The same for one hook, whichever the others are.
+pub fn trial_at(hook: Hook, name: &str, needs: &'static [Need], test: fn() -> Result<()>) -> Trial {
+    let hook = Some(hook);
+    make(format!("{name}{}", suffix(hook)), needs, move || with_hook(hook, test))
+}
+
 fn make(name: String, needs: &'static [Need], test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::ignorable_test(name.clone(), move || {
         let missing: Vec<_> = needs.iter().filter_map(|need| need.missing()).collect();

@@ -7,7 +7,8 @@
 //!   programs that every figure is a ratio against. [`stampede`]: many machines that flood at once.
 //! * [`packet_socket`], `paced`, [`random`]: what several of them need.
 //! * [`agent`], [`follower`], [`http`]: the guard itself, as a process on the lab's host; its events; requests that its
-//!   own command line would not send. [`attached`]: what is on which interface, by which hook.
+//!   own command line would not send. [`attached`]: what is on which interface, by which hook; [`odd_map`]: maps that are not
+//!   the agent's, in their place.
 //! * [`clean_root`]: a Debian of its own, with systemd, for the package.
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
 //!   interface; [`orders`]: quarantines for it.
@@ -37,6 +38,7 @@ mod interrupt;
 pub mod link;
 pub mod mac;
 pub mod netns;
+pub mod odd_map;
 pub mod orders;
 mod paced;
 pub mod packet_ring;

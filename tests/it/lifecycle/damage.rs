@@ -3,12 +3,14 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, MapType};
 use dhcp_guard_common::layout::Meta;
 use jiff::Timestamp;
 use tests::{
     agent::{Agent, Launch, errors},
-    link, process, wait,
+    attached, link,
+    odd_map::Shape,
+    process, wait,
 };
 
 use super::{DEADLINE, Host, in_data_plane};
@@ -71,6 +73,99 @@ pub(super) fn no_bpffs() -> Result<()> {
     ensure!(seen.len() == 1 && says("is not on a BPF file system") && says("mount -t bpf"), "{seen:?}");
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
     wait::until("the end of the guard", DEADLINE, || Ok(host.guards(&[]).is_ok()))
+}
+
+/// The default pin folder, in a mount namespace of the agent's own that a shell prepares.
+fn in_own_mounts(host: &Host, before: &str) -> Result<Launch> {
+    let script = format!("{{ {before}; }} && exec \"$@\"");
+    let launch = Launch::new(&host.0, &["up0"])?.through(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
+    Ok(launch.pins("/sys/fs/bpf/dhcp-guard".into()))
+}
+
+/// However many are mounted over each other.
+const UNMOUNT: &str = "while umount /sys/fs/bpf 2>/dev/null; do :; done";
+
+pub(super) fn mounts_bpffs() -> Result<()> {
+    let host = Host::new()?;
+    let mut agent = in_own_mounts(&host, UNMOUNT)?.start()?;
+    host.guards(&["up0"])?;
+    ensure!(agent.log().contains("nothing was mounted on /sys/fs/bpf"), "{}", agent.log());
+    let links = fs::read_dir(format!("/proc/{}/root/sys/fs/bpf/dhcp-guard/links", agent.pid()))?.count();
+    ensure!(links == 2, "not one link for the guard and one for the replies: {links}");
+    // A namespace is there for as long as somebody has it open, and so is what is pinned in it.
+    let mounts = fs::File::open(format!("/proc/{}/ns/mnt", agent.pid()))?;
+    ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
+    host.guards(&["up0"]).context("it is not pinned: it went with its agent")?;
+    drop(mounts);
+    wait::until("the end of the guard, with its pins", DEADLINE, || Ok(host.guards(&[]).is_ok()))
+}
+
+pub(super) fn unusable_bpffs() -> Result<()> {
+    let host = Host::new()?;
+    // Read-only; and nothing that a file system could be mounted on, with the program hidden that mounts it.
+    let ways = [
+        ("read-only", format!("{UNMOUNT}; mount -t bpf -o ro bpf /sys/fs/bpf"), "Read-only file system"),
+        ("hidden", "mount -t tmpfs none /sys/fs".to_owned(), "is not on a BPF file system"),
+    ];
+    for (way, before, part) in ways {
+        let mut agent = in_own_mounts(&host, &before)?.start().context(way)?;
+        host.guards(&["up0"]).context(way)?;
+        let seen = agent.warnings()?;
+        let is_right = |one: &String| one.contains(part) && one.contains("so the guard ends with its agent");
+        ensure!(seen.len() == 1 && seen.iter().all(is_right), "{way}: {seen:?}");
+        println!("{way}: {}", seen[0]);
+        ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
+        wait::until("the end of the guard", DEADLINE, || Ok(host.guards(&[]).is_ok())).context(way)?;
+    }
+    Ok(())
+}
+
+/// One map of a set is not what it must be. Whoever used it would write past the end of its values, or of what it reads them
+/// into.
+pub(super) fn odd_maps() -> Result<()> {
+    let host = Host::new()?;
+    let launch = Launch::new(&host.0, &["up0"])?;
+    let mut agent = launch.clone().start()?;
+    agent.change(&["quarantine", "add", "up0/02:00:00:00:00:01", "--ttl", "1h", "--reason", "by hand"])?;
+    in_data_plane(&agent)?;
+    ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
+    let link = attached::link(&host.0, "up0")?;
+    for name in ["PORTS", "PORT_STATES", "PORT_COUNTERS", "HOST_STATE", "KNOWN", "RULES", "HEADS", "STRANGERS", "CPU"] {
+        let set = generation(&launch)?;
+        let pin = set.join(name);
+        let right = Shape::of(&pin)?;
+        let other = if right.kind == MapType::Hash { MapType::Array } else { MapType::Hash };
+        let odd = [
+            Shape { value: right.value.saturating_sub(8).max(4), ..right },
+            Shape { value: right.value + 8, ..right },
+            Shape { entries: right.entries * 2, ..right },
+            Shape { kind: other, key: 4, ..right },
+        ];
+        // Each map in two of the ways, all of them in turn.
+        let turn = name.len() % 2;
+        for odd in odd.into_iter().skip(turn).step_by(2).filter(|odd| *odd != right) {
+            let pin = generation(&launch)?.join(name);
+            fs::remove_file(&pin)?;
+            odd.pin(&pin)?;
+            replaces(&host, &launch, link).with_context(|| format!("{name} is {odd:?}"))?;
+            let after = Shape::of(&generation(&launch)?.join(name))?;
+            ensure!(after == right && !pin.exists(), "{name} is {after:?}, and not {right:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The next agent makes maps of its own, the guard is on all the time, and the quarantine in force.
+fn replaces(host: &Host, launch: &Launch, link: u32) -> Result<()> {
+    let mut agent = launch.clone().start()?;
+    host.guards(&["up0"])?;
+    ensure!(attached::link(&host.0, "up0")? == link, "the guard was off");
+    let seen = agent.warnings()?;
+    ensure!(seen.iter().all(|one| one.contains("could not be taken over")), "{seen:?}");
+    seen.iter().for_each(|one| println!("{one}"));
+    ensure!(agent.quarantines()?.len() == 1, "{:?}", agent.quarantines()?);
+    ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
+    Ok(())
 }
 
 pub(super) fn shared_folder() -> Result<()> {

@@ -3,7 +3,7 @@
 //! * [`killed`]: limits, quarantines and counters while there is no agent. [`upgrade`]: another version, and back.
 //! * [`broken_off`]: SIGKILL and errors of the kernel in the middle of a start. [`damage`]: what a start can find.
 //!
-//! Once for both hooks: the lock of the pin folder, and the state file, which no program is about.
+//! What a filter of tc has its own steps for is broken off there, too (`[clsact]`). Once for both hooks: the lock of the pin folder, and the state file, which no program is about.
 
 mod broken_off;
 mod damage;
@@ -13,12 +13,13 @@ mod upgrade;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use dhcp_guard::dataplane::hook::Hook;
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::{
     agent::Agent,
     attached::guarded,
-    harness::{Need, trial, trial_once},
+    harness::{Need, trial, trial_at, trial_once},
     link,
     mac::Mac,
     netns::Netns,
@@ -36,6 +37,22 @@ const UPGRADE: &[Need] =
     &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("nft"), Need::Tool("dnsmasq"), Need::OtherVersion];
 /// What the tests need that break the start off.
 const TRACED: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("strace")];
+/// The same with clients and a server.
+const TRACED_LAB: &[Need] = &[
+    Need::Root,
+    Need::BpfObject,
+    Need::Tool("ip"),
+    Need::Tool("bridge"),
+    Need::Tool("ethtool"),
+    Need::Tool("nft"),
+    Need::Tool("dnsmasq"),
+    Need::Tool("strace"),
+];
+const AGAIN: &str = "lifecycle: killed between any two steps of a start that takes over, nothing is lost or passes";
+const WANT: &str = "lifecycle: no room and no descriptors at any step of a start that takes over";
+/// And those with mounts of their own.
+const MOUNTS: &[Need] =
+    &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("unshare"), Need::Tool("mount"), Need::Tool("umount")];
 /// The others.
 const HOST: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip")];
 
@@ -51,9 +68,17 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("lifecycle: without an agent, queries are answered from the pinned maps", Need::LAB, killed::queries),
         trial("lifecycle: to another version and back in a flood, without a gap", UPGRADE, upgrade::there_and_back),
+        trial("lifecycle: who was learned stays known over a change of version and back", UPGRADE, upgrade::learned),
         trial("lifecycle: tables of another size take over what must not be lost", Need::LAB, upgrade::other_size),
         trial("lifecycle: what is not configured any more is let go", HOST, damage::let_go),
         trial("lifecycle: without a BPF file system the guard ends with its agent", HOST, damage::no_bpffs),
+        trial_once(
+            "lifecycle: where no BPF file system is mounted, one is, and pinned to",
+            MOUNTS,
+            damage::mounts_bpffs,
+        ),
+        trial_once("lifecycle: a BPF file system that cannot be used is told of", MOUNTS, damage::unusable_bpffs),
+        trial_once("lifecycle: pinned maps of a wrong size or type are replaced", HOST, damage::odd_maps),
         trial_once("lifecycle: two agents cannot share a pin folder", HOST, damage::shared_folder),
         trial(
             "lifecycle: pins of a foreign layout are replaced, those of others left alone",
@@ -68,8 +93,18 @@ pub(crate) fn trials() -> Vec<Trial> {
             damage::lost_state,
         ),
         trial("lifecycle: an interface that goes while it is attached to", TRACED, broken_off::interface_goes),
-        trial("lifecycle: killed between any two steps of the start", TRACED, broken_off::killed_anywhere),
-        trial("lifecycle: no room and no descriptors at any step of the start", TRACED, broken_off::in_want),
+        trial("lifecycle: killed between any two steps of a first start", TRACED, broken_off::killed_at_first),
+        trial(AGAIN, TRACED_LAB, broken_off::killed_again),
+        trial_once("lifecycle: killed while it saves its state", TRACED, broken_off::killed_saving),
+        trial(WANT, TRACED_LAB, broken_off::in_want),
+        trial_at(
+            Hook::Clsact,
+            "lifecycle: killed between any two steps of a first start",
+            TRACED,
+            broken_off::killed_at_first,
+        ),
+        trial_at(Hook::Clsact, AGAIN, TRACED_LAB, broken_off::killed_again),
+        trial_at(Hook::Clsact, WANT, TRACED_LAB, broken_off::in_want),
     ]
 }
 
