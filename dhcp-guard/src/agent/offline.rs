@@ -164,6 +164,7 @@ mod tests {
             reason: String::new(),
             since: now,
             until: now + jiff::SignedDuration::from_secs(seconds),
+            found: false,
             repeat: 0,
         };
         let saved = Saved { quarantines: [-3, 0, 1].map(until).into(), ..Saved::default() };
