@@ -73,13 +73,13 @@ impl fmt::Display for Step {
     }
 }
 
-/// Some of each kind, the first and the last among them.
+/// Some of each kind, the last and the first among them; of one the last, since the first ones try what the kernel can.
 fn sample(steps: &[Step], of_a_kind: usize) -> Vec<Step> {
     let mut kinds = BTreeMap::<&str, Vec<&Step>>::new();
     steps.iter().for_each(|step| kinds.entry(step.kind()).or_default().push(step));
     let some = |steps: Vec<&Step>| -> Vec<Step> {
-        let count = steps.len().min(of_a_kind);
-        (0..count).map(|place| steps[place * (steps.len() - 1) / (count - 1).max(1)].clone()).collect()
+        let (count, last) = (steps.len().min(of_a_kind), steps.len() - 1);
+        (0..count).map(|place| steps[last - place * last / (count - 1).max(1)].clone()).collect()
     };
     kinds.into_values().flat_map(some).collect()
 }
@@ -323,7 +323,7 @@ pub(super) fn killed_again() -> Result<()> {
 
 pub(super) fn in_want() -> Result<()> {
     let mut world = InForce::new()?;
-    let sample = sample(&steps(&world.launch)?, 2);
+    let sample = sample(&steps(&world.launch)?, 1);
     let tracer = Tracer::new()?;
     let (mut refused, mut started) = (0, 0);
     for (place, step) in sample.iter().enumerate() {
