@@ -76,11 +76,12 @@ pub fn read(plane: &mut DataPlane, epoch: Instant) -> Result<Snapshot, dataplane
 }
 
 /// Makes a change, or says why not.
-fn carry_out(change: Change, guarded: &mut Guarded, executor: &mut Executor) -> Option<Changed> {
+fn carry_out(change: Change, guarded: &mut Guarded, executor: &mut Executor, actions: &mut Actions) -> Option<Changed> {
     let Change { wanted, answer } = change;
     match guarded.change(executor.plan(), wanted) {
         Ok((done, gone)) => {
             executor.set_plan(done.context.plan.clone());
+            actions.plan_changed();
             Some(Changed { done, gone, answer })
         }
         Err(error) => {
@@ -112,7 +113,7 @@ impl Reader {
                     }
                     Ok(Message::Change(change)) => {
                         // Not to be lost, so it is waited until the loop has taken the reading before.
-                        if let Some(changed) = carry_out(*change, &mut guarded, &mut executor)
+                        if let Some(changed) = carry_out(*change, &mut guarded, &mut executor, &mut actions)
                             && readings.blocking_send(Reading::Changed(changed)).is_err()
                         {
                             break;
