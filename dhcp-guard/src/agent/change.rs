@@ -3,7 +3,7 @@
 //! The order leaves no moment without protection: an interface gets its ports, its clients and the quarantines of its name
 //! before the program is on it, and loses them only after the program is off. Whatever fails, all is as it was before.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use log::warn;
@@ -307,3 +307,4 @@ impl Guarded {
         }
     }
 }
+            last_agent: Some(Duration::ZERO),

@@ -121,6 +121,8 @@ pub struct Context {
     pub machines: Arc<Machines>,
     /// When the agent started.
     pub started: Timestamp,
+    /// How long ago there was an agent; none: never. Whoever has this from an agent has it from one that is there.
+    pub last_agent: Option<Duration>,
     /// What makes the guard blind or weak.
     pub warnings: Vec<String>,
 }
@@ -261,6 +263,7 @@ impl Running {
             plan,
             machines: Arc::new(Machines::new(known)),
             started: lasting.started,
+            last_agent: Some(Duration::ZERO),
             warnings,
         });
         let journal = Arc::new(Journal::default());

@@ -44,14 +44,15 @@ pub async fn picture(config: Config, config_path: Option<&Path>) -> anyhow::Resu
     let Some(remains) = Remains::open(&config.pin_dir)? else { return Ok(None) };
     let (plan, modes) = guarded(&config, &remains).await;
     let watcher = config.inventory.as_deref().map(Watcher::new);
-    let age = remains.heartbeat_age().unwrap_or_default();
+    let age = remains.heartbeat_age();
     let now = Timestamp::now();
     let context = Arc::new(Context {
         modes,
         plan,
         config_path: config_path.map(Path::to_owned),
         machines: Arc::new(Machines::new(watcher.as_ref().map(Watcher::known).unwrap_or_default())),
-        started: now.saturating_sub(age).unwrap_or(now),
+        started: now.saturating_sub(age.unwrap_or_default()).unwrap_or(now),
+        last_agent: age,
         warnings: vec![no_agent(age)],
         config,
     });
@@ -67,11 +68,14 @@ pub async fn picture(config: Config, config_path: Option<&Path>) -> anyhow::Resu
     Ok(Some(picture))
 }
 
-fn no_agent(age: Duration) -> String {
+fn no_agent(age: Option<Duration>) -> String {
+    let last = age.map_or_else(
+        || "none ever said that it was here".to_owned(),
+        |age| format!("the last one was here {} ago", duration(age.as_secs())),
+    );
     format!(
-        "no agent runs (the last one was here {} ago): limits and quarantines hold, nobody new is put into quarantine; this \
-         is read from the pinned maps",
-        duration(age.as_secs())
+        "no agent runs ({last}): limits and quarantines hold, nobody new is put into quarantine; this is read from the pinned \
+         maps"
     )
 }
 
