@@ -84,7 +84,7 @@ async fn guarded(config: &Config, remains: &Remains) -> (Plan, Vec<AttachMode>) 
     let (mut interfaces, mut modes) = (Vec::new(), Vec::new());
     for link in remains.links() {
         // One that is elsewhere belongs to another network namespace.
-        let Some(name) = interface::name_of(link.ifindex) else { continue };
+        let Ok(Some(name)) = interface::name_of(link.ifindex) else { continue };
         let Ok(interface) = interface::find(&name).await else { continue };
         modes.push(match link.kind {
             LinkKind::Tcx => AttachMode::Tcx,

@@ -25,8 +25,8 @@ pub(super) fn detach(pin_dir: &Path, out: &mut Output) -> anyhow::Result<Outcome
         Err(error) => return Err(error.into()),
     };
     let guarded = pins.clear().with_context(|| format!("not all of what is pinned in {} is off", pin_dir.display()))?;
-    let names = guarded.iter().map(|index| interface::name_of(*index).unwrap_or_else(|| format!("interface {index}")));
-    let names: Vec<String> = names.collect();
+    let name = |index: &u32| interface::name_of(*index).ok().flatten().unwrap_or_else(|| format!("interface {index}"));
+    let names: Vec<String> = guarded.iter().map(name).collect();
     match names.as_slice() {
         [] => out.text("no interface was guarded; what was kept of an earlier guard is removed\n")?,
         names => out.text(&format!("the guard is off: {}\n", names.join(", ")))?,

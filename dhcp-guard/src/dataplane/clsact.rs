@@ -65,7 +65,7 @@ impl Place {
             return Ok(());
         }
         // Where the interface is gone, the filter is, too.
-        let Some(name) = interface::name_of(self.ifindex) else { return Ok(()) };
+        let Some(name) = interface::name_of(self.ifindex)? else { return Ok(()) };
         let link = SchedClassifierLink::attached(&name, self.way, self.priority, self.handle, None)?;
         link.detach().map_err(|error| io::Error::other(innermost(&error)))
     }
@@ -295,9 +295,7 @@ fn put(
     attach: impl FnOnce(&mut SchedClassifier) -> Result<SchedClassifierLinkId, ProgramError>,
 ) -> Result<Filter, String> {
     // aya wants the name, which may be another interface's by now.
-    if interface::index_of(&interface.name) != Some(interface.ifindex) {
-        return Err("it is not there any more".to_owned());
-    }
+    interface.must_be_here()?;
     let program = tcx::loaded(program).map_err(|error| innermost(&error))?;
     let id = program.info().map_err(|error| innermost(&error))?.id();
     let next = pin.map(pins::of_next);

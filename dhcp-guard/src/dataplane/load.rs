@@ -226,7 +226,7 @@ impl DataPlane {
         self.adopt_slots(&reading::ports(self.map_data("PORTS")?)?)?;
         self.rules = reading::rules(self.map_data("RULES")?)?;
         // Interfaces that went while nobody looked: their slots may be needed for those that came.
-        self.give_up(|port| interface::name_of(port.ifindex).is_none()).map(drop)
+        self.give_up(|port| interface::is_gone(port.ifindex)).map(drop)
     }
 
     /// The programs are on their interfaces: these maps stay, whatever happens to this process, and those of an agent before
