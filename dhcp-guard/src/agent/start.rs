@@ -50,7 +50,7 @@ pub struct Guarded {
 pub async fn plan(config: &Config, links: &Links, debug_kernel: bool) -> anyhow::Result<(Plan, Option<String>)> {
     let meant = links::meant(&config.interfaces, links);
     let names: Vec<String> = meant.interfaces.into_iter().map(|(_, name)| name).collect();
-    set_up_again(&names).await;
+    let set_down = set_down_by_us(&names).await;
     if let Some(name) = meant.missing.into_iter().next() {
         bail!(dataplane::Error::NoInterface { name });
     }
@@ -196,10 +196,20 @@ impl Guarded {
     }
 }
 
-/// Interfaces that an agent before this one has set down for quarantines. They are guarded again, and those whose quarantine
-/// is still in force go down again then.
-async fn set_up_again(names: &[String]) {
-    match LinkDown.release_forgotten(names, &[]).await {
+/// Interfaces that are down because an agent has set them down for a quarantine: nobody has named the wrong one.
+async fn set_down_by_us(names: &[String]) -> Vec<String> {
+    let found = LinkDown.held(names).await;
+    found
+        .inspect_err(|error| warn!("cannot look for interfaces that are down for quarantines: {error}"))
+        .unwrap_or_default()
+}
+
+/// Interfaces that an agent before this one has set down for quarantines that have ended. Only once the start can go on: one
+/// that fails must not give back what is taken away.
+async fn set_up_again(plan: &Plan, governor: &Governor) {
+    let names: Vec<String> = plan.interfaces.iter().map(|interface| interface.name.clone()).collect();
+    let in_force: Vec<u64> = governor.state().quarantines.values().map(|one| one.id).collect();
+    match LinkDown.release_forgotten(&names, &in_force).await {
         Ok(released) => {
             released
                 .iter()
