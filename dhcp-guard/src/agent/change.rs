@@ -209,6 +209,8 @@ impl Guarded {
             if *must && !interface.up {
                 return Err(Error::InterfaceDown { name: interface.name.clone() });
             }
+            // To attach may take long, and what happens meanwhile is heard all the same.
+            self.plane.tell_of_agent()?;
             match self.plane.attach(interface.clone(), wanted.config.hook) {
                 Ok(attachment) => self.attachments.push(attachment),
                 Err(error) if *must => return Err(error),
@@ -305,8 +307,8 @@ impl Guarded {
             plan,
             machines: wanted.machines,
             started: lasting.started,
+            last_agent: Some(Duration::ZERO),
             warnings,
         }
-            last_agent: Some(Duration::ZERO),
     }
 }

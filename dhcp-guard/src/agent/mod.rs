@@ -276,9 +276,10 @@ impl Running {
         let (learner, learned) = learn::channel(&context.config, &context.plan);
         let (executor, orders) = orders::executor(&context.plan);
         let (lost, taken_off) = mpsc::channel(1);
+        let audit = kept.keep(&context.config, &journal).context("no thread for the audit log")?;
+        // The last that can fail: until here, what is dropped undoes what this start has done.
         let parts = reader::Parts { guarded, actions: learned, executor, lost };
         let (reader, readings) = Reader::start(parts, clock.epoch())?;
-        let audit = kept.keep(&context.config, &journal).context("no thread for the audit log")?;
         let (handle, outcomes, dispatcher) = Dispatcher::start(actuators);
         let hands = Hands {
             orders: orders::Sender::new(reader.messages()),

@@ -104,6 +104,7 @@ impl Reader {
         let (messages, inbox) = std_mpsc::sync_channel(QUEUE);
         let (failed, failure) = oneshot::channel();
         let body = move || {
+            guarded.is_begun = true;
             let mut next = Instant::now() + WINDOW;
             loop {
                 match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {

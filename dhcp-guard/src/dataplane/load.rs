@@ -230,13 +230,38 @@ impl DataPlane {
     /// # Errors
     /// [`Error::Map`]: the host's budget could not be settled.
     pub fn stays(&mut self) -> Result<(), Error> {
+        let settled = self.stays_beside_others();
+        self.maps.remove_others();
+        settled
+    }
+
+    /// The same where the programs are on some of their interfaces only. On the others those of an agent before it go on,
+    /// with its maps.
+    ///
+    /// # Errors
+    /// As above. They stay all the same.
+    pub fn stays_beside_others(&mut self) -> Result<(), Error> {
+        self.maps.kept = true;
         let settled = self.settle();
-        // An agent is here, and times can be told without one.
+        // Times can be told without an agent.
+        let told = self.tell_of_agent();
+        self.meta.words(0)[offset_of!(Meta, complete) / 8].store(1, Ordering::Release);
+        settled.and(told)
+    }
+
+    /// The programs are on no interface any more: new maps go with this.
+    pub fn goes(&mut self) {
+        self.maps.kept = self.maps.reused || !self.is_pinned();
+    }
+
+    /// Says in the maps that there is an agent now.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell its ticks.
+    pub fn tell_of_agent(&mut self) -> Result<(), Error> {
         let ticks = self.ticks()?;
         self.beat(ticks);
-        self.meta.words(0)[offset_of!(Meta, complete) / 8].store(1, Ordering::Release);
-        self.maps.keep();
-        settled
+        Ok(())
     }
 
     /// Whether everything outlives this process.
@@ -270,7 +295,10 @@ impl DataPlane {
     /// # Errors
     /// See [`attach::attach`].
     pub fn attach(&mut self, interface: Interface, hook: Hook) -> Result<Attachment, Error> {
-        attach::attach(&mut self.ebpf, interface, hook, self.maps.pins.as_ref())
+        let attachment = attach::attach(&mut self.ebpf, interface, hook, self.maps.pins.as_ref())?;
+        // From here on they are in use, and whatever fails must not take their names.
+        self.maps.kept = true;
+        Ok(attachment)
     }
 
     /// The program, for running it on test packets.

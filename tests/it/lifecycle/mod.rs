@@ -65,6 +65,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("lifecycle: an interface that goes while it is attached to", TRACED, broken_off::interface_goes),
         trial("lifecycle: killed between any two steps of the start", TRACED, broken_off::killed_anywhere),
         trial("lifecycle: no room and no descriptors at any step of the start", TRACED, broken_off::in_want),
+        trial_once(
+            "lifecycle: whatever number of descriptors a start has, nothing is lost by it",
+            HOST,
+            broken_off::few_descriptors,
+        ),
+        trial_once(
+            "lifecycle: whatever number of descriptors a first start has, it guards all or none",
+            HOST,
+            broken_off::all_or_none,
+        ),
     ]
 }
 
