@@ -70,6 +70,9 @@ pub struct Status {
     pub started: Timestamp,
     /// Seconds since the agent started.
     pub uptime_s: u64,
+    /// Seconds since there was an agent: 0 while one runs; none: there never was one that got as far as to guard.
+    #[serde(default)]
+    pub last_agent_s: Option<u64>,
     /// The mode of the whole agent.
     pub mode: Mode,
     /// The configuration file in force; none: defaults.

@@ -78,6 +78,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial_once("reload: hundreds of interfaces at once are guarded some at a time", NEEDS, hundreds),
         trial_once("reload: what the kernel told while nobody listened is asked for", NEEDS, overrun),
         trial("reload: an interface with the index of one that is gone is another one", NEEDS, same_index),
+        trial_once(
+            "reload: a table full of known clients leaves no interface unguarded, and the allowlist holds",
+            NEEDS,
+            full_of_known,
+        ),
+        trial(
+            "reload: what refuses at the start and matches a pattern is tried again, also where nobody puts anything back",
+            NEEDS,
+            refused_at_start,
+        ),
         trial("reload: many interfaces that come and go at once leave the right ones guarded", NEEDS, many),
     ]
 }
@@ -612,5 +622,73 @@ fn too_many() -> Result<()> {
     host.ip("link delete tap0\nlink delete tap1\n")?;
     next(&mut follower, FOLLOWED, EventKind::InterfaceGuarded, "tap4")?;
     ensure!(guarded(&host)? == ["tap2", "tap3", "tap4"] && agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
+    Ok(())
+}
+
+fn full_of_known() -> Result<()> {
+    const ALLOWED: Mac = Mac([2, 0xa1, 0, 0, 0, 1]);
+    let host = host()?;
+    (0..2).try_for_each(|index| add(&host, &format!("tap{index}")))?;
+    // Both find room, and a third does not.
+    let config = format!(
+        "[capacity]\nknown_clients = 2\n[[known_client]]\ninterface = 'tap*'\nmac = '02:00:00:00:00:07'\n\
+         [[allow]]\ninterface = 'tap*'\nmac = '{ALLOWED}'\n"
+    );
+    let agent = Agent::start(&host, &["tap*"], &config)?;
+    let mut follower = Follower::start(&agent)?;
+    ensure!(agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
+    let full = "not all clients that the configuration names are known (1 client could not be written)";
+    let is_told =
+        |agent: &Agent| -> Result<bool> { Ok(agent.warnings()?.iter().any(|warning| warning.contains(full))) };
+    add(&host, "tap2")?;
+    next(&mut follower, FOLLOWED, EventKind::InterfaceGuarded, "tap2")?;
+    ensure!(guarded(&host)? == ["tap0", "tap1", "tap2"] && is_told(&agent)?, "{:?}", agent.warnings()?);
+    let all_pass = |agent: &Agent, packets: u64| -> Result<()> {
+        link::accept_redirects(&host, "tap2")?;
+        let from = Injection { netns: host.clone(), interface: "p-tap2".into() };
+        Flood::start(&from, Mode::One(ALLOWED), Limits::packets(100).at(1000))?.wait()?;
+        wait::until("packets of the allowed one", SEEN, || {
+            let ports = agent.json(&["ports"])?;
+            let ports = ports["ports"].as_array().context("no list")?.clone();
+            let port = ports.into_iter().find(|port| port["port"] == "tap2").context("no port tap2")?;
+            ensure!(port["dropped"] == 0, "it is not allowed: {port}");
+            Ok(port["packets"] == packets)
+        })
+    };
+    all_pass(&agent, 100)?;
+    // Room that is left is used.
+    host.ip("link delete tap0\n")?;
+    wait::until("the end of the warning", SEEN, || Ok(!is_told(&agent)?))?;
+    add(&host, "tap0")?;
+    next(&mut follower, SEEN, EventKind::InterfaceGuarded, "tap0")?;
+    // The same at a start.
+    let launch = agent.launch().clone();
+    let mut agent = agent;
+    agent.stop(libc::SIGTERM)?;
+    let agent = launch.start()?;
+    ensure!(guarded(&host)? == ["tap0", "tap1", "tap2"] && is_told(&agent)?, "{:?}", agent.warnings()?);
+    all_pass(&agent, 200)
+}
+
+fn refused_at_start() -> Result<()> {
+    /// What never could be guarded is tried again every half minute.
+    const TRIED: Duration = Duration::from_secs(45);
+    let host = host()?;
+    (0..2).try_for_each(|index| add(&host, &format!("tap{index}")))?;
+    let mut before = Agent::start(&host, &["tap0"], "reattach = false\n")?;
+    let foreign = before.launch().link_pin("tap1")?;
+    fs::create_dir(&foreign)?;
+    before.stop(libc::SIGTERM)?;
+    let agent = before.launch().clone().only(&["tap*"]).start()?;
+    let mut follower = Follower::start(&agent)?;
+    let is_told =
+        || Ok(agent.warnings()?.iter().any(|warning| warning.contains("cannot guard interface tap1: the pin")));
+    wait::until("a warning", SEEN, is_told)?;
+    ensure!(guarded(&host)? == ["tap0"]);
+    let events = agent.json(&["events"])?.to_string();
+    ensure!(events.contains("cannot_guard"), "{events}");
+    fs::remove_dir(&foreign)?;
+    next(&mut follower, TRIED, EventKind::InterfaceGuarded, "tap1")?;
+    ensure!(guarded(&host)? == ["tap0", "tap1"] && agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
     Ok(())
 }

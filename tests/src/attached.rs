@@ -84,7 +84,7 @@ fn by_tcx(interface: &str, direction: TcAttachType) -> Result<Vec<Attached>> {
     let programs = match SchedClassifier::query_tcx(interface, direction) {
         Ok((_, programs)) => programs,
         // The interface has gone since it was listed; or it is an older kernel.
-        Err(_) if !index_of(interface).is_some_and(|ifindex| tcx::is_offered(ifindex).unwrap_or(true)) => {
+        Err(_) if !index_of(interface)?.is_some_and(|ifindex| tcx::is_offered(ifindex).unwrap_or(true)) => {
             return Ok(Vec::new());
         }
         Err(error) => return Err(error.into()),

@@ -46,6 +46,15 @@ impl LinkDown {
         Ok(released)
     }
 
+    /// Those of the interfaces that are, or should be, down for a quarantine.
+    ///
+    /// # Errors
+    /// [`Failure::Failed`] if the kernel does not answer.
+    pub async fn held(&self, interfaces: &[String]) -> Result<Vec<String>, Failure> {
+        let links = Netlink::open()?.links(interfaces).await?;
+        Ok(links.into_iter().filter(|link| !link.marks.is_empty()).map(|link| link.name).collect())
+    }
+
     async fn set_down(&self, job: &Job) -> Done {
         let wanted = job.interfaces.iter().filter(|interface| interface.actuators.contains(&self.name()));
         let (mut remarks, mut refused, mut allowed) = (Vec::new(), Vec::new(), Vec::new());
@@ -337,6 +346,8 @@ mod tests {
                 let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
                 LinkDown.release_forgotten(&names, in_force).await.unwrap()
             };
+            let both = ["tap0", "tap1"].map(ToOwned::to_owned);
+            assert_eq!(LinkDown.held(&both).await.unwrap(), ["tap0"]);
             assert!(release(&["tap0"], &[7]).await.is_empty(), "it is in force");
             assert!(release(&["tap1"], &[]).await.is_empty(), "not ours");
             assert_eq!(state(&netlink).await, (false, 1));

@@ -3,7 +3,7 @@
 //! The order leaves no moment without protection: an interface gets its ports, its clients and the quarantines of its name
 //! before the program is on it, and loses them only after the program is off. Whatever fails, all is as it was before.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use log::warn;
@@ -103,8 +103,8 @@ pub struct Change {
 /// The way to a change, while it is made.
 struct Attempt {
     plan: Plan,
-    /// Servers that would be taken for rogues.
-    hidden: Option<String>,
+    /// What is not as the configuration says, one sentence each.
+    warnings: Vec<String>,
     failed: Vec<(String, String)>,
 }
 
@@ -145,7 +145,7 @@ impl Guarded {
         loop {
             let interfaces = candidates.iter().map(|candidate| candidate.interface.clone()).collect();
             let mut plan = Plan::new(&wanted.config, interfaces, wanted.lasting.debug_kernel);
-            let hidden = plan.spare_hidden_servers();
+            let mut warnings: Vec<String> = plan.spare_hidden_servers().into_iter().collect();
             match self.put_into_force(&mut plan) {
                 // Those that fit are guarded all the same.
                 Err(error @ Error::TooManyPorts { .. }) => {
@@ -154,7 +154,7 @@ impl Guarded {
                     failed.push((candidates.remove(last).interface.name.clone(), error.to_string()));
                     continue;
                 }
-                done => done?,
+                done => warnings.append(&mut done?),
             }
             let refused = self.attach_all(before, &candidates, wanted)?;
             // One that was guarded before keeps its ports, and what was counted there, until it is gone.
@@ -170,18 +170,20 @@ impl Guarded {
                 }
             }
             if out.is_empty() {
-                return Ok(Attempt { plan, hidden, failed });
+                return Ok(Attempt { plan, warnings, failed });
             }
             candidates.retain(|candidate| !out.contains(&candidate.interface.ifindex));
         }
     }
 
-    /// Policy, clients, and the orders about names, which may lead to other ports by now.
-    fn put_into_force(&mut self, plan: &mut Plan) -> Result<(), Error> {
+    /// Policy, clients, and the orders about names, which may lead to other ports by now. Answers with what people should know
+    /// about it, one sentence each.
+    fn put_into_force(&mut self, plan: &mut Plan) -> Result<Vec<String>, Error> {
         self.plane.apply(&plan.spec.policy)?;
         plan.take_slots(&self.plane);
-        self.plane.name_clients(&plan.spec)?;
-        self.plane.carry_out_again(&|subject| names::slot(plan, subject))
+        let warnings = self.plane.name_clients(&plan.spec);
+        self.plane.carry_out_again(&|subject| names::slot(plan, subject))?;
+        Ok(warnings)
     }
 
     /// Attaches whatever is not, and answers which of them could not be.
@@ -207,6 +209,8 @@ impl Guarded {
             if *must && !interface.up {
                 return Err(Error::InterfaceDown { name: interface.name.clone() });
             }
+            // To attach may take long, and what happens meanwhile is heard all the same.
+            self.plane.tell_of_agent()?;
             match self.plane.attach(interface.clone(), wanted.config.hook) {
                 Ok(attachment) => self.attachments.push(attachment),
                 Err(error) if *must => return Err(error),
@@ -220,7 +224,7 @@ impl Guarded {
     fn undo(&mut self, before: &Plan, held: &HashSet<u32>) {
         self.let_go(|ifindex| !held.contains(&ifindex));
         let mut before = before.clone();
-        let undone = self.put_into_force(&mut before).and_then(|()| self.plane.retire(&before.spec.policy));
+        let undone = self.put_into_force(&mut before).and_then(|_| self.plane.retire(&before.spec.policy));
         if let Err(error) = undone {
             warn!("what was tried and failed could not be undone as a whole, the next change will: {error}");
         }
@@ -288,11 +292,11 @@ impl Guarded {
     }
 
     fn context(&self, attempt: Attempt, wanted: Wanted) -> Context {
-        let Attempt { plan, hidden, failed } = attempt;
+        let Attempt { plan, warnings: of_attempt, failed } = attempt;
         let lasting = &wanted.lasting;
         let mut warnings = lasting.warnings.clone();
         warnings.extend(wanted.config.warnings());
-        warnings.extend(hidden);
+        warnings.extend(of_attempt);
         warnings.extend(self.weaknesses(&plan));
         warnings.extend(wanted.warnings);
         warnings.extend(failed.into_iter().map(|(_, why)| why));
@@ -303,6 +307,7 @@ impl Guarded {
             plan,
             machines: wanted.machines,
             started: lasting.started,
+            last_agent: Some(Duration::ZERO),
             warnings,
         }
     }

@@ -20,13 +20,24 @@ const QUEUE: usize = 2;
 pub struct Learner {
     enabled: bool,
     learning: Learning,
-    actions: std_mpsc::SyncSender<Vec<Action>>,
+    /// Which plan the slots are of, by its place among those that there were.
+    plan: u64,
+    actions: std_mpsc::SyncSender<Decided>,
+}
+
+/// What was decided from one reading, and under which plan.
+#[derive(Debug, PartialEq, Eq)]
+struct Decided {
+    plan: u64,
+    actions: Vec<Action>,
 }
 
 /// The reader's end.
 #[derive(Debug)]
 pub struct Actions {
-    receiver: std_mpsc::Receiver<Vec<Action>>,
+    receiver: std_mpsc::Receiver<Decided>,
+    /// The reader has a new plan before the decision loop has it.
+    plan: u64,
     failures: u64,
 }
 
@@ -35,8 +46,8 @@ pub struct Actions {
 pub fn channel(config: &Config, plan: &Plan) -> (Learner, Actions) {
     let (actions, receiver) = std_mpsc::sync_channel(QUEUE);
     let learning = Learning::new(rules(config), plan.configured.clone());
-    let learner = Learner { enabled: config.learning.enabled, learning, actions };
-    (learner, Actions { receiver, failures: 0 })
+    let learner = Learner { enabled: config.learning.enabled, learning, plan: 0, actions };
+    (learner, Actions { receiver, plan: 0, failures: 0 })
 }
 
 fn rules(config: &Config) -> Rules {
@@ -50,8 +61,9 @@ fn rules(config: &Config) -> Rules {
 }
 
 impl Learner {
-    /// Goes on with another configuration, and perhaps other slots.
+    /// Goes on with another configuration, and perhaps other slots: once for each [`Actions::plan_changed`].
     pub fn reconfigure(&mut self, config: &Config, plan: &Plan) {
+        self.plan += 1;
         self.enabled = config.learning.enabled;
         self.learning.reconfigure(rules(config), plan.configured.clone());
     }
@@ -77,17 +89,28 @@ impl Learner {
             ports: ports.collect(),
         };
         let actions = self.learning.step(&seen);
-        if !actions.is_empty() && self.actions.try_send(actions).is_err() {
+        if !actions.is_empty() && self.actions.try_send(Decided { plan: self.plan, actions }).is_err() {
             debug!("the map reader is late: what was learned is put off");
         }
     }
 }
 
 impl Actions {
+    /// Slots may be somebody else's from now on: what was decided about those before is void.
+    pub fn plan_changed(&mut self) {
+        self.plan += 1;
+    }
+
+    /// The next that holds.
+    fn next(&self) -> Option<Vec<Action>> {
+        let decided = self.receiver.try_iter().find(|decided| decided.plan == self.plan)?;
+        Some(decided.actions)
+    }
+
     /// Carries out what was decided. That something cannot be done is no reason to stop guarding: the log says so, and
     /// what matters is decided anew.
     pub fn carry_out(&mut self, plane: &mut DataPlane) {
-        while let Ok(actions) = self.receiver.try_recv() {
+        while let Some(actions) = self.next() {
             for action in actions {
                 if let Err(error) = carry_out(plane, action) {
                     self.failures += 1;
@@ -177,10 +200,10 @@ mod tests {
         let (mut learner, actions) = channel(&config, &plan);
         learner.step(&snapshot(500, Some(26), vec![stranger(1)]), &plan, |_| 0);
         learner.step(&snapshot(510, Some(0), vec![stranger(1)]), &plan, |_| 1);
-        assert!(actions.receiver.try_recv().is_err(), "the port is under pressure");
+        assert!(actions.next().is_none(), "the port is under pressure");
         learner.step(&snapshot(520, Some(25), vec![stranger(1), stranger(2)]), &plan, |_| 0);
         let expected = vec![Action::Promote(stranger(1).key)];
-        assert_eq!(actions.receiver.try_recv().unwrap(), expected, "and nobody on a port that there is not");
+        assert_eq!(actions.next().unwrap(), expected, "and nobody on a port that there is not");
     }
 
     #[test]
@@ -191,9 +214,24 @@ mod tests {
         for round in 0..10 {
             learner.step(&snapshot(500 + round * 10, Some(0), vec![stranger(1)]), &plan, |_| 0);
         }
-        assert_eq!(actions.receiver.try_iter().count(), QUEUE);
+        assert_eq!(std::iter::from_fn(|| actions.next()).count(), QUEUE);
         drop(actions);
         learner.step(&snapshot(700, Some(0), vec![stranger(1)]), &plan, |_| 0);
+    }
+
+    #[test]
+    fn what_was_decided_about_slots_before_a_change_is_void() {
+        let config = Config::default();
+        let plan = plan(&config);
+        let (mut learner, mut actions) = channel(&config, &plan);
+        learner.step(&snapshot(500, Some(0), vec![stranger(1)]), &plan, |_| 0);
+        actions.plan_changed();
+        // The decision loop learns of it later.
+        learner.step(&snapshot(510, Some(0), vec![stranger(1)]), &plan, |_| 0);
+        assert_eq!(actions.next(), None, "slot 1 may be another port's by now");
+        learner.reconfigure(&config, &plan);
+        learner.step(&snapshot(520, Some(0), vec![stranger(1)]), &plan, |_| 0);
+        assert_eq!(actions.next().unwrap(), [Action::Promote(stranger(1).key)]);
     }
 
     #[test]
@@ -201,12 +239,13 @@ mod tests {
         let mut config = Config::default();
         config.learning.enabled = false;
         let plan = plan(&config);
-        let (mut learner, actions) = channel(&config, &plan);
+        let (mut learner, mut actions) = channel(&config, &plan);
         learner.step(&snapshot(500, Some(0), vec![stranger(1)]), &plan, |_| 0);
-        assert!(actions.receiver.try_recv().is_err());
+        assert!(actions.next().is_none());
         learner.reconfigure(&Config::default(), &plan);
+        actions.plan_changed();
         learner.step(&snapshot(510, Some(0), vec![stranger(1)]), &plan, |_| 0);
-        assert_eq!(actions.receiver.try_recv().unwrap(), [Action::Promote(stranger(1).key)]);
+        assert_eq!(actions.next().unwrap(), [Action::Promote(stranger(1).key)]);
     }
 
     #[test]

@@ -123,6 +123,8 @@ pub struct Context {
     pub machines: Arc<Machines>,
     /// When the agent started.
     pub started: Timestamp,
+    /// How long ago there was an agent; none: never. Whoever has this from an agent has it from one that is there.
+    pub last_agent: Option<Duration>,
     /// What makes the guard blind or weak.
     pub warnings: Vec<String>,
 }
@@ -263,6 +265,7 @@ impl Running {
             plan,
             machines: Arc::new(Machines::new(known)),
             started: lasting.started,
+            last_agent: Some(Duration::ZERO),
             warnings,
         });
         let journal = Arc::new(Journal::default());
@@ -275,9 +278,10 @@ impl Running {
         let (learner, learned) = learn::channel(&context.config, &context.plan);
         let (executor, orders) = orders::executor(&context.plan);
         let (lost, taken_off) = mpsc::channel(1);
+        let audit = kept.keep(&context.config, &journal).context("no thread for the audit log")?;
+        // The last that can fail: until here, what is dropped undoes what this start has done.
         let parts = reader::Parts { guarded, actions: learned, executor, lost };
         let (reader, readings) = Reader::start(parts, clock.epoch())?;
-        let audit = kept.keep(&context.config, &journal).context("no thread for the audit log")?;
         let (handle, outcomes, dispatcher) = Dispatcher::start(actuators);
         let hands = Hands {
             orders: orders::Sender::new(reader.messages()),

@@ -44,7 +44,7 @@ pub async fn picture(config: Config, config_path: Option<&Path>) -> anyhow::Resu
     let Some(remains) = Remains::open(&config.pin_dir)? else { return Ok(None) };
     let (plan, modes, unseen) = guarded(&config, &remains).await;
     let watcher = config.inventory.as_deref().map(Watcher::new);
-    let age = remains.heartbeat_age().unwrap_or_default();
+    let age = remains.heartbeat_age();
     let now = Timestamp::now();
     let unguarded = unguarded(&config, &interfaces(), &plan).into_iter().collect();
     let context = Arc::new(Context {
@@ -52,7 +52,8 @@ pub async fn picture(config: Config, config_path: Option<&Path>) -> anyhow::Resu
         plan,
         config_path: config_path.map(Path::to_owned),
         machines: Arc::new(Machines::new(watcher.as_ref().map(Watcher::known).unwrap_or_default())),
-        started: now.saturating_sub(age).unwrap_or(now),
+        started: now.saturating_sub(age.unwrap_or_default()).unwrap_or(now),
+        last_agent: age,
         warnings: [vec![no_agent(age)], unseen, unguarded].concat(),
         config,
     });
@@ -68,11 +69,14 @@ pub async fn picture(config: Config, config_path: Option<&Path>) -> anyhow::Resu
     Ok(Some(picture))
 }
 
-fn no_agent(age: Duration) -> String {
+fn no_agent(age: Option<Duration>) -> String {
+    let last = age.map_or_else(
+        || "none ever said that it was here".to_owned(),
+        |age| format!("the last one was here {} ago", duration(age.as_secs())),
+    );
     format!(
-        "no agent runs (the last one was here {} ago): limits and quarantines hold, nobody new is put into quarantine; this \
-         is read from the pinned maps",
-        duration(age.as_secs())
+        "no agent runs ({last}): limits and quarantines hold, nobody new is put into quarantine; this is read from the pinned \
+         maps"
     )
 }
 
@@ -96,7 +100,7 @@ fn unguarded(config: &Config, links: &Links, plan: &Plan) -> Option<String> {
 /// Those of this network namespace; none where the kernel does not say.
 fn interfaces() -> Links {
     let names = received::frames().unwrap_or_default().into_keys();
-    names.filter_map(|name| Some((interface::index_of(&name)?, name))).collect()
+    names.filter_map(|name| Some((interface::index_of(&name).ok().flatten()?, name))).collect()
 }
 
 /// The interfaces that are guarded here, with the ports that the data plane has there; and what could not be seen.
@@ -104,7 +108,17 @@ async fn guarded(config: &Config, remains: &Remains) -> (Plan, Vec<AttachMode>, 
     let (mut interfaces, mut modes, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
     for link in remains.links() {
         // One that is elsewhere belongs to another network namespace.
-        let Some(name) = interface::name_of(link.ifindex) else { continue };
+        let name = match interface::name_of(link.ifindex) {
+            Ok(Some(name)) => name,
+            Ok(None) => continue,
+            Err(error) => {
+                unseen.push(format!(
+                    "cannot ask for the name of interface {}: {error}; it is guarded, and left out here",
+                    link.ifindex
+                ));
+                continue;
+            }
+        };
         let interface = match interface::find(&name).await {
             Ok(interface) => interface,
             // It has gone since.

@@ -76,11 +76,12 @@ pub fn read(plane: &mut DataPlane, epoch: Instant) -> Result<Snapshot, dataplane
 }
 
 /// Makes a change, or says why not.
-fn carry_out(change: Change, guarded: &mut Guarded, executor: &mut Executor) -> Option<Changed> {
+fn carry_out(change: Change, guarded: &mut Guarded, executor: &mut Executor, actions: &mut Actions) -> Option<Changed> {
     let Change { wanted, answer } = change;
     match guarded.change(executor.plan(), wanted) {
         Ok((done, gone)) => {
             executor.set_plan(done.context.plan.clone());
+            actions.plan_changed();
             Some(Changed { done, gone, answer })
         }
         Err(error) => {
@@ -103,6 +104,7 @@ impl Reader {
         let (messages, inbox) = std_mpsc::sync_channel(QUEUE);
         let (failed, failure) = oneshot::channel();
         let body = move || {
+            guarded.is_begun = true;
             let mut next = Instant::now() + WINDOW;
             loop {
                 match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
@@ -112,7 +114,7 @@ impl Reader {
                     }
                     Ok(Message::Change(change)) => {
                         // Not to be lost, so it is waited until the loop has taken the reading before.
-                        if let Some(changed) = carry_out(*change, &mut guarded, &mut executor)
+                        if let Some(changed) = carry_out(*change, &mut guarded, &mut executor, &mut actions)
                             && readings.blocking_send(Reading::Changed(changed)).is_err()
                         {
                             break;

@@ -35,6 +35,7 @@ pub fn status(picture: &Picture) -> Status {
         as_of: now,
         started: context.started,
         uptime_s: u64::try_from(uptime).unwrap_or(0),
+        last_agent_s: context.last_agent.map(|age| age.as_secs()),
         mode: context.config.mode,
         config: context.config_path.as_ref().map(|path| path.display().to_string()),
         interfaces: (0..context.plan.interfaces.len()).map(|place| interface(context, picture, place)).collect(),

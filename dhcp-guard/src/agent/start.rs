@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     actuators::LinkDown,
-    config::Config,
+    config::{Config, names},
     dataplane::{
         self, DataPlane,
         attach::Attachment,
@@ -40,6 +40,16 @@ pub struct Guarded {
     pub off: HashSet<u32>,
     /// What makes the guard blind or weak from the start, one sentence each.
     pub warnings: Vec<String>,
+    /// An agent goes on with it. Before, it is what a start has done so far, and is undone when this is dropped.
+    pub is_begun: bool,
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if !self.is_begun {
+            self.give_up();
+        }
+    }
 }
 
 /// What is to be guarded, of the interfaces that there are: those that are named, which must be there and up, and those that
@@ -50,7 +60,7 @@ pub struct Guarded {
 pub async fn plan(config: &Config, links: &Links, debug_kernel: bool) -> anyhow::Result<(Plan, Option<String>)> {
     let meant = links::meant(&config.interfaces, links);
     let names: Vec<String> = meant.interfaces.into_iter().map(|(_, name)| name).collect();
-    set_up_again(&names).await;
+    let set_down = set_down_by_us(&names).await;
     if let Some(name) = meant.missing.into_iter().next() {
         bail!(dataplane::Error::NoInterface { name });
     }
@@ -58,12 +68,14 @@ pub async fn plan(config: &Config, links: &Links, debug_kernel: bool) -> anyhow:
     for name in names {
         let is_named = config.interfaces.contains(&name);
         match interface::find(&name).await {
-            Ok(interface) if is_named && !interface.up => {
+            Ok(interface) if is_named && !interface.up && !set_down.contains(&interface.name) => {
                 bail!(dataplane::Error::InterfaceDown { name: interface.name });
             }
             Ok(interface) => interfaces.push(interface),
             Err(error) if is_named => return Err(error.into()),
-            Err(_) => debug!("interface {name} has gone before it could be guarded"),
+            Err(dataplane::Error::NoInterface { .. }) => debug!("interface {name} has gone before it could be guarded"),
+            // Whatever guards it goes on, and it is tried again.
+            Err(error) => warn!("{error}"),
         }
     }
     let mut plan = Plan::new(config, interfaces, debug_kernel);
@@ -113,18 +125,23 @@ pub async fn guard(
 ) -> anyhow::Result<(Guarded, Governor)> {
     let (plane, warnings) = load(config, plan)?;
     plan.take_slots(&plane);
-    let mut guarded = Guarded { plane, attachments: Vec::new(), replies: Vec::new(), off: HashSet::new(), warnings };
+    let mut guarded =
+        Guarded { plane, attachments: Vec::new(), replies: Vec::new(), off: HashSet::new(), warnings, is_begun: false };
     let governor = kept.put_into(&mut guarded.plane, plan, clock)?;
-    guarded.attach(plan, config)?;
+    // What the programs tell from their first packet on waits for us, and is heard.
+    guarded.plane.tell_of_agent()?;
+    let refused = guarded.attach(plan, config)?;
+    guarded.leave_out(plan, config, &refused)?;
     // Before this, a start that fails has taken nothing from what goes on.
-    guarded.plane.end_what_nobody_ordered()?;
+    guarded.plane.end_what_nobody_ordered(&plan.spec.policy)?;
     guarded.watch_replies(plan);
     guarded.plane.stays()?;
-    guarded.let_go_of_others(plan);
+    guarded.let_go_of_others(plan, config);
     // Of interfaces that went while nobody looked.
     guarded.plane.retire(&plan.spec.policy)?;
     guarded.warnings.append(&mut guarded.plane.take_warnings());
     guarded.attachments.iter().for_each(tell_of_lost_speed);
+    set_up_again(plan, &governor).await;
     Ok((guarded, governor))
 }
 
@@ -139,38 +156,71 @@ fn load(config: &Config, plan: &Plan) -> Result<(DataPlane, Vec<String>), datapl
 }
 
 impl Guarded {
-    /// First where no guard is yet, because that is what can fail: then those that are there are still as they were.
-    fn attach(&mut self, plan: &Plan, config: &Config) -> Result<(), dataplane::Error> {
+    /// First where no guard is yet, because that is what can fail: then those that are there are still as they were. Answers
+    /// with the interfaces, by index, that refuse and only match a pattern.
+    fn attach(&mut self, plan: &Plan, config: &Config) -> Result<HashSet<u32>, dataplane::Error> {
+        let mut refused = HashSet::new();
         let pinned: HashSet<u32> = self.plane.pinned_links().iter().map(|link| link.ifindex).collect();
         let mut order: Vec<&Interface> = plan.interfaces.iter().collect();
         order.sort_by_key(|interface| pinned.contains(&interface.ifindex));
         for interface in order {
             match self.plane.attach(interface.clone(), plan.hook) {
                 Ok(attachment) => self.attachments.push(attachment),
-                Err(error) if config.interfaces.contains(&interface.name) => {
-                    self.give_up()?;
-                    return Err(error);
+                Err(error) if config.interfaces.contains(&interface.name) => return Err(error),
+                Err(error) => {
+                    warn!("{error}");
+                    refused.insert(interface.ifindex);
                 }
-                // It is tried again, and told then.
-                Err(error) => warn!("{error}"),
             }
         }
         let place = |one: &Attachment| plan.interfaces.iter().position(|interface| *interface == one.interface);
         self.attachments.sort_by_key(place);
+        Ok(refused)
+    }
+
+    /// Goes on without interfaces that refused, as if they had appeared and could not be guarded: then they are tried again,
+    /// and told. Whatever was ordered about clients there stays in the maps, for a guard that an agent before this one may
+    /// have left there.
+    fn leave_out(&mut self, plan: &mut Plan, config: &Config, refused: &HashSet<u32>) -> Result<(), dataplane::Error> {
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let others = plan.interfaces.iter().filter(|one| !refused.contains(&one.ifindex)).cloned().collect();
+        *plan = Plan::new(config, others, plan.spec.debug_kernel);
+        // If there was one to spare, that is told already.
+        let _ = plan.spare_hidden_servers();
+        self.plane.apply(&plan.spec.policy)?;
+        plan.take_slots(&self.plane);
         Ok(())
     }
 
     /// Takes the guard off where it was not before this start.
-    fn give_up(&mut self) -> Result<(), dataplane::Error> {
+    fn give_up(&mut self) {
         let attachments = std::mem::take(&mut self.attachments);
+        if attachments.is_empty() {
+            return;
+        }
         let (replaced, new): (Vec<_>, Vec<_>) = attachments.into_iter().partition(|one| one.replaced);
-        new.into_iter().for_each(Attachment::take_off);
-        // Somewhere these maps are in use by now.
-        if replaced.is_empty() { Ok(()) } else { self.plane.stays() }
+        for attachment in new {
+            let ifindex = attachment.interface.ifindex;
+            attachment.take_off();
+            for (_, watch) in self.replies.extract_if(.., |(watched, _)| *watched == ifindex) {
+                let _ = watch.map(ReplyWatch::take_off);
+            }
+        }
+        if replaced.is_empty() {
+            self.plane.goes();
+        } else if let Err(error) = self.plane.stays_beside_others() {
+            // Somewhere these maps are in use by now.
+            warn!("some of what was spent of the limits may be granted once more: {error}");
+        }
     }
 
-    /// Takes the guard off interfaces that an agent before this one guarded and this one is not to.
-    fn let_go_of_others(&mut self, plan: &Plan) {
+    /// Takes the guard off interfaces that an agent before this one guarded and this one is not to. That one is not among
+    /// those of this start is no reason: it may have been called otherwise for a moment, or have refused. What counts is
+    /// whether the configuration means it.
+    fn let_go_of_others(&mut self, plan: &Plan, config: &Config) {
+        let is_meant = |name: &str| config.interfaces.iter().any(|word| names(word, name));
         let is_guarded = |link: &LinkPin| plan.interfaces.iter().any(|interface| interface.ifindex == link.ifindex);
         for link in self.plane.pinned_links() {
             let is_dead = link.is_dead();
@@ -179,12 +229,18 @@ impl Guarded {
             }
             let path = link.path.display();
             match (interface::name_of(link.ifindex), is_dead) {
-                (None, false) => self.warnings.push(format!(
+                (Ok(Some(name)), false) if is_meant(&name) => {
+                    info!("interface {name} is guarded as it was, until it is its turn");
+                }
+                (Err(error), false) => self.warnings.push(format!(
+                    "it cannot be told on which interface the pinned link {path} holds a program, which goes on: {error}"
+                )),
+                (Ok(None), false) => self.warnings.push(format!(
                     "the pinned link {path} holds a program in another network namespace, which goes on: remove the pin if \
                      nobody needs it, and let every agent have a pin folder of its own"
                 )),
                 (name, is_dead) => {
-                    if let (Some(name), false) = (name, is_dead) {
+                    if let (Ok(Some(name)), false) = (name, is_dead) {
                         info!("interface {name} is not to be guarded any more: its guard is taken off");
                     }
                     if let Err(error) = link.take_off() {
@@ -196,10 +252,20 @@ impl Guarded {
     }
 }
 
-/// Interfaces that an agent before this one has set down for quarantines. They are guarded again, and those whose quarantine
-/// is still in force go down again then.
-async fn set_up_again(names: &[String]) {
-    match LinkDown.release_forgotten(names, &[]).await {
+/// Interfaces that are down because an agent has set them down for a quarantine: nobody has named the wrong one.
+async fn set_down_by_us(names: &[String]) -> Vec<String> {
+    let found = LinkDown.held(names).await;
+    found
+        .inspect_err(|error| warn!("cannot look for interfaces that are down for quarantines: {error}"))
+        .unwrap_or_default()
+}
+
+/// Interfaces that an agent before this one has set down for quarantines that have ended. Only once the start can go on: one
+/// that fails must not give back what is taken away.
+async fn set_up_again(plan: &Plan, governor: &Governor) {
+    let names: Vec<String> = plan.interfaces.iter().map(|interface| interface.name.clone()).collect();
+    let in_force: Vec<u64> = governor.state().quarantines.values().map(|one| one.id).collect();
+    match LinkDown.release_forgotten(&names, &in_force).await {
         Ok(released) => {
             released
                 .iter()

@@ -1,6 +1,6 @@
 //! The commands that change something: ask the agent for it, and show what it did.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::anyhow;
 use serde::Serialize;
@@ -19,6 +19,10 @@ use crate::{
     governor::Sanction,
     model::{AllowRequest, Changed, HoldRequest, QuarantineRequest, ReleaseRequest, ReloadRequest, UndoRequest},
 };
+
+/// For the agent to make a change of what is guarded: to put the program on an interface can take its driver seconds, and all
+/// that are named anew are in one change.
+const LONG: Duration = Duration::from_secs(300);
 
 /// A kind of change.
 struct Change {
@@ -114,7 +118,9 @@ async fn ask<T: Serialize>(
     how: How,
     out: &mut Output,
 ) -> anyhow::Result<()> {
-    let answer = Client::new(socket).post(change.path, request).await;
+    let client = Client::new(socket);
+    let client = if change.path == RELOAD.path { client.with_deadline(LONG) } else { client };
+    let answer = client.post(change.path, request).await;
     let changed: Changed = answer.map_err(|error| unanswered(error, change, how))?;
     if how.format.json {
         return out.json(&changed);

@@ -26,9 +26,8 @@ pub(super) fn detach(pin_dir: &Path, out: &mut Output) -> anyhow::Result<Outcome
         Err(error) => return Err(error.into()),
     };
     let cleared = pins.clear().with_context(|| format!("cannot look into the pin folder {}", pin_dir.display()))?;
-    let names =
-        cleared.off.iter().map(|index| interface::name_of(*index).unwrap_or_else(|| format!("interface {index}")));
-    let names: Vec<String> = names.collect();
+    let name = |index: &u32| interface::name_of(*index).ok().flatten().unwrap_or_else(|| format!("interface {index}"));
+    let names: Vec<String> = cleared.off.iter().map(name).collect();
     match (names.as_slice(), cleared.left.as_slice()) {
         ([], []) => out.text("no interface was guarded; what was kept of an earlier guard is removed\n")?,
         ([], _) => {}

@@ -65,7 +65,7 @@ impl Place {
             return Ok(());
         }
         // Where the interface is gone, the filter is, too.
-        let Some(name) = interface::name_of(self.ifindex) else { return Ok(()) };
+        let Some(name) = interface::name_of(self.ifindex)? else { return Ok(()) };
         let link = SchedClassifierLink::attached(&name, self.way, self.priority, self.handle, None)?;
         link.detach().map_err(|error| io::Error::other(innermost(&error)))
     }
@@ -274,7 +274,9 @@ pub fn left_over() -> Vec<Guarding> {
     let mut names: Vec<String> = received::frames().unwrap_or_default().into_keys().collect();
     names.sort();
     for name in names {
-        let Some(ifindex) = interface::index_of(&name).filter(|ifindex| !sign::is_up(&sign::of_guard(*ifindex))) else {
+        let Some(ifindex) =
+            interface::index_of(&name).ok().flatten().filter(|ifindex| !sign::is_up(&sign::of_guard(*ifindex)))
+        else {
             continue;
         };
         for way in [TcAttachType::Ingress, TcAttachType::Egress] {
@@ -339,9 +341,7 @@ fn put(
     attach: impl FnOnce(&mut SchedClassifier) -> Result<SchedClassifierLinkId, ProgramError>,
 ) -> Result<Filter, String> {
     // aya wants the name, which may be another interface's by now.
-    if interface::index_of(&interface.name) != Some(interface.ifindex) {
-        return Err("it is not there any more".to_owned());
-    }
+    interface.must_be_here()?;
     let program = tcx::loaded(program).map_err(|error| innermost(&error))?;
     let id = program.info().map_err(|error| innermost(&error))?.id();
     let next = pin.map(pins::of_next);

@@ -204,7 +204,7 @@ impl DataPlane {
     /// Slots and limiters.
     fn inherit_ports(&mut self, old: Old) -> Result<Copied, Error> {
         let at = self.ticks()? << GRAIN_BITS;
-        let here = |(port, _): &(PortKey, u32)| interface::name_of(port.ifindex).is_some();
+        let here = |(port, _): &(PortKey, u32)| !interface::is_gone(port.ifindex);
         let ports: Vec<_> = reading::ports(&old.map("PORTS").map_err(refused)?)?.into_iter().filter(here).collect();
         self.adopt_slots(&ports)?;
         let slots: Vec<u32> = self.slots.iter().map(|(_, slot)| slot).collect();

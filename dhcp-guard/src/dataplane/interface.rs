@@ -1,6 +1,10 @@
 //! What netlink knows of an interface.
 
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::{
@@ -41,10 +45,22 @@ impl Interface {
         Self { name: name.to_owned(), ifindex, up: true, facts, ..Self::default() }
     }
 
-    /// Whether it still is here, under this name.
+    /// Whether it still is here, under this name, as far as can be told.
     #[must_use]
     pub fn is_here(&self) -> bool {
-        index_of(&self.name) == Some(self.ifindex)
+        index_of(&self.name).map_or(true, |index| index == Some(self.ifindex))
+    }
+
+    /// For whoever is about to do something to whatever has its name.
+    ///
+    /// # Errors
+    /// Why not, in words: the name may be another interface's by now.
+    pub(super) fn must_be_here(&self) -> Result<(), String> {
+        match index_of(&self.name) {
+            Ok(index) if index == Some(self.ifindex) => Ok(()),
+            Ok(_) => Err("it is not there any more".to_owned()),
+            Err(error) => Err(format!("it cannot be told whether it still is there: {error}")),
+        }
     }
 }
 
@@ -139,25 +155,46 @@ fn has_offloads(data: &InfoTun) -> bool {
     value != [0]
 }
 
-/// The index of the interface with this name in this network namespace.
-#[must_use]
-pub fn index_of(name: &str) -> Option<u32> {
-    let name = std::ffi::CString::new(name).ok()?;
+/// The index of the interface with this name in this network namespace; none: there is no such interface.
+///
+/// # Errors
+/// It cannot be told. To ask takes a descriptor, and whoever has none left must not take everything for gone.
+pub fn index_of(name: &str) -> io::Result<Option<u32>> {
+    // No interface has such a name.
+    let Ok(name) = CString::new(name) else { return Ok(None) };
     // SAFETY: a C string that lives through the call.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => None,
-        index => Some(index),
+        0 => absent(io::Error::last_os_error()),
+        index => Ok(Some(index)),
     }
 }
 
-/// The name of the interface with this index in this network namespace.
-#[must_use]
-pub fn name_of(index: u32) -> Option<String> {
+/// The name of the interface with this index in this network namespace; none: there is no such interface.
+///
+/// # Errors
+/// As above.
+pub fn name_of(index: u32) -> io::Result<Option<String>> {
     let mut name = [0u8; libc::IFNAMSIZ];
     // SAFETY: room for the longest name with its end.
-    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
-    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?;
-    (!found.is_null()).then(|| name.to_string_lossy().into_owned())
+    if unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) }.is_null() {
+        return absent(io::Error::last_os_error());
+    }
+    let name = CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?;
+    Ok(Some(name.to_string_lossy().into_owned()))
+}
+
+/// Whether the kernel says that there is no interface with this index. One that does not answer has not said so.
+#[must_use]
+pub fn is_gone(index: u32) -> bool {
+    name_of(index).is_ok_and(|name| name.is_none())
+}
+
+/// Only these two errors say that there is none.
+fn absent<T>(error: io::Error) -> io::Result<Option<T>> {
+    match error.raw_os_error() {
+        Some(libc::ENODEV | libc::ENXIO) => Ok(None),
+        _ => Err(error),
+    }
 }
 
 /// Whether the interface takes VLAN tags out of the frame before XDP sees it (`rx-vlan-offload`). Unknown counts as no.
@@ -216,4 +253,24 @@ pub fn known_name(id: u32) -> Option<String> {
         .find(|program| program.id() == id)
         .and_then(|program| program.name_as_str().map(str::to_owned))
         .filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_cannot_be_told() {
+        assert_eq!(index_of("lo").unwrap(), Some(1));
+        assert_eq!(name_of(1).unwrap().as_deref(), Some("lo"));
+        let too_long = "n".repeat(40);
+        for name in ["no-such-link", "", "a\0b", &too_long] {
+            assert_eq!(index_of(name).unwrap(), None, "{name:?}");
+        }
+        assert_eq!(name_of(i32::MAX as u32).unwrap(), None);
+        assert!(!is_gone(1) && is_gone(i32::MAX as u32));
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EPERM] {
+            assert!(absent::<u32>(io::Error::from_raw_os_error(code)).is_err(), "{code} is no answer");
+        }
+    }
 }

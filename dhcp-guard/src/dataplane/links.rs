@@ -51,9 +51,10 @@ impl Link {
     /// Takes off what it holds.
     pub(super) fn take_off(self) {
         match self {
-            Self::Bpf { pin, .. } => {
+            Self::Bpf { fd, pin } => {
+                // By what is open already: whoever gives up for want of descriptors has none to open the pin.
                 if let Some(path) = pin
-                    && let Err(error) = sys::take_off(&path)
+                    && let Err(error) = sys::detach(descriptor(&fd)).and_then(|()| fs::remove_file(&path))
                 {
                     warn!("cannot take off what the pinned link {} holds: {error}", path.display());
                 }

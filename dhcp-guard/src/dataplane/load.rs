@@ -192,13 +192,8 @@ impl DataPlane {
             plane.maps.warnings.append(&mut problems);
         }
         plane.apply(&spec.policy)?;
-        // A table that is full of learned clients is no reason to guard nobody.
-        if let Err(error) = plane.name_clients(spec) {
-            plane
-                .maps
-                .warnings
-                .push(format!("not all configured clients are known: {error}; raise capacity.known_clients"));
-        }
+        let mut problems = plane.name_clients(spec);
+        plane.maps.warnings.append(&mut problems);
         Ok(plane)
     }
 
@@ -226,7 +221,7 @@ impl DataPlane {
         self.adopt_slots(&reading::ports(self.map_data("PORTS")?)?)?;
         self.rules = reading::rules(self.map_data("RULES")?)?;
         // Interfaces that went while nobody looked: their slots may be needed for those that came.
-        self.give_up(|port| interface::name_of(port.ifindex).is_none()).map(drop)
+        self.give_up(|port| interface::is_gone(port.ifindex)).map(drop)
     }
 
     /// The programs are on their interfaces: these maps stay, whatever happens to this process, and those of an agent before
@@ -235,13 +230,38 @@ impl DataPlane {
     /// # Errors
     /// [`Error::Map`]: the host's budget could not be settled.
     pub fn stays(&mut self) -> Result<(), Error> {
+        let settled = self.stays_beside_others();
+        self.maps.remove_others();
+        settled
+    }
+
+    /// The same where the programs are on some of their interfaces only. On the others those of an agent before it go on,
+    /// with its maps.
+    ///
+    /// # Errors
+    /// As above. They stay all the same.
+    pub fn stays_beside_others(&mut self) -> Result<(), Error> {
+        self.maps.kept = true;
         let settled = self.settle();
-        // An agent is here, and times can be told without one.
+        // Times can be told without an agent.
+        let told = self.tell_of_agent();
+        self.meta.words(0)[offset_of!(Meta, complete) / 8].store(1, Ordering::Release);
+        settled.and(told)
+    }
+
+    /// The programs are on no interface any more: new maps go with this.
+    pub fn goes(&mut self) {
+        self.maps.kept = self.maps.reused || !self.is_pinned();
+    }
+
+    /// Says in the maps that there is an agent now.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell its ticks.
+    pub fn tell_of_agent(&mut self) -> Result<(), Error> {
         let ticks = self.ticks()?;
         self.beat(ticks);
-        self.meta.words(0)[offset_of!(Meta, complete) / 8].store(1, Ordering::Release);
-        self.maps.keep();
-        settled
+        Ok(())
     }
 
     /// Whether an agent was here before, and left complete maps, since the host was started: whatever of them could be used.
@@ -281,7 +301,10 @@ impl DataPlane {
     /// # Errors
     /// See [`attach::attach`].
     pub fn attach(&mut self, interface: Interface, hook: Hook) -> Result<Attachment, Error> {
-        attach::attach(&mut self.ebpf, interface, hook, self.maps.pins.as_ref())
+        let attachment = attach::attach(&mut self.ebpf, interface, hook, self.maps.pins.as_ref())?;
+        // From here on they are in use, and whatever fails must not take their names.
+        self.maps.kept = true;
+        Ok(attachment)
     }
 
     /// The program, for running it on test packets.

@@ -180,6 +180,9 @@ pub enum Error {
         /// Room.
         capacity: u32,
     },
+    /// The table of known clients is full.
+    #[error("there is no room for another known client: raise capacity.known_clients and start again")]
+    TooManyKnown,
     /// Netlink did not answer as expected.
     #[error("cannot ask the kernel about interface {name}: {source}")]
     Netlink {

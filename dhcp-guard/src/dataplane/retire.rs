@@ -13,13 +13,16 @@ use aya::{
     util::nr_cpus,
 };
 use dhcp_guard_common::layout::{BEING_FILLED, ClientKey, ClientRule, ClientState, PortCounters, PortKey, WAYS};
+use log::warn;
 
-use super::{DataPlane, Error, batch, grace, load::map_mut, mapped::Mapped, spec::Policy, tables::gone_is_fine};
+use super::{
+    DataPlane, Error, batch, grace, load::map_mut, mapped::Mapped, pins::PinFolder, spec::Policy, tables::gone_is_fine,
+};
 
 impl DataPlane {
     /// Gives up the slots of all ports that `policy`, which is the one in force, does not have, with everything that is
     /// known there: counters, clients, rules. Answers with these slots; other ports get them later, the ones that have been
-    /// free for longest first.
+    /// free for longest first. Not of those on which a guard is that an agent before this one has left: it needs them.
     ///
     /// Takes some milliseconds, as [`DataPlane::apply`] does.
     ///
@@ -27,7 +30,17 @@ impl DataPlane {
     /// [`Error::Map`] if the kernel refuses to write a map. What was not wiped is not given up, and can be tried again.
     pub fn retire(&mut self, policy: &Policy) -> Result<Vec<u32>, Error> {
         let in_force: HashSet<PortKey> = policy.ports.iter().map(|port| port.key).collect();
-        self.give_up(|key| !in_force.contains(&key))
+        let ours: HashSet<u32> = policy.ports.iter().map(|port| port.key.ifindex).collect();
+        let links = match self.maps.pins.as_ref().map_or_else(|| Ok(Vec::new()), PinFolder::links) {
+            Ok(links) => links,
+            Err(error) => {
+                warn!("the slots of ports that are gone are not free yet: cannot look for pinned links: {error}");
+                return Ok(Vec::new());
+            }
+        };
+        let left = links.into_iter().filter(|link| !ours.contains(&link.ifindex) && link.kind.judges());
+        let left: HashSet<u32> = left.filter(|link| !link.is_dead()).map(|link| link.ifindex).collect();
+        self.give_up(|key| !in_force.contains(&key) && !left.contains(&key.ifindex))
     }
 
     /// The same for ports of which nothing uses the slots any more.

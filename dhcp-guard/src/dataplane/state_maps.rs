@@ -139,9 +139,8 @@ impl Maps {
         self.pins.as_ref().map(|pins| pins.link(kind, interface.ifindex))
     }
 
-    /// These stay, and all other sets go.
-    pub(super) fn keep(&mut self) {
-        self.kept = true;
+    /// All sets but these go.
+    pub(super) fn remove_others(&self) {
         let generations = self.pins.as_ref().and_then(|pins| pins.generations().ok()).unwrap_or_default();
         generations.iter().filter(|one| Some(*one) != self.generation.as_ref()).for_each(Generation::remove);
     }

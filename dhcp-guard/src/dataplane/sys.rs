@@ -205,8 +205,16 @@ pub(crate) fn info<const WORDS: usize>(fd: u32) -> io::Result<[u32; WORDS]> {
 /// The kernel's.
 pub(super) fn take_off(pin: &Path) -> io::Result<()> {
     let link = open(pin)?;
-    let mut attr = LinkAttr { fd: number(&link)? };
-    // SAFETY: no addresses.
-    unsafe { bpf(Command::LinkDetach, &mut attr)? };
+    detach(link.as_raw_fd())?;
     std::fs::remove_file(pin)
+}
+
+/// The first half of it, for a link that is open.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn detach(link: RawFd) -> io::Result<()> {
+    let mut attr = LinkAttr { fd: u32::try_from(link).map_err(io::Error::other)? };
+    // SAFETY: no addresses.
+    unsafe { bpf(Command::LinkDetach, &mut attr) }.map(drop)
 }

@@ -16,8 +16,14 @@ use dhcp_guard_common::{
     layout::{BEING_FILLED, Bucket, ClientKey, ClientRule, ClientState, Control, Head, PortKey, PortState, WAYS},
 };
 
-use super::{DataPlane, Error, carried::Place, load::map_mut, mapped::Mapped, spec::Spec};
-use crate::governor::Sanction;
+use super::{
+    DataPlane, Error, batch,
+    carried::Place,
+    load::map_mut,
+    mapped::Mapped,
+    spec::{Policy, Spec},
+};
+use crate::{governor::Sanction, human::counted};
 
 /// A quarantine in the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,16 +45,18 @@ impl DataPlane {
         in_force(self.slots.iter().map(|(_, slot)| slot), &self.port_states, &self.rules, now)
     }
 
-    /// Takes out of the maps whatever an agent before this one has written about quarantines and the allowlist, and neither
-    /// an order nor the configuration has said since.
+    /// Takes out of the maps whatever an agent before this one has written about quarantines and the allowlist, on ports of
+    /// `policy`, and neither an order nor the configuration has said since. Where this agent does not guard, it gives no
+    /// orders: what is there still has to hold for whoever does.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.
-    pub fn end_what_nobody_ordered(&mut self) -> Result<(), Error> {
-        let ports = self.slots.iter().map(|(_, slot)| Place::Port(slot));
+    pub fn end_what_nobody_ordered(&mut self, policy: &Policy) -> Result<(), Error> {
+        let slots: HashSet<u32> = policy.ports.iter().filter_map(|port| self.slot(port.key)).collect();
         // Of one behind a relay nobody can say the name: it is left to its end.
-        let clients = self.rules.keys().copied().filter(|client| !client.is_relayed()).map(Place::Client);
-        let places: Vec<Place> = ports.chain(clients).collect();
+        let is_meant = |client: &ClientKey| !client.is_relayed() && slots.contains(&client.slot());
+        let clients = self.rules.keys().copied().filter(is_meant).map(Place::Client);
+        let places: Vec<Place> = slots.iter().copied().map(Place::Port).chain(clients).collect();
         self.write(&places)
     }
 
@@ -58,35 +66,79 @@ impl DataPlane {
         self.slots.get(port)
     }
 
-    /// Writes the clients that the configuration names: who is known, who is allowed. Whoever was named before and is not any
+    /// Writes the clients that the configuration names: who is allowed, who is known. Whoever was named before and is not any
     /// more is a stranger again (one whom an earlier agent named counts as learned), or not allowed. Those on a port that is none are nobody.
     ///
-    /// # Errors
-    /// [`Error::Map`] if a table is full or the kernel refuses.
-    pub fn name_clients(&mut self, spec: &Spec) -> Result<(), Error> {
-        let known = spec.known_clients.iter().filter_map(|(port, mac)| self.client(*port, *mac));
-        let known: HashSet<ClientKey> = known.collect();
-        let before: Vec<ClientKey> = self.carried.named.difference(&known).copied().collect();
-        for client in before {
-            self.forget(client)?;
-        }
-        for client in &known {
-            // One that is known already keeps its limiter and its counts.
-            if !self.is_known(*client)? && !self.promote(*client)? {
-                self.add_known(*client)?;
-            }
-        }
-        self.carried.named = known;
+    /// Answers with what could not be done, one sentence each: that one client finds no room is no reason to leave out
+    /// another, let alone to guard nobody.
+    pub fn name_clients(&mut self, spec: &Spec) -> Vec<String> {
+        let mut problems = Vec::new();
         let allowed = spec.allowed_clients.iter().filter_map(|(port, mac)| self.client(*port, *mac));
         let allowed: Vec<Place> = allowed.map(Place::Client).collect();
         let touched = self.carried.configure(allowed);
-        self.write(&touched)
+        if let Err(error) = self.write(&touched) {
+            problems.push(format!("not all clients on the allowlist are allowed: {error}"));
+        }
+        problems.extend(self.name_known(spec));
+        problems
+    }
+
+    /// The part of it about who is known.
+    fn name_known(&mut self, spec: &Spec) -> Option<String> {
+        let known = spec.known_clients.iter().filter_map(|(port, mac)| self.client(*port, *mac));
+        let known: HashSet<ClientKey> = known.collect();
+        let before = std::mem::replace(&mut self.carried.named, known.clone());
+        // First, for the room that they leave.
+        let forgotten: Vec<_> = before.difference(&known).map(|client| self.forget(*client)).collect();
+        let mut learned = None;
+        let named = known.iter().map(|client| self.make_known(*client, &known, &mut learned)).collect::<Vec<_>>();
+        let failed: Vec<Error> = forgotten.into_iter().chain(named).filter_map(Result::err).collect();
+        let count = counted(failed.len() as u64, "client");
+        let first = failed.into_iter().next()?;
+        Some(format!("not all clients that the configuration names are known ({count} could not be written): {first}"))
+    }
+
+    /// Makes one of the `named` known. Where there is no room, a learned one gives way: of those, once they were looked for,
+    /// `learned` has the rest.
+    fn make_known(
+        &mut self,
+        client: ClientKey,
+        named: &HashSet<ClientKey>,
+        learned: &mut Option<Vec<ClientKey>>,
+    ) -> Result<(), Error> {
+        // One that is known already keeps its limiter and its counts.
+        if self.is_known(client)? {
+            return Ok(());
+        }
+        loop {
+            let done = self.promote(client).and_then(|done| if done { Ok(()) } else { self.add_known(client) });
+            let Err(Error::TooManyKnown) = done else { return done };
+            let learned = match learned {
+                Some(learned) => learned,
+                None => learned.insert(self.learned(named)?),
+            };
+            let Some(gives_way) = learned.pop() else { return done };
+            self.forget(gives_way)?;
+        }
+    }
+
+    /// The known clients that are not `named`, whoever was silent for longest last.
+    fn learned(&self, named: &HashSet<ClientKey>) -> Result<Vec<ClientKey>, Error> {
+        let mut learned = Vec::new();
+        batch::for_each(self.map_data("KNOWN")?, |client: ClientKey, state: ClientState| {
+            if !named.contains(&client) {
+                learned.push((state.last_seen, client));
+            }
+        })
+        .map_err(Error::map("read", "KNOWN"))?;
+        learned.sort_unstable_by_key(|one| std::cmp::Reverse(*one));
+        Ok(learned.into_iter().map(|(_, client)| client).collect())
     }
 
     /// Makes a client known from now on, with a fresh limiter.
     ///
     /// # Errors
-    /// [`Error::Map`] if the table is full.
+    /// [`Error::TooManyKnown`] if the table is full; [`Error::Map`].
     pub fn add_known(&mut self, client: ClientKey) -> Result<(), Error> {
         self.write_known(client, &ClientState { client: client.0 & ((1 << 48) - 1), ..ClientState::default() })
     }
@@ -104,7 +156,7 @@ impl DataPlane {
     /// Makes a stranger known, with its limiters and counts. `false`: there is no such stranger any more.
     ///
     /// # Errors
-    /// [`Error::Map`] if the table is full.
+    /// [`Error::TooManyKnown`] if the table is full; [`Error::Map`].
     pub fn promote(&mut self, client: ClientKey) -> Result<bool, Error> {
         let Some((bucket, way)) = self.find_stranger(client) else { return Ok(false) };
         let Some(state) = stranger_state(&self.strangers, bucket, way) else { return Ok(false) };
@@ -194,7 +246,10 @@ impl DataPlane {
     pub(super) fn write_known(&mut self, client: ClientKey, state: &ClientState) -> Result<(), Error> {
         self.list(client.0);
         let mut known: BpfHashMap<_, ClientKey, ClientState> = map_mut(&mut self.ebpf, "KNOWN")?;
-        known.insert(client, state, 0).map_err(Error::map("write", "KNOWN"))
+        known.insert(client, state, 0).map_err(|error| match &error {
+            MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(libc::E2BIG) => Error::TooManyKnown,
+            _ => Error::map("write", "KNOWN")(error),
+        })
     }
 
     /// Bucket and way of a stranger's entry.

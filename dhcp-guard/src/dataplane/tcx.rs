@@ -12,7 +12,7 @@ use aya::programs::{
 
 use super::{
     DataPlane, Error,
-    interface::{self, Interface},
+    interface::Interface,
     links::innermost,
     sys::{self, Row},
 };
@@ -76,9 +76,7 @@ pub(super) fn attach_first(
     direction: TcAttachType,
 ) -> Result<FdLink, String> {
     // aya wants the name, which may be another interface's by now.
-    if interface::index_of(&interface.name) != Some(interface.ifindex) {
-        return Err("it is not there any more".to_owned());
-    }
+    interface.must_be_here()?;
     let link = attach(program, &interface.name, direction).map_err(|error| innermost(&error))?;
     FdLink::try_from(link).map_err(|_| "the kernel offers no BPF link".to_owned())
 }

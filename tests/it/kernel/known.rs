@@ -24,6 +24,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("kernel: a promoted stranger behind a relay stays behind it", KERNEL, relayed_client),
         trial("kernel: nobody is promoted who has no entry", KERNEL, nobody),
         trial("kernel: a full table of known clients refuses, and the stranger stays one", KERNEL, table_full),
+        trial("kernel: whom the configuration names takes the room of a learned one", KERNEL, named_before_learned),
         trial("kernel: a forgotten client is a stranger with a limiter of its own", KERNEL, forgotten),
         trial("kernel: a client forgotten while over its limit begins anew at once", KERNEL, forget_memo),
     ]
@@ -160,6 +161,33 @@ fn table_full() -> Result<()> {
     let snapshot = guard.snapshot()?;
     ensure!(counts(&snapshot, 0, Mac::machine(4)).0 == 2, "it is a stranger still");
     ensure!(snapshot.clients.len() == 5, "{:?}", snapshot.clients);
+    Ok(())
+}
+
+fn named_before_learned() -> Result<()> {
+    let mut named = spec(vec![port(0, 0)]);
+    named.known_capacity = 4;
+    let mut guard = GuardRun::new(&named)?;
+    guard.send_all(&discovers(0..4))?;
+    for machine in 0..4 {
+        ensure!(guard.plane().promote(key(0, Mac::machine(machine)))?, "machine {machine} has no entry");
+    }
+    let name = |machines: std::ops::Range<usize>| -> Vec<_> {
+        machines.map(|machine| (port(0, 0).key, Mac::machine(machine).0)).collect()
+    };
+    named.known_clients = name(3..6);
+    let problems = guard.plane().name_clients(&named);
+    ensure!(problems.is_empty(), "{problems:?}");
+    let snapshot = guard.snapshot()?;
+    let is_known =
+        |machine: &usize| snapshot.clients.iter().any(|one| one.known && one.key == key(0, Mac::machine(*machine)));
+    let known: Vec<usize> = (0..6).filter(is_known).collect();
+    ensure!(known.len() == 4 && known.ends_with(&[3, 4, 5]), "{known:?} are known");
+    // No room even so: the others are known all the same.
+    named.known_clients = name(0..6);
+    let problems = guard.plane().name_clients(&named);
+    ensure!(problems.len() == 1 && problems[0].contains("2 clients could not be written"), "{problems:?}");
+    ensure!(guard.snapshot()?.clients.iter().filter(|one| one.known).count() == 4);
     Ok(())
 }
 

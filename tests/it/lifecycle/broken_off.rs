@@ -183,7 +183,7 @@ fn is_tidy(launch: &Launch) -> Result<()> {
 }
 
 /// A next start without strace guards both, whatever was left.
-fn recovers(host: &Host, launch: &Launch) -> Result<()> {
+pub(super) fn recovers(host: &Host, launch: &Launch) -> Result<()> {
     let mut agent = launch.clone().start()?;
     host.guards(&["up0", "up1"])?;
     is_tidy(launch)?;

@@ -1,12 +1,15 @@
 //! The guard outlives its agent: killed, stopped, started again, of another version, broken off anywhere, in want of anything.
 //!
 //! * [`killed`]: limits, quarantines and counters while there is no agent. [`upgrade`]: another version, and back.
-//! * [`broken_off`]: SIGKILL and errors of the kernel in the middle of a start. [`damage`]: what a start can find.
+//! * [`broken_off`]: SIGKILL and errors of the kernel in the middle of a start. [`descriptors`]: a start that has few.
+//! * [`damage`]: what a start can find.
 //!
-//! What a filter of tc has its own steps for is broken off there, too (`[clsact]`). Once for both hooks: the lock of the pin folder, and the state file, which no program is about.
+//! What a filter of tc has its own steps for is broken off there, too (`[clsact]`). Once for both hooks: the lock of the pin
+//! folder, descriptors, and the state file, which no program is about.
 
 mod broken_off;
 mod damage;
+mod descriptors;
 mod killed;
 mod upgrade;
 
@@ -105,6 +108,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial_at(Hook::Clsact, AGAIN, TRACED_LAB, broken_off::killed_again),
         trial_at(Hook::Clsact, WANT, TRACED_LAB, broken_off::in_want),
+        trial_once(
+            "lifecycle: whatever number of descriptors a start has, nothing is lost by it",
+            HOST,
+            descriptors::few_descriptors,
+        ),
+        trial_once(
+            "lifecycle: whatever number of descriptors a first start has, it guards all or none",
+            HOST,
+            descriptors::all_or_none,
+        ),
     ]
 }
 

@@ -162,6 +162,7 @@ fn context(access: Access) -> Context {
         modes: vec![AttachMode::Native],
         machines: Arc::default(),
         started: now(),
+        last_agent: Some(Duration::ZERO),
         warnings: vec![],
     }
 }

@@ -92,6 +92,7 @@ impl Lab {
             modes: Vec::new(),
             machines: Arc::new(Machines::new(known)),
             started: Timestamp::UNIX_EPOCH,
+            last_agent: Some(Duration::ZERO),
             warnings: Vec::new(),
         });
         let (messages, orders) = mpsc::sync_channel(1000);

@@ -127,6 +127,7 @@ pub(crate) fn a_status() -> Status {
         as_of: before(1),
         started: before(200),
         uptime_s: 200,
+        last_agent_s: Some(0),
         mode: Mode::Enforce,
         config: Some("/etc/dhcp-guard/dhcp-guard.toml".into()),
         interfaces: vec![an_interface()],

@@ -67,8 +67,10 @@ fn since(status: &Status) -> String {
     if status.agent_running {
         return format!("up {}", duration(status.uptime_s));
     }
-    let without = status.as_of.duration_since(status.started).as_secs();
-    format!("without an agent for {}", duration(u64::try_from(without).unwrap_or(0)))
+    match status.last_agent_s {
+        Some(without) => format!("without an agent for {}", duration(without)),
+        None => "without an agent".to_owned(),
+    }
 }
 
 fn guarded(status: &Status) -> String {

@@ -15,6 +15,7 @@ fn context(lab: &Lab, toml: &str, without: &[&str]) -> Arc<Context> {
         modes: Vec::new(),
         machines: Arc::clone(&before.machines),
         started: before.started,
+        last_agent: before.last_agent,
         warnings: Vec::new(),
     })
 }
