@@ -61,6 +61,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             damage::foreign_pins,
         ),
         trial("lifecycle: half of the pins deleted", HOST, damage::half_deleted),
+        trial("lifecycle: pins removed under the agent are made again", HOST, damage::removed),
+        trial("lifecycle: where pins cannot be made again, the end of the guard is told", HOST, damage::unmounted),
+        trial(
+            "lifecycle: what is said of a pin elsewhere is said only while it is there",
+            HOST,
+            damage::moved_away_and_back,
+        ),
+        trial_once("lifecycle: under `ip netns exec` the guard is said to end with its agent", HOST, damage::hidden),
         trial_once("lifecycle: a state file cut off at every 100th byte", HOST, damage::truncated_state),
         trial_once(
             "lifecycle: quarantines that only the maps know are listed, and can be ended",

@@ -58,7 +58,7 @@ const OF_LINK: &[LinkCheck] = &[
 ];
 /// What an agent asks before it guards. The rest it finds out by doing it, and says so itself.
 const AT_START: (&[Check], &[LinkCheck]) = (
-    &[host::jit, coverage::bypass_devices],
+    &[host::jit, files::bpffs, coverage::bypass_devices],
     &[interface::vlan_offload, interface::lro, interface::mtu, coverage::sriov_vfs],
 );
 
