@@ -392,6 +392,8 @@ pub enum EventKind {
     Reattached,
     /// Somebody took the program off an interface that counts servers' replies; the guard is there.
     RepliesDetached,
+    /// Somebody removed what the guard outlives its agent by.
+    PinsRemoved,
     /// Another configuration is in force.
     Reloaded,
     /// Somebody was put into quarantine.

@@ -73,6 +73,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             NEEDS,
             another_in_its_place,
         ),
+        trial_once("reload: one thing is wrong with an interface, and told once", NEEDS, one_warning),
         trial("reload: where nobody wants it back, it comes back with a reload", NEEDS, not_put_back),
         trial_once("reload: more interfaces than there is room for are guarded as far as there is", NEEDS, too_many),
         trial_once("reload: hundreds of interfaces at once are guarded some at a time", NEEDS, hundreds),
@@ -450,6 +451,25 @@ fn another_in_its_place() -> Result<()> {
     drop(other);
     next(&mut follower, SEEN, EventKind::Reattached, "up0")?;
     ensure!(guarded(&host)? == ["up0"] && agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
+    Ok(())
+}
+
+fn one_warning() -> Result<()> {
+    let host = host()?;
+    add(&host, "up0")?;
+    let other = Control::attach(&host, "up0", Verdict::Pass, XdpMode::Driver)?;
+    let agent = Agent::start_with(&host, &[], "interfaces = [\"up*\"]\n", &["--hook", "xdp"])?;
+    let one = || -> Result<bool> {
+        let warnings = agent.warnings()?;
+        Ok(matches!(&warnings[..], [one] if one.contains("interface up0 already runs the XDP program")))
+    };
+    wait::until("one warning, and no more", SEEN, one)?;
+    // Also when it is tried again, and when it is not.
+    for _ in 0..70 {
+        ensure!(one()?, "{:?}", agent.warnings()?);
+        thread::sleep(Duration::from_millis(100));
+    }
+    drop(other);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     Context,
     inventory::Machines,
-    names,
+    names, pinned,
     plan::Plan,
     start::{Guarded, slow_warning, vlan_warning},
 };
@@ -55,6 +55,8 @@ pub struct Wanted {
     pub candidates: Vec<Candidate>,
     /// Interfaces that would be among them, if the kernel said what they are; and what it says instead.
     pub failed: Vec<(String, String)>,
+    /// Interfaces that could not be guarded before and are not tried this time, and why.
+    pub failed_before: Vec<(String, String)>,
     /// Whose machine is where.
     pub machines: Arc<Machines>,
     /// What else a context has.
@@ -81,13 +83,15 @@ pub struct Lost {
     pub guard: HashSet<u32>,
     /// The one that sees replies leave.
     pub replies: HashSet<u32>,
+    /// What has become of pins.
+    pub pins: Option<pinned::News>,
 }
 
 impl Lost {
     /// Nothing was.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.guard.is_empty() && self.replies.is_empty()
+        self.guard.is_empty() && self.replies.is_empty() && self.pins.is_none()
     }
 }
 
@@ -133,6 +137,7 @@ impl Guarded {
             Vec::new()
         });
         self.off.clear();
+        self.pins.news = None;
         let failed = attempt.failed.clone();
         Ok((Done { context: Arc::new(self.context(attempt, wanted)), failed, lost }, gone.into_iter().collect()))
     }
@@ -262,6 +267,7 @@ impl Guarded {
         Lost {
             guard: judging.map(|one| one.interface.ifindex).chain(self.off.iter().copied()).collect(),
             replies: counting.map(|(ifindex, _)| *ifindex).collect(),
+            pins: self.pins.news.clone(),
         }
     }
 
@@ -274,14 +280,18 @@ impl Guarded {
         plan.interfaces.iter().map(mode).collect()
     }
 
-    /// What makes the guard blind or weak on some interface, one sentence each.
-    pub(super) fn weaknesses(&self, plan: &Plan) -> Vec<String> {
+    /// What makes the guard blind or weak on some interface, one sentence each. Of those whose name is `told`, it is told already
+    /// why they are not guarded.
+    pub(super) fn weaknesses(&self, plan: &Plan, told: &HashSet<&str>) -> Vec<String> {
         let mut warnings: Vec<String> = self.attachments.iter().filter_map(slow_warning).collect();
         warnings.extend(self.attachments.iter().filter_map(|attachment| vlan_warning(attachment, plan.hook)));
         warnings.extend(self.replies.iter().filter_map(|(_, watch)| watch.as_ref().err().cloned()));
+        warnings.extend(self.pins.trouble.clone());
+        warnings.extend(self.others_pins(plan));
         let modes = self.modes(plan);
         let detached = plan.interfaces.iter().zip(modes).filter(|(_, mode)| *mode == AttachMode::Detached);
-        warnings.extend(detached.map(|(interface, _)| {
+        let untold = detached.filter(|(interface, _)| !told.contains(interface.name.as_str()));
+        warnings.extend(untold.map(|(interface, _)| {
             let name = &interface.name;
             format!(
                 "interface {name} is not guarded: the guard was taken off it, or never got there; `dhcp-guard reload` puts it \
@@ -297,7 +307,9 @@ impl Guarded {
         let mut warnings = lasting.warnings.clone();
         warnings.extend(wanted.config.warnings());
         warnings.extend(of_attempt);
-        warnings.extend(self.weaknesses(&plan));
+        let failed: Vec<(String, String)> = wanted.failed_before.into_iter().chain(failed).collect();
+        let told = failed.iter().map(|(name, _)| name.as_str()).collect();
+        warnings.extend(self.weaknesses(&plan, &told));
         warnings.extend(wanted.warnings);
         warnings.extend(failed.into_iter().map(|(_, why)| why));
         Context {

@@ -85,6 +85,8 @@ pub struct Follower {
     more: bool,
     /// Interfaces that the guard was taken off, and is not on.
     detached: HashSet<u32>,
+    /// The number of the latest news of pins that was told.
+    told_of_pins: u64,
     /// What the file says and is not in force before the next start.
     at_start: Vec<String>,
     /// What the latest change had to warn about.
@@ -123,6 +125,7 @@ impl Follower {
             waiting: Waiting::default(),
             more: false,
             detached,
+            told_of_pins: 0,
             at_start: Vec::new(),
             warned: Vec::new(),
             stuck: None,
@@ -238,12 +241,13 @@ impl Follower {
             };
             candidates.push(Candidate { must: must.contains(name), put_back, interface });
         }
-        let mut warnings = self.warnings(meant);
+        let warnings = self.warnings(meant);
         self.warned.clone_from(&warnings);
         // Those that are not tried this time are what they were.
         let others = self.failed.iter().filter(|(name, _)| portion.interfaces.iter().all(|(_, tried)| tried != *name));
-        warnings.extend(others.map(|(_, why)| why.clone()));
-        Wanted { config, candidates, failed, machines, lasting: Arc::clone(&self.lasting), warnings }
+        let failed_before = others.map(|(name, why)| (name.clone(), why.clone())).collect();
+        let lasting = Arc::clone(&self.lasting);
+        Wanted { config, candidates, failed, failed_before, machines, lasting, warnings }
     }
 
     fn warnings(&self, meant: &Meant) -> Vec<String> {

@@ -22,6 +22,7 @@
 //! * [`inventory`]: reads the inventory again when its file changes.
 //! * [`follow`]: interfaces that come and go, and the configuration when it is to be read again; [`links`]: which interfaces
 //!   there are; [`change`]: how the guard changes, as a whole or not at all.
+//! * [`pinned`]: whether what is to outlive the agent is still pinned.
 //! * [`orders`]: from the decision loop to the data plane. [`host_facts`]: what the host itself lives on.
 //! * [`requests`]: what people ask of the decision loop; [`names`]: slots and names.
 //! * [`sanctions`]: who is put into quarantine, and who is not.
@@ -48,6 +49,7 @@ pub mod offline;
 pub mod orders;
 pub mod peers;
 pub mod picture;
+pub mod pinned;
 pub mod plan;
 pub mod privileges;
 pub mod reader;
@@ -57,7 +59,12 @@ pub mod sanctions;
 pub mod service;
 pub mod start;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
@@ -73,7 +80,7 @@ use crate::{
     actuators::{self, Dispatcher},
     audit,
     config::{Config, Overrides},
-    dataplane,
+    dataplane, doctor,
     inventory::{Inventory, watch::Watcher},
     model::{AttachMode, EventKind, Mode},
 };
@@ -159,11 +166,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             error = running.failed() => return Err(error),
         }
     };
-    if running.stays {
-        info!("{signal}: stopping; the interfaces stay guarded (`dhcp-guard detach` takes the guard off)");
-    } else {
-        info!("{signal}: taking the guard off and stopping");
-    }
+    info!("{signal}: {}", running.last_words());
     running.stop().await
 }
 
@@ -208,8 +211,9 @@ impl Signals {
 
 /// The agent's parts while it runs.
 struct Running {
-    /// The guard outlives the agent.
-    stays: bool,
+    /// Where what holds the guard without the agent is pinned; none: nothing does.
+    pins: Option<PathBuf>,
+    pictures: watch::Receiver<Arc<Picture>>,
     stop: watch::Sender<bool>,
     reader: Reader,
     decisions: JoinHandle<()>,
@@ -234,9 +238,11 @@ impl Running {
         let now = Arc::clone(&links.borrow());
         let (mut plan, hidden_servers) = start::plan(&config, &now, options.debug_kernel).await?;
         let weaknesses = start::weaknesses(&config, options.config_path.as_deref()).await?;
+        // What is pinned where only this agent sees it goes when the last one goes who does. To be asked before it is mounted.
+        let hidden = doctor::are_pins_hidden(&config.pin_dir);
         let mut kept = kept::load(&config, &clock);
         let (mut guarded, governor) = start::guard(&mut plan, &config, &mut kept, &clock).await?;
-        let stays = guarded.plane.is_pinned();
+        let pins = guarded.plane.pin_dir().filter(|_| !hidden).map(Path::to_owned);
         let kernel_log = options.debug_kernel.then(|| kernel_events::Log::open(guarded.plane.ebpf())).transpose()?;
         let events = kernel_events::open(&mut guarded.plane)?;
         // Before the threads that live as long as the agent.
@@ -256,7 +262,7 @@ impl Running {
         let mut warnings = lasting.warnings.clone();
         warnings.extend(config.warnings());
         warnings.extend(hidden_servers);
-        warnings.extend(guarded.weaknesses(&plan));
+        warnings.extend(guarded.weaknesses(&plan, &HashSet::new()));
         warnings.iter().chain(&known.warnings).for_each(|warning| warn!("{warning}"));
         let context = Arc::new(Context {
             modes: guarded.modes(&plan),
@@ -310,14 +316,33 @@ impl Running {
             audit: audit.clone(),
         });
         let follower = tokio::spawn(follower.run(stopped.clone()));
-        let shared =
-            api::Shared { journal, pictures, requests, reloads: reloads.clone(), audit: audit.clone(), rights };
+        let shared = api::Shared {
+            journal,
+            pictures: pictures.clone(),
+            requests,
+            reloads: reloads.clone(),
+            audit: audit.clone(),
+            rights,
+        };
         let server = tokio::spawn(api::serve(listener, shared, stopped));
         let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
         // Only now is everything there that an agent is.
         info!("{guarding}; control API on {}", socket.display());
         service.ready();
-        Ok(Self { stays, stop, reader, decisions, follower, reloads, server, dispatcher, audit, kernel_log, service })
+        Ok(Self {
+            pins,
+            pictures,
+            stop,
+            reader,
+            decisions,
+            follower,
+            reloads,
+            server,
+            dispatcher,
+            audit,
+            kernel_log,
+            service,
+        })
     }
 
     /// Waits until a part ends by itself, which is for ever if none does.
@@ -334,6 +359,23 @@ impl Running {
     fn reload_on_signal(&self) -> impl Future<Output = ()> + Send + use<> {
         let reloads = self.reloads.clone();
         async move { follow::on_signal(&reloads).await }
+    }
+
+    /// What becomes of the guard.
+    fn last_words(&self) -> String {
+        let Some(dir) = &self.pins else { return "taking the guard off and stopping".to_owned() };
+        let how = "(`dhcp-guard detach` takes the guard off)";
+        match pinned::end_with_agent(dir, &self.pictures.borrow().context) {
+            Ok(off) if off.is_empty() => format!("stopping; the interfaces stay guarded {how}"),
+            Ok(off) => format!(
+                "stopping; the guard goes off {}, because its pin in {} is gone; all else stays guarded {how}",
+                off.join(", "),
+                dir.display()
+            ),
+            Err(error) => {
+                format!("stopping; whether the interfaces stay guarded cannot be told ({}: {error})", dir.display())
+            }
+        }
     }
 
     async fn stop(self) -> anyhow::Result<()> {

@@ -126,6 +126,7 @@ impl Reader {
                 }
                 next = (next + WINDOW).max(Instant::now());
                 actions.carry_out(&mut guarded.plane);
+                guarded.keep_pinned();
                 let missing = guarded.lost();
                 if !missing.is_empty() {
                     // Whoever has no time for it is told again.

@@ -1,6 +1,6 @@
 //! The start: from a configuration to a guarded host, or to one that nothing was done to.
 
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, io, path::Path};
 
 use anyhow::bail;
 use log::{debug, info, warn};
@@ -9,6 +9,7 @@ use super::{
     kept::Kept,
     links::{self, Links},
     orders::Clock,
+    pinned,
     plan::Plan,
 };
 use crate::{
@@ -38,6 +39,8 @@ pub struct Guarded {
     pub replies: Vec<(u32, Result<ReplyWatch, String>)>,
     /// Interfaces, by index, that others have taken the program off, which is not told yet.
     pub off: HashSet<u32>,
+    /// What is known of the pins.
+    pub pins: pinned::Watch,
     /// What makes the guard blind or weak from the start, one sentence each.
     pub warnings: Vec<String>,
     /// An agent goes on with it. Before, it is what a start has done so far, and is undone when this is dropped.
@@ -125,8 +128,15 @@ pub async fn guard(
 ) -> anyhow::Result<(Guarded, Governor)> {
     let (plane, warnings) = load(config, plan)?;
     plan.take_slots(&plane);
-    let mut guarded =
-        Guarded { plane, attachments: Vec::new(), replies: Vec::new(), off: HashSet::new(), warnings, is_begun: false };
+    let mut guarded = Guarded {
+        plane,
+        attachments: Vec::new(),
+        replies: Vec::new(),
+        off: HashSet::new(),
+        pins: pinned::Watch::default(),
+        warnings,
+        is_begun: false,
+    };
     let governor = kept.put_into(&mut guarded.plane, plan, clock)?;
     // What the programs tell from their first packet on waits for us, and is heard.
     guarded.plane.tell_of_agent()?;
@@ -223,32 +233,52 @@ impl Guarded {
         let is_meant = |name: &str| config.interfaces.iter().any(|word| names(word, name));
         let is_guarded = |link: &LinkPin| plan.interfaces.iter().any(|interface| interface.ifindex == link.ifindex);
         for link in self.plane.pinned_links() {
-            let is_dead = link.is_dead();
-            if is_guarded(&link) && !is_dead {
-                continue;
-            }
-            let path = link.path.display();
-            match (interface::name_of(link.ifindex), is_dead) {
-                (Ok(Some(name)), false) if is_meant(&name) => {
+            match (link.holds(), interface::name_of(link.ifindex)) {
+                (Ok(false), _) => {}
+                (Ok(true), Ok(Some(name))) if !is_guarded(&link) && is_meant(&name) => {
                     info!("interface {name} is guarded as it was, until it is its turn");
+                    continue;
                 }
-                (Err(error), false) => self.warnings.push(format!(
-                    "it cannot be told on which interface the pinned link {path} holds a program, which goes on: {error}"
-                )),
-                (Ok(None), false) => self.warnings.push(format!(
-                    "the pinned link {path} holds a program in another network namespace, which goes on: remove the pin if \
-                     nobody needs it, and let every agent have a pin folder of its own"
-                )),
-                (name, is_dead) => {
-                    if let (Ok(Some(name)), false) = (name, is_dead) {
-                        info!("interface {name} is not to be guarded any more: its guard is taken off");
-                    }
-                    if let Err(error) = link.take_off() {
-                        self.warnings.push(format!("cannot take off what the pinned link {path} holds: {error}"));
-                    }
+                (Ok(true), Ok(Some(name))) if !is_guarded(&link) => {
+                    info!("interface {name} is not to be guarded any more: its guard is taken off");
                 }
+                // What is elsewhere, or none of ours, is left alone; it is told while that is so.
+                _ => continue,
+            }
+            if let Err(error) = link.take_off() {
+                let path = link.path.display();
+                self.warnings.push(format!("cannot take off what the pinned link {path} holds: {error}"));
             }
         }
+    }
+
+    /// Pins that no interface of this plan has, and that are left alone: one sentence each.
+    pub(super) fn others_pins(&self, plan: &Plan) -> Vec<String> {
+        let guarded: HashSet<u32> = plan.interfaces.iter().map(|interface| interface.ifindex).collect();
+        let links = self.plane.pinned_links();
+        links.iter().filter(|link| !guarded.contains(&link.ifindex)).filter_map(of_others).collect()
+    }
+}
+
+/// What is to be said of a pin that is not for an interface that is guarded.
+fn of_others(link: &LinkPin) -> Option<String> {
+    let path = link.path.display();
+    match link.holds() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Some(format!(
+            "what is pinned as {path} is none of dhcp-guard's: remove the pin if nobody needs it; an interface with that index \
+             could not be guarded"
+        )),
+        Ok(false) => None,
+        _ => match interface::name_of(link.ifindex) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(format!(
+                "the pinned link {path} holds a program in another network namespace, which goes on: remove the pin if nobody \
+                 needs it, and let every agent have a pin folder of its own"
+            )),
+            Err(error) => Some(format!(
+                "it cannot be told on which interface the pinned link {path} holds a program, which goes on: {error}"
+            )),
+        },
     }
 }
 

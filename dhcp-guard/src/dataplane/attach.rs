@@ -51,6 +51,20 @@ impl Attachment {
         self.link.is_in_place(self.interface.ifindex)
     }
 
+    /// Whether it is to outlive the agent.
+    #[must_use]
+    pub fn has_pin(&self) -> bool {
+        self.link.has_pin()
+    }
+
+    /// Pins again what holds the program, where somebody has removed the pin. Answers whether that was so.
+    ///
+    /// # Errors
+    /// It cannot be pinned.
+    pub fn pin_again(&self) -> io::Result<bool> {
+        self.link.pin_again(self.interface.ifindex)
+    }
+
     /// Takes the program off, also where its link is pinned.
     pub fn take_off(self) {
         self.link.take_off();
@@ -81,7 +95,7 @@ impl Held {
 /// Takes the place of what is pinned there, or else attaches by the best way that is not refused, see [`hook::ways`].
 ///
 /// # Errors
-/// [`Error::Occupied`], [`Error::ForeignPin`], [`Error::Replace`], [`Error::Attach`].
+/// [`Error::Occupied`], [`Error::ForeignPin`], [`Error::Replace`], [`Error::Attach`], [`Error::Unpinned`].
 pub fn attach(
     ebpf: &mut Ebpf,
     interface: Interface,
@@ -209,6 +223,9 @@ fn anew(
                     link,
                     sign: None,
                 });
+            }
+            Err(reason) if reason.starts_with(links::CANNOT_PIN) => {
+                return Err(Error::Unpinned { name: interface.name, reason });
             }
             Err(reason) => refused.push((*mode, reason)),
         }

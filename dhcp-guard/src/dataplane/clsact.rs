@@ -12,6 +12,7 @@
 
 use std::{
     fmt, fs, io,
+    os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
 };
 
@@ -25,7 +26,7 @@ use super::{
     Error,
     filters::{self, Entry},
     interface::{self, Interface},
-    links::innermost,
+    links::{CANNOT_PIN, innermost},
     pins, received,
     sign::{self, Sign},
     tcx,
@@ -76,6 +77,8 @@ impl Place {
 pub(super) struct Filter {
     place: Place,
     program: u32,
+    /// The program itself, to be pinned again.
+    object: Option<OwnedFd>,
     pin: Option<PathBuf>,
     /// Says to other agents that this one lives.
     sign: Option<Sign>,
@@ -89,6 +92,11 @@ impl Filter {
         self.place.ifindex == ifindex && self.place.runs(self.program).unwrap_or(true)
     }
 
+    /// What is to be pinned, and where.
+    pub(super) fn pinned(&self) -> (Option<RawFd>, Option<&Path>) {
+        (self.object.as_ref().map(AsRawFd::as_raw_fd), self.pin.as_deref())
+    }
+
     /// Takes it off.
     pub(super) fn take_off(self) {
         if let Err(error) = off(self.place, self.program, self.pin.as_deref()) {
@@ -99,7 +107,8 @@ impl Filter {
 
 impl Drop for Filter {
     fn drop(&mut self) {
-        if self.pin.is_none()
+        // One that stays without a pin is nobody's: the next agent could not tell whose it is.
+        if self.pin.as_deref().is_none_or(pins::is_missing)
             && let Err(error) = self.place.free_of(self.program)
         {
             warn!("cannot take the filter of tc off interface {}: {error}", self.place.ifindex);
@@ -347,7 +356,7 @@ fn put(
     let next = pin.map(pins::of_next);
     if let Some(next) = &next {
         let pinned = remove_if_there(next).and_then(|()| program.pin(next).map_err(io::Error::other));
-        pinned.map_err(|error| format!("cannot pin its program: {}", innermost(&error)))?;
+        pinned.map_err(|error| format!("{CANNOT_PIN} program: {}", innermost(&error)))?;
     }
     // Without it, another agent would take us for dead.
     let sign =
@@ -369,7 +378,8 @@ fn put(
             next
         }
     });
-    Ok(Filter { place, program: id, pin, sign })
+    let object = program.fd().ok().and_then(|fd| fd.as_fd().try_clone_to_owned().ok());
+    Ok(Filter { place, program: id, object, pin, sign })
 }
 
 /// Makes what filters are attached to, where there is nothing.

@@ -14,6 +14,9 @@ use log::warn;
 
 use super::{Error, clsact::Filter, interface::Interface, pins, sys};
 
+/// Begins the reason why something could be put on an interface, and not pinned: then no other way is better.
+pub(super) const CANNOT_PIN: &str = "cannot pin its";
+
 /// What it holds comes off when it is dropped, unless it is pinned.
 #[derive(Debug)]
 pub(super) enum Link {
@@ -30,13 +33,21 @@ impl Link {
     /// It cannot be pinned. Then it holds nothing any more.
     pub(super) fn new(link: FdLink, pin: Option<&Path>) -> Result<Self, String> {
         let Some(path) = pin else { return Ok(Self::Bpf { fd: link, pin: None }) };
-        let pinned = link.pin(path).map_err(|error| format!("cannot pin its link: {}", innermost(&error)))?;
+        let pinned = link.pin(path).map_err(|error| format!("{CANNOT_PIN} link: {}", innermost(&error)))?;
         Ok(Self::adopted(pinned.into(), path))
     }
 
     /// A link that is pinned already.
     pub(super) fn adopted(link: FdLink, pin: &Path) -> Self {
         Self::Bpf { fd: link, pin: Some(pin.to_owned()) }
+    }
+
+    /// Whether it is to outlive the agent.
+    pub(super) fn has_pin(&self) -> bool {
+        match self {
+            Self::Bpf { pin, .. } => pin.is_some(),
+            Self::Filter(filter) => filter.pinned().1.is_some(),
+        }
     }
 
     /// Whether it still holds a program on this interface. Whoever may do so can take one off (`bpftool link detach`), and the
@@ -46,6 +57,23 @@ impl Link {
             Self::Bpf { fd, .. } => sys::facts_of(descriptor(fd)).map_or(true, |facts| facts.ifindex == ifindex),
             Self::Filter(filter) => filter.is_in_place(ifindex),
         }
+    }
+
+    /// Pins it again where its pin is gone; `ifindex`: where it is to be. Answers whether that was so. What others took off is
+    /// not pinned any more.
+    ///
+    /// # Errors
+    /// It cannot be: then it holds until the agent ends, and no longer.
+    pub(super) fn pin_again(&self, ifindex: u32) -> io::Result<bool> {
+        let (object, pin) = match self {
+            Self::Bpf { fd, pin } => (Some(descriptor(fd)), pin.as_deref()),
+            Self::Filter(filter) => filter.pinned(),
+        };
+        let (Some(object), Some(pin)) = (object, pin) else { return Ok(false) };
+        if !pins::is_missing(pin) || !self.is_in_place(ifindex) {
+            return Ok(false);
+        }
+        sys::pin(object, pin).map(|()| true)
     }
 
     /// Takes off what it holds.

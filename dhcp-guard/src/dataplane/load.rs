@@ -276,6 +276,12 @@ impl DataPlane {
         self.maps.pins.is_some()
     }
 
+    /// Where what outlives this process is pinned; none: nothing does.
+    #[must_use]
+    pub fn pin_dir(&self) -> Option<&Path> {
+        self.maps.pins.as_ref().map(PinFolder::dir)
+    }
+
     /// The pinned links.
     #[must_use]
     pub fn pinned_links(&self) -> Vec<LinkPin> {
@@ -296,12 +302,14 @@ impl DataPlane {
         words[offset_of!(Meta, heartbeat_ns) / 8].store(now, Ordering::Relaxed);
     }
 
-    /// Attaches the program to an interface.
+    /// Attaches the program to an interface. Where the pins are gone and cannot be made again, a guard that ends with its agent
+    /// is better than none.
     ///
     /// # Errors
     /// See [`attach::attach`].
     pub fn attach(&mut self, interface: Interface, hook: Hook) -> Result<Attachment, Error> {
-        let attachment = attach::attach(&mut self.ebpf, interface, hook, self.maps.pins.as_ref())?;
+        let pins = self.maps.pins.as_mut().and_then(|pins| pins.restore().is_ok().then_some(&*pins));
+        let attachment = attach::attach(&mut self.ebpf, interface, hook, pins)?;
         // From here on they are in use, and whatever fails must not take their names.
         self.maps.kept = true;
         Ok(attachment)
@@ -365,7 +373,7 @@ pub(super) fn map_mut<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T
 where
     T: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
 {
-    let map = ebpf.map_mut(name).ok_or(Error::NoProgram)?;
+    let map = ebpf.map_mut(name).ok_or(Error::ForeignMap(name))?;
     T::try_from(map).map_err(Error::map("open", name))
 }
 

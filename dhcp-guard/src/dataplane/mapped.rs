@@ -42,9 +42,9 @@ impl<T: Pod> Mapped<T> {
     /// Maps the whole of a map, by the name that it has for people.
     ///
     /// # Errors
-    /// [`Error::Map`], or [`Error::NoProgram`] if there is no such array.
+    /// [`Error::Map`], or [`Error::ForeignMap`] if there is no such array.
     pub(super) fn of(map: Option<&Map>, name: &'static str) -> Result<Self, Error> {
-        let Some(Map::Array(map)) = map else { return Err(Error::NoProgram) };
+        let Some(Map::Array(map)) = map else { return Err(Error::ForeignMap(name)) };
         Self::new(map).map_err(Error::map("map", name))
     }
 

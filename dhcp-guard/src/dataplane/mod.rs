@@ -2,7 +2,7 @@
 //!
 //! * [`spec`]: what is to be enforced, in the units of people.
 //! * [`load`]: check what the kernel offers, load the object.
-//! * [`pins`]: where everything is that outlives the agent. `state_maps`: the maps among it; `heritage`: what is brought over
+//! * [`pins`]: where everything is that outlives the agent; `repin`: made again where it is gone. `state_maps`: the maps among it; `heritage`: what is brought over
 //!   from maps that do not fit.
 //! * [`policy`]: put a policy into force, as a whole. `retire`: give up what only ports that are gone needed.
 //! * [`tables`]: who is known, allowed, in quarantine; [`orders`]: what the governor says about the last two; `standing`:
@@ -37,6 +37,7 @@ pub mod policy;
 mod reading;
 pub mod received;
 pub mod remains;
+mod repin;
 pub mod replies;
 mod retire;
 mod sign;
@@ -146,6 +147,20 @@ pub enum Error {
         /// The ways, with why not.
         reasons: String,
     },
+    /// It can be attached, and would not outlive the agent as all else does.
+    #[error(
+        "cannot guard interface {name} ({reason}): see what has become of the pin folder (`dhcp-guard doctor` looks at it), or \
+         name another one with --pin-dir"
+    )]
+    Unpinned {
+        /// Interface name.
+        name: String,
+        /// What could not be pinned, and why.
+        reason: String,
+    },
+    /// A map is not what it should be.
+    #[error("the map {0} is not there, or in its place is another: start an agent, which makes new ones")]
+    ForeignMap(&'static str),
     /// The kernel refused to attach the second program.
     #[error("cannot see which servers' replies leave through interface {name} ({reason}): it is guarded all the same")]
     Replies {

@@ -16,7 +16,7 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -132,7 +132,7 @@ pub struct Generation {
 pub struct PinFolder {
     dir: PathBuf,
     /// None: only looked into.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl PinFolder {
@@ -148,14 +148,34 @@ impl PinFolder {
         if !is_on_bpffs(dir) {
             return Err(PinError::NotBpffs(dir.to_owned()));
         }
-        let failed = |reason| PinError::Folder { dir: dir.to_owned(), reason };
-        DirBuilder::new().recursive(true).mode(0o700).create(dir.join(LINKS)).map_err(failed)?;
-        let lock = File::open(dir).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: Some(lock) }),
-            Err(TryLockError::WouldBlock) => Err(PinError::InUse(dir.to_owned())),
-            Err(TryLockError::Error(reason)) => Err(failed(reason)),
+        make(dir).map_err(|reason| PinError::Folder { dir: dir.to_owned(), reason })?;
+        Ok(Self { dir: dir.to_owned(), lock: Some(lock(dir)?) })
+    }
+
+    /// Makes the folder again where somebody has removed it, and takes its lock. Where its file system is gone, that is for
+    /// others to mount.
+    ///
+    /// # Errors
+    /// See [`PinError`].
+    pub fn restore(&mut self) -> Result<(), PinError> {
+        if !is_on_bpffs(&self.dir) {
+            return Err(PinError::NotBpffs(self.dir.clone()));
         }
+        let failed = |reason| PinError::Folder { dir: self.dir.clone(), reason };
+        if is_missing(&self.dir.join(LINKS)) {
+            make(&self.dir).map_err(failed)?;
+        }
+        if !self.has_lock() {
+            self.lock = Some(lock(&self.dir)?);
+        }
+        Ok(())
+    }
+
+    /// Whether what is locked is what is there.
+    fn has_lock(&self) -> bool {
+        let place = |it: fs::Metadata| (it.dev(), it.ino());
+        let locked = self.lock.as_ref().and_then(|lock| lock.metadata().ok()).map(place);
+        locked.is_some() && locked == fs::metadata(&self.dir).ok().map(place)
     }
 
     /// For looking only, also beside the agent that has it; `None`: there is nothing.
@@ -164,7 +184,7 @@ impl PinFolder {
     /// It may not be looked into.
     pub fn peek(dir: &Path) -> io::Result<Option<Self>> {
         match fs::metadata(dir.join(LINKS)) {
-            Ok(_) => Ok(is_on_bpffs(dir).then(|| Self { dir: dir.to_owned(), _lock: None })),
+            Ok(_) => Ok(is_on_bpffs(dir).then(|| Self { dir: dir.to_owned(), lock: None })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -301,13 +321,23 @@ impl LinkPin {
         }
     }
 
+    /// Whether it holds a program on an interface.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.holds().is_ok_and(|holds| holds)
+    }
+
     /// Whether it holds nothing any more: its interface is gone, or somebody has taken the program off.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.holds().is_ok_and(|holds| !holds)
     }
 
-    fn holds(&self) -> io::Result<bool> {
+    /// Whether it holds a program on an interface, of whatever network namespace.
+    ///
+    /// # Errors
+    /// The kernel's; `InvalidInput`: what is there is none of ours.
+    pub fn holds(&self) -> io::Result<bool> {
         match self.kind.filter() {
             Some(way) => Pinned::read(&self.path, self.ifindex, way).map(Pinned::is_on),
             None => sys::link_facts(&self.path).map(|facts| facts.ifindex != 0),
@@ -347,6 +377,27 @@ pub(super) fn of_next(pin: &Path) -> PathBuf {
     pin.with_file_name(name)
 }
 
+/// The folder, with the one for links.
+fn make(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir.join(LINKS))
+}
+
+/// For as long as the answer lives.
+fn lock(dir: &Path) -> Result<File, PinError> {
+    let failed = |reason| PinError::Folder { dir: dir.to_owned(), reason };
+    let lock = File::open(dir).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(PinError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(reason)) => Err(failed(reason)),
+    }
+}
+
+/// Whether there is nothing at a path. Where nobody can tell, there may be.
+pub(super) fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// What is in a folder, by name.
 fn names(dir: &Path) -> io::Result<impl Iterator<Item = (String, PathBuf)>> {
     let entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
@@ -376,7 +427,7 @@ mod tests {
     fn folder() -> (tempfile::TempDir, PinFolder) {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join(LINKS)).unwrap();
-        let pins = PinFolder { dir: folder.path().to_owned(), _lock: None };
+        let pins = PinFolder { dir: folder.path().to_owned(), lock: None };
         (folder, pins)
     }
 

@@ -34,7 +34,7 @@ fn per_cpu<'a, V: aya::Pod>(
     map: impl Fn(&'static str) -> Option<&'a Map>,
     name: &'static str,
 ) -> Result<PerCpuArray<&'a MapData, V>, Error> {
-    PerCpuArray::try_from(map(name).ok_or(Error::NoProgram)?).map_err(Error::map("open", name))
+    PerCpuArray::try_from(map(name).ok_or(Error::ForeignMap(name))?).map_err(Error::map("open", name))
 }
 
 /// All ports, with their slots.
@@ -63,7 +63,7 @@ impl<'a> Tables<'a> {
             counters: per_cpu(&map, "PORT_COUNTERS")?,
             troubles: per_cpu(&map, "TROUBLES")?,
             cpu: per_cpu(&map, "CPU")?,
-            known: tables::hash(map("KNOWN"))?,
+            known: tables::hash(map("KNOWN"), "KNOWN")?,
             strangers,
         })
     }

@@ -94,7 +94,7 @@ impl Remains {
         let maps: HashMap<_, _> = state_maps::names().map(open).collect::<Result<_, _>>()?;
         let port_states = Mapped::of(maps.get("PORT_STATES"), "PORT_STATES")?;
         let strangers = Mapped::of(maps.get("STRANGERS"), "STRANGERS")?;
-        let ports = reading::ports(tables::hash(maps.get("PORTS"))?)?.into_iter().collect();
+        let ports = reading::ports(tables::hash(maps.get("PORTS"), "PORTS")?)?.into_iter().collect();
         Ok(Self { meta: found.meta, maps, ports, port_states, strangers, links })
     }
 
@@ -151,7 +151,7 @@ impl Remains {
     /// # Errors
     /// [`Error::Map`] if the kernel refuses to read a map.
     pub fn in_force(&self) -> Result<Vec<InForce>, Error> {
-        let rules = reading::rules(tables::hash(self.maps.get("RULES"))?)?;
+        let rules = reading::rules(tables::hash(self.maps.get("RULES"), "RULES")?)?;
         Ok(tables::in_force(self.ports.values().copied(), &self.port_states, &rules, self.ticks()))
     }
 

@@ -6,6 +6,7 @@
 //! is not seen.
 
 use std::{
+    io,
     path::Path,
     sync::{Arc, Weak, atomic::Ordering},
 };
@@ -39,6 +40,14 @@ impl ReplyWatch {
     #[must_use]
     pub fn is_in_place(&self) -> bool {
         self.link.is_in_place(self.ifindex)
+    }
+
+    /// Pins again what holds the program, where somebody has removed the pin. Answers whether that was so.
+    ///
+    /// # Errors
+    /// It cannot be pinned.
+    pub fn pin_again(&self) -> io::Result<bool> {
+        self.link.pin_again(self.ifindex)
     }
 
     /// Takes the program off, also where its link is pinned.

@@ -120,10 +120,10 @@ impl DataPlane {
     where
         T: TryFrom<&'a aya::maps::Map, Error = aya::maps::MapError>,
     {
-        T::try_from(self.ebpf.map(name).ok_or(Error::NoProgram)?).map_err(Error::map("open", name))
+        T::try_from(self.ebpf.map(name).ok_or(Error::ForeignMap(name))?).map_err(Error::map("open", name))
     }
 
     pub(super) fn map_data(&self, name: &'static str) -> Result<&MapData, Error> {
-        tables::hash(self.ebpf.map(name))
+        tables::hash(self.ebpf.map(name), name)
     }
 }

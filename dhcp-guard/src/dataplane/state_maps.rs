@@ -28,6 +28,9 @@ use super::{
 /// The map with what the set says about itself.
 pub(super) const META: &str = "META";
 
+/// What it means that maps are lost.
+const ANEW: &str = "limits and counters begin anew, and whoever was learned is a stranger again";
+
 /// A map, as it must be.
 struct Shape {
     name: &'static str,
@@ -120,12 +123,21 @@ impl Maps {
         let failed = |reason| Error::Pins(PinError::Folder { dir: pins.dir().to_owned(), reason });
         let mut warnings = Vec::new();
         let found = latest(&pins, &mut warnings).map_err(failed)?;
+        if found.is_none() && warnings.is_empty() && guards(&pins).map_err(failed)? {
+            warnings.push(format!(
+                "the guard that is on some interface uses maps whose pins in {} are gone, or half of them: {ANEW}",
+                pins.dir().display()
+            ));
+        }
         let is_same =
             |meta: &Meta| meta.layout == u64::from(LAYOUT_VERSION) && meta.ticks_per_s == u64::from(ticks_per_s);
         let reused = match &found {
             Some(found) if is_same(&found.meta) => fits(&found.generation, sizes).map_err(failed)?,
             _ => false,
         };
+        if let Some(found) = found.as_ref().filter(|found| !reused && is_same(&found.meta)) {
+            warnings.extend(foreign(&found.generation).map_err(failed)?);
+        }
         let seeds = found.as_ref().map(|found| Seeds::new(found.meta.seeds));
         let (generation, heritage) = match found {
             Some(found) if reused => (found.generation, None),
@@ -166,8 +178,7 @@ pub(super) fn latest(pins: &PinFolder, warnings: &mut Vec<String>) -> io::Result
             Description::Of(meta) if meta.complete == 1 => return Ok(Some(Found { generation, meta: *meta })),
             Description::Of(_) | Description::Missing => {}
             Description::Foreign => foreign.push(format!(
-                "the pinned maps in {} cannot be taken over (their description is none of ours, or of a later version): \
-                 limits and counters begin anew, and whoever was learned is a stranger again",
+                "the pinned maps in {} cannot be taken over (their description is none of ours, or of a later version): {ANEW}",
                 generation.path.display()
             )),
         }
@@ -220,6 +231,27 @@ fn found<T>(result: Result<T, MapError>) -> io::Result<Option<T>> {
         Err(MapError::SyscallError(error)) => Err(error.io_error),
         Err(error) => Err(io::Error::other(error)),
     }
+}
+
+/// Whether a program of ours is on some interface: then there was a set of maps.
+fn guards(pins: &PinFolder) -> io::Result<bool> {
+    Ok(pins.links()?.iter().any(|link| link.kind.judges() && link.is_live()))
+}
+
+/// Maps that are others', in the place of ours of this very layout: one sentence each.
+fn foreign(generation: &Generation) -> io::Result<Vec<String>> {
+    let mut sentences = Vec::new();
+    for shape in SHAPES {
+        let path = generation.map(shape.name);
+        let Some(info) = found(MapInfo::from_pin(&path))? else { continue };
+        let is = (info.map_type().ok(), info.key_size() as usize, info.value_size() as usize);
+        if is != (Some(shape.kind), shape.key, shape.value) {
+            let path = path.display();
+            sentences
+                .push(format!("the map that is pinned as {path} is none of ours: what was in that map begins anew"));
+        }
+    }
+    Ok(sentences)
 }
 
 /// Whether all maps are there and have the sizes that are wanted: the loader does not look, and writes past the end of

@@ -16,6 +16,7 @@ use std::{
 pub(crate) enum Command {
     LookupElem = 1,
     ProgLoad = 5,
+    ObjPin = 6,
     ObjGet = 7,
     ProgTestRun = 10,
     GetInfoByFd = 15,
@@ -162,13 +163,34 @@ fn open(pin: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(io::Error::other)?) })
 }
 
+/// Pins an open object.
+///
+/// # Errors
+/// The kernel's; `AlreadyExists` if something is there.
+pub(super) fn pin(object: RawFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let fd = u32::try_from(object).map_err(io::Error::other)?;
+    let mut attr = ObjectAttr { path: path.as_ptr() as u64, fd, flags: 0 };
+    // SAFETY: a C string that outlives the call.
+    unsafe { bpf(Command::ObjPin, &mut attr) }.map(drop)
+}
+
 /// Asks the kernel about a pinned link, which must be XDP or TCX.
 ///
 /// # Errors
 /// The kernel's; `NotFound` if there is no such pin.
 pub(super) fn link_facts(pin: &Path) -> io::Result<LinkFacts> {
     let link = open(pin)?;
+    if !is_link(link.as_raw_fd()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no link"));
+    }
     facts_of(link.as_raw_fd())
+}
+
+/// Whether an open object is a link: what the kernel says of a map can look like one. Without procfs, nobody knows.
+fn is_link(object: RawFd) -> bool {
+    let name = std::fs::read_link(format!("/proc/self/fd/{object}"));
+    name.map_or(true, |name| ["bpf-link", "bpf_link"].iter().any(|kind| name.to_string_lossy().contains(kind)))
 }
 
 /// The same about an open one.

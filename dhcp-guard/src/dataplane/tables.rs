@@ -286,10 +286,10 @@ pub(super) fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError>
 }
 
 /// A hash map's data.
-pub(super) fn hash(map: Option<&Map>) -> Result<&MapData, Error> {
+pub(super) fn hash<'a>(map: Option<&'a Map>, name: &'static str) -> Result<&'a MapData, Error> {
     match map {
         Some(Map::HashMap(data)) => Ok(data),
-        _ => Err(Error::NoProgram),
+        _ => Err(Error::ForeignMap(name)),
     }
 }
 

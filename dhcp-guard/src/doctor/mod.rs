@@ -41,6 +41,13 @@ pub async fn before_guarding(config: &Config, file: Option<&Path>) -> anyhow::Re
     Ok(findings)
 }
 
+/// Whether a BPF file system belongs where the pin folder is to be, and another mount hides it from this process: then what an
+/// agent mounts there itself, and pins, ends with the mount namespace.
+#[must_use]
+pub fn are_pins_hidden(dir: &Path) -> bool {
+    gather::are_pins_hidden(dir)
+}
+
 fn checkup(mut findings: Vec<Finding>, as_of: Timestamp) -> Checkup {
     findings.sort_by(|a, b| (a.severity, &a.subject, &a.id).cmp(&(b.severity, &b.subject, &b.id)));
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;

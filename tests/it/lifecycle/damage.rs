@@ -15,10 +15,10 @@ use tests::{
 
 use super::{DEADLINE, Host, in_data_plane};
 
-const BOTH: [&str; 2] = ["up0", "up1"];
+pub(super) const BOTH: [&str; 2] = ["up0", "up1"];
 
 /// The only set of maps.
-fn generation(launch: &Launch) -> Result<PathBuf> {
+pub(super) fn generation(launch: &Launch) -> Result<PathBuf> {
     let entries = fs::read_dir(launch.pin_dir())?.collect::<std::io::Result<Vec<_>>>()?;
     let sets: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).filter(|path| !path.ends_with("links")).collect();
     ensure!(sets.len() == 1, "not one set of maps: {sets:?}");
@@ -33,7 +33,7 @@ fn left_by_an_agent(launch: &Launch) -> Result<()> {
 }
 
 /// One sentence on standard error, with all of these parts.
-fn refuses(launch: &Launch, parts: &[&str]) -> Result<()> {
+pub(super) fn refuses(launch: &Launch, parts: &[&str]) -> Result<()> {
     let output = launch.run_to_its_end()?;
     let sentence = errors(&output);
     ensure!(output.status.code() == Some(2), "{}: {sentence}", output.status);
@@ -206,15 +206,42 @@ pub(super) fn half_deleted() -> Result<()> {
     let host = Host::new()?;
     let launch = Launch::new(&host.0, &BOTH)?;
     left_by_an_agent(&launch)?;
-    for missing in ["PORT_STATES", "META", "KNOWN", "link", "maps", "links"] {
+    for missing in ["PORT_STATES", "META", "KNOWN", "foreign KNOWN", "link", "maps", "links"] {
         match missing {
-            "link" => fs::remove_file(launch.link_pin("up0")?)?,
+            "foreign KNOWN" => {
+                let known = generation(&launch)?.join("KNOWN");
+                fs::remove_file(&known)?;
+                MapData::from_pin(generation(&launch)?.join("META"))?.pin(&known)?;
+                let answer = launch.cli(&["clients"]).output()?;
+                ensure!(
+                    errors(&answer).contains("the map KNOWN is not there, or in its place is another"),
+                    "{answer:?}"
+                );
+            }
+            "link" => {
+                fs::remove_file(launch.link_pin("up0")?)?;
+                // The kernel takes the program off in its own time.
+                wait::until("the guard to be off", DEADLINE, || Ok(host.guards(&["up1"]).is_ok()))?;
+            }
             "maps" => fs::remove_dir_all(generation(&launch)?)?,
-            "links" => fs::remove_dir_all(launch.pin_dir().join("links"))?,
+            "links" => {
+                fs::remove_dir_all(launch.pin_dir().join("links"))?;
+                wait::until("the guard to be off", DEADLINE, || Ok(host.guards(&[]).is_ok()))?;
+            }
             map => fs::remove_file(generation(&launch)?.join(map))?,
         }
         let mut agent = launch.clone().start().with_context(|| format!("without {missing}"))?;
         host.guards(&BOTH).with_context(|| format!("without {missing}"))?;
+        let expected = match missing {
+            // All else is there, and nothing is lost.
+            "link" | "links" => None,
+            "META" | "maps" => Some("begin anew"),
+            "foreign KNOWN" => Some("begins anew"),
+            _ => Some("could not be taken over"),
+        };
+        let warnings = agent.warnings()?;
+        let is_told = expected.is_none_or(|part| warnings.iter().any(|warning| warning.contains(part)));
+        ensure!(is_told && (expected.is_some() || warnings.is_empty()), "without {missing}: {warnings:?}");
         generation(&launch)?;
         ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
     }

@@ -105,13 +105,12 @@ pub(super) fn counters_go_on() -> Result<()> {
 
 /// Many packets at once, long ago: without an agent, and when the next one has just come, nobody is over any limit.
 pub(super) fn nobody_is_blamed() -> Result<()> {
-    const PACKETS: u64 = 300;
     let lab = Lab::new(Layout::Uplink, 1)?;
     let launch = Launch::new(&lab.host, &lab.guarded())?;
     let mut agent = launch.clone().start()?;
     let flood = Flood::start(&lab.injection(0), Mode::One(FLOODER), Limits::packets(300))?;
     let sent = flood.wait()?.delivered();
-    wait::until("all packets in the counts", DEADLINE, || Ok(of_interface(&agent, "dhcp_packets")? >= PACKETS))?;
+    wait::until("all packets in the counts", DEADLINE, || Ok(of_interface(&agent, "dhcp_packets")? >= sent))?;
     let counted = of_interface(&agent, "dhcp_packets")?;
     agent.stop(libc::SIGKILL)?;
     let nobody = |agent: &Agent, when: &str| {

@@ -2,7 +2,7 @@
 //!
 //! * [`killed`]: limits, quarantines and counters while there is no agent. [`upgrade`]: another version, and back.
 //! * [`broken_off`]: SIGKILL and errors of the kernel in the middle of a start. [`descriptors`]: a start that has few.
-//! * [`damage`]: what a start can find.
+//! * [`damage`]: what a start can find. [`pins`]: what becomes of them while an agent runs.
 //!
 //! What a filter of tc has its own steps for is broken off there, too (`[clsact]`). Once for both hooks: the lock of the pin
 //! folder, descriptors, and the state file, which no program is about.
@@ -11,6 +11,7 @@ mod broken_off;
 mod damage;
 mod descriptors;
 mod killed;
+mod pins;
 mod upgrade;
 
 use std::time::Duration;
@@ -89,6 +90,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             damage::foreign_pins,
         ),
         trial("lifecycle: half of the pins deleted", HOST, damage::half_deleted),
+        trial("lifecycle: pins removed under the agent are made again", HOST, pins::removed),
+        trial("lifecycle: where pins cannot be made again, the end of the guard is told", HOST, pins::unmounted),
+        trial(
+            "lifecycle: what is said of a pin elsewhere is said only while it is there",
+            HOST,
+            pins::moved_away_and_back,
+        ),
+        trial_once("lifecycle: under `ip netns exec` the guard is said to end with its agent", HOST, pins::hidden),
         trial_once("lifecycle: a state file cut off at every 100th byte", HOST, damage::truncated_state),
         trial_once(
             "lifecycle: quarantines that only the maps know are listed, and can be ended",

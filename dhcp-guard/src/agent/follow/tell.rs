@@ -61,6 +61,12 @@ impl Follower {
     pub(super) fn tell_lost(&mut self, lost: &Lost) -> bool {
         let context = Arc::clone(&self.context);
         let mut is_new = false;
+        if let Some(news) = lost.pins.as_ref().filter(|news| news.number > self.told_of_pins) {
+            self.told_of_pins = news.number;
+            let draft = Draft::of_nobody(EventKind::PinsRemoved, Timestamp::now(), news.what.clone());
+            self.journal.add_with(draft, &context.inventory());
+            is_new = true;
+        }
         // What went with its interface is told by netlink.
         for Interface { name, ifindex, .. } in context.plan.interfaces.iter().filter(|one| one.is_here()) {
             if lost.guard.contains(ifindex) && self.detached.insert(*ifindex) {

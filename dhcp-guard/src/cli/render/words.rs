@@ -87,6 +87,7 @@ pub(super) fn event_kind(kind: EventKind) -> (Tone, &'static str) {
         EventKind::Detached => (Tone::Bad, "guard taken off"),
         EventKind::Reattached => (Tone::Good, "guarded again"),
         EventKind::RepliesDetached => (Tone::Warn, "replies unseen"),
+        EventKind::PinsRemoved => (Tone::Warn, "pins removed"),
         EventKind::Reloaded => (Tone::Plain, "reloaded"),
         EventKind::QuarantineBegan => (Tone::Bad, "quarantine began"),
         EventKind::QuarantineEnded => (Tone::Plain, "quarantine ended"),

@@ -61,7 +61,7 @@ const OF_LINK: &[LinkCheck] = &[
 ];
 /// What an agent asks before it guards. The rest it finds out by doing it, and says so itself.
 const AT_START: (&[Check], &[LinkCheck]) = (
-    &[host::jit, files::state_dir_at_start, coverage::bypass_devices],
+    &[host::jit, files::state_dir_at_start, files::bpffs, coverage::bypass_devices],
     &[interface::vlan_offload_at_start, interface::lro, interface::mtu, coverage::sriov_vfs],
 );
 

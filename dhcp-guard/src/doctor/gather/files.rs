@@ -23,7 +23,7 @@ pub(super) fn pins(dir: &Path) -> Pins {
     let nearest = nearest(dir);
     let on_bpffs = is_on_bpffs(dir);
     let read_only = statvfs(&nearest).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::RDONLY));
-    let shadowed = !on_bpffs && is_hidden(dir);
+    let shadowed = is_shadowed(dir);
     let may_mount = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false);
     Pins {
         dir: dir.to_owned(),
@@ -35,6 +35,11 @@ pub(super) fn pins(dir: &Path) -> Pins {
         heartbeat_age_s: heartbeat_age(dir).map(|age| age.as_secs()),
         nearest,
     }
+}
+
+/// What is to be pinned there would not be where it belongs.
+pub(super) fn is_shadowed(dir: &Path) -> bool {
+    !is_on_bpffs(dir) && is_hidden(dir)
 }
 
 /// The folder, or else the nearest one above it that is there.

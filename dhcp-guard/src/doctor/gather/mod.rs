@@ -49,6 +49,11 @@ pub(super) async fn all(config: &Config, file: Option<&Path>) -> anyhow::Result<
     Ok(facts)
 }
 
+/// See [`super::are_pins_hidden`].
+pub(super) fn are_pins_hidden(dir: &Path) -> bool {
+    files::is_shadowed(dir)
+}
+
 /// What an agent can afford to find out before it guards: milliseconds.
 ///
 /// # Errors
@@ -68,6 +73,8 @@ pub(super) async fn at_start(config: &Config, file: Option<&Path>) -> anyhow::Re
         interfaces,
         devices: others.into_iter().map(|found| found.device.clone()).collect(),
         state_dir: Some(files::state_dir(&config.state_dir)),
+        // Whether they can be pinned it finds out; whether what is pinned outlives it, it cannot.
+        pins: Some(files::pins(&config.pin_dir)).filter(|pins| pins.shadowed),
         guarded_controllers: guarded.into_iter().filter_map(|found| found.device.controller).collect(),
         ..Facts::default()
     })
