@@ -53,6 +53,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             no_bpffs,
         ),
         trial_once("clsact: a start that was broken off, and an interface that went", NEEDS, broken_off),
+        trial_once("clsact: `detach` names a filter whose pin is gone, and how it goes", NEEDS, lost_pins),
         trial_once(
             "clsact: under somebody's ingress qdisc replies are not seen, and that is said",
             NEEDS,
@@ -366,6 +367,25 @@ fn no_bpffs() -> Result<()> {
     let agent = launch.start()?;
     ensure!(guards(&host, "up0")?.len() == 1 && watches(&host, "up0")?.len() == 1, "{}", agent.log());
     ensure!(guards(&host, "up0")?[0].handle != replaced[0].handle && pins(&agent)?.len() == 2, "{:?}", pins(&agent)?);
+    Ok(())
+}
+
+fn lost_pins() -> Result<()> {
+    let host = link::host_with_two()?;
+    let launch = launch(&host, &["up0"])?;
+    let mut agent = launch.clone().start()?;
+    agent.stop(libc::SIGKILL)?;
+    fs::remove_dir_all(launch.pin_dir().join("links"))?;
+    let said = agent.detach()?;
+    ensure!(said.starts_with("no guard is pinned in ") && said.contains("still guards on up0"), "{said}");
+    // What it says is what takes them off.
+    for command in said.split('`').skip(1).step_by(2) {
+        ensure!(command.starts_with("tc filter del dev up0 "), "{said}");
+        host.exec(&["sh", "-c", command])?;
+    }
+    ensure!(guards(&host, "up0")?.is_empty() && watches(&host, "up0")?.is_empty(), "{said}");
+    let said = agent.detach()?;
+    ensure!(said.ends_with("nothing to take off\n"), "{said}");
     Ok(())
 }
 

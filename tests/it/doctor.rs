@@ -48,6 +48,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("doctor: a host on which all is well, with and without an agent", NEEDS, all_is_well),
         trial_once("doctor: VLAN tags that are taken off, and run refuses to be blind", NEEDS, vlan_offload),
+        trial_once("doctor: VLAN tags that are taken off only after the start", NEEDS, offload_after_start),
+        trial_once("doctor: an interface that lost its guard while no agent runs", NEEDS, lost_without_agent),
         trial_once("doctor: an interface that is down, and one that is not there", NEEDS, interfaces),
         trial_once("doctor: another XDP program", NEEDS, another_program),
         trial_once("doctor: no BPF file system, one that is hidden, one that is read-only", NEEDS, bpffs),
@@ -237,6 +239,47 @@ fn vlan_offload() -> Result<()> {
     host.launch.clone().start().map(drop)
 }
 
+/// Where the guard is counts, not where it would be.
+fn offload_after_start() -> Result<()> {
+    let host = Host::new()?;
+    host.config("[[port]]\ninterface = 'up0'\nvlans = [100]\n")?;
+    let agent = host.launch.clone().start()?;
+    ensure!(agent.json(&["status"])?["interfaces"][0]["mode"] == "native", "{}", agent.log());
+    ensure!(is_ok(&host.rows("up0", "vlan_offload")?), "tags stay in the frame");
+    host.netns.exec(&["ethtool", "-K", "up0", "rxvlan", "on"])?;
+    let parts = ["nothing is ever seen on up0.100", "systemctl restart dhcp-guard"];
+    says(&host.rows("up0", "vlan_offload")?, Severity::Blind, &interface("up0"), &parts)?;
+    // The other remedy: a new start takes the other hook.
+    drop(agent);
+    let _agent = host.launch.clone().start()?;
+    says(&host.rows("up0", "vlan_offload")?, Severity::Ok, &interface("up0"), &["TCX sees them"])?;
+    says(&host.rows("up0", "native_mode")?, Severity::Info, &interface("up0"), &["is guarded by TCX"])
+}
+
+fn lost_without_agent() -> Result<()> {
+    let host = Host::new()?;
+    let both = ["up0", "up1"];
+    let launch = host.launch.clone().only(&both);
+    let mut agent = launch.clone().start()?;
+    ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
+    ensure!(is_ok(&host.rows("up1", "attached")?), "its guard is left");
+    fs::remove_file(launch.link_pin("up1")?)?;
+    // The kernel lets go of what was pinned a moment later.
+    let is_off = || Ok(programs(&host.netns)?.iter().all(|program| program.interface != "up1"));
+    wait::until("the guard of up1 to be gone", DEADLINE, is_off)?;
+    let parts = ["it is not guarded, and no agent runs", "systemctl start dhcp-guard"];
+    says(&host.rows("up1", "attached")?, Severity::Blind, &interface("up1"), &parts)?;
+    ensure!(is_ok(&host.rows("up0", "attached")?), "the other one's is left");
+    // A query says so, too.
+    host.config("interfaces = ['up0', 'up1']\n")?;
+    let config = host.launch.folder().path("dhcp-guard.toml").display().to_string();
+    let status = process::output_within(launch.cli(&["status", "--config", &config]), DEADLINE)?;
+    let text = String::from_utf8(status.stdout.clone())?;
+    ensure!(text.contains("warning: interface up1 is configured and not guarded"), "{text}{}", errors(&status));
+    ensure!(!text.contains("pid 0") && text.starts_with("guarding up0 (native)"), "{text}");
+    Ok(())
+}
+
 fn interfaces() -> Result<()> {
     let host = Host::new()?;
     host.mends("down0", "interface_up", Severity::Blind)?;
@@ -389,7 +432,7 @@ fn another_guard() -> Result<()> {
 
     // Somebody takes its program off, and starts another agent.
     take_off(&host.netns, "up0")?;
-    says(&known.rows("up0", "attached")?, Severity::Blind, &interface("up0"), &["taken it off", "systemctl restart"])?;
+    says(&known.rows("up0", "attached")?, Severity::Blind, &interface("up0"), &["taken", "`dhcp-guard reload`"])?;
     // Until it has noticed, it says to other agents that it guards here.
     wait::until("the loss to be noticed", Duration::from_secs(10), || {
         Ok(theirs.json(&["status"])?["interfaces"][0]["mode"] == "detached")

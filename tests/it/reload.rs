@@ -484,7 +484,10 @@ fn not_put_back() -> Result<()> {
         Ok(agent.warnings()?.iter().any(|warning| warning.contains("interface up0 is not guarded")))
     })?;
     ensure!(guarded(&host)?.is_empty() && agent.json(&["status"])?["interfaces"][0]["mode"] == "detached");
-    agent.change(&["reload"])?;
+    let would = agent.change(&["reload", "--dry-run"])?;
+    ensure!(would == ["interface up0: the guard is put back, if nothing is in its place"], "{would:?}");
+    let done = agent.change(&["reload"])?;
+    ensure!(done == ["interface up0: the guard was put back"], "{done:?}");
     next(&mut follower, FOLLOWED, EventKind::Reattached, "up0")?;
     ensure!(guarded(&host)? == ["up0"] && agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
     Ok(())

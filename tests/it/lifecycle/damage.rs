@@ -196,10 +196,19 @@ pub(super) fn foreign_pins() -> Result<()> {
     // In the place of a link is something that is none.
     let pin = launch.link_pin("up1")?;
     MapData::from_pin(generation(&launch)?.join("PORTS"))?.pin(&pin)?;
-    refuses(&launch.only(&BOTH), &["interface up1", "the pin", "is not its", "remove it"])?;
+    refuses(&launch.clone().only(&BOTH), &["interface up1", "the pin", "is not its", "remove it"])?;
     host.guards(&["up0"])?;
     ensure!(pin.exists(), "it was removed");
-    Ok(())
+    // It is in the way of `detach` alone, which says so, and what it has taken off all the same.
+    let output = process::output_within(launch.cli(&["detach"]), DEADLINE)?;
+    let (said, error) = (String::from_utf8_lossy(&output.stdout), errors(&output));
+    ensure!(output.status.code() == Some(2) && said == "the guard is off: up0\n", "{said}{error}");
+    let remove = format!("`rm {}`", pin.display());
+    ensure!(error.contains("not all of what is pinned in") && error.contains(&remove), "{error}");
+    ensure!(pin.exists(), "it was removed");
+    host.guards(&[])?;
+    fs::remove_file(&pin)?;
+    process::run(launch.cli(&["detach"]), "").map(drop)
 }
 
 pub(super) fn half_deleted() -> Result<()> {
