@@ -80,7 +80,8 @@ impl Decider {
                         self.take_snapshot(&snapshot);
                         inputs.service.beat(&self.pictures.borrow());
                     }
-                    Reading::Changed(Changed { done, gone, answer }) => {
+                    Reading::Changed(changed) => {
+                        let Changed { done, gone, answer } = *changed;
                         self.take_context(&done.context, &gone);
                         inputs.service.now_guards(guarding(&done.context));
                         // Whoever asked may not wait any more.

@@ -5,8 +5,12 @@ use std::{io, path::Path};
 
 use super::{Context, start::Guarded};
 use crate::{
-    dataplane::pins::{PinError, PinFolder},
+    dataplane::{
+        attach::Attachment,
+        pins::{PinError, PinFolder},
+    },
     human::counted,
+    model::AttachMode,
 };
 
 /// That pins were gone, and what became of it.
@@ -77,7 +81,7 @@ impl Guarded {
         })?;
         let without = self.attachments.iter().filter(|one| !one.has_pin()).map(|one| one.interface.name.as_str());
         let without: Vec<&str> = without.collect();
-        let judging = self.attachments.iter().map(|one| one.pin_again());
+        let judging = self.attachments.iter().map(Attachment::pin_again);
         let counting = self.replies.iter().filter_map(|(_, watch)| Some(watch.as_ref().ok()?.pin_again()));
         let links = judging.chain(counting).collect::<io::Result<Vec<bool>>>().map_err(|error| error.to_string())?;
         if !without.is_empty() {
@@ -99,7 +103,7 @@ pub fn end_with_agent(pin_dir: &Path, context: &Context) -> io::Result<Vec<Strin
     };
     let stays = |ifindex: u32| links.iter().any(|link| link.ifindex == ifindex && link.kind.judges() && link.is_live());
     let guarded = context.plan.interfaces.iter().zip(&context.modes);
-    let guarded = guarded.filter(|(_, mode)| **mode != crate::model::AttachMode::Detached);
+    let guarded = guarded.filter(|(_, mode)| **mode != AttachMode::Detached);
     Ok(guarded.filter(|(one, _)| !stays(one.ifindex)).map(|(one, _)| one.name.clone()).collect())
 }
 

@@ -32,7 +32,7 @@ pub enum Reading {
     /// The counters.
     Snapshot(Box<Snapshot>),
     /// What is guarded has changed, and how.
-    Changed(Changed),
+    Changed(Box<Changed>),
 }
 
 /// A change that was made.
@@ -115,7 +115,7 @@ impl Reader {
                     Ok(Message::Change(change)) => {
                         // Not to be lost, so it is waited until the loop has taken the reading before.
                         if let Some(changed) = carry_out(*change, &mut guarded, &mut executor, &mut actions)
-                            && readings.blocking_send(Reading::Changed(changed)).is_err()
+                            && readings.blocking_send(Reading::Changed(Box::new(changed))).is_err()
                         {
                             break;
                         }
