@@ -219,6 +219,8 @@ pub enum Agent {
 pub struct StateDir {
     /// Where.
     pub dir: PathBuf,
+    /// It is there already.
+    pub is_there: bool,
     /// It, or where it is to be made, cannot be written to; why.
     pub unwritable: Option<String>,
     /// Its file system has no room for users without special rights.

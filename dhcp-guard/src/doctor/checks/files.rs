@@ -51,9 +51,9 @@ fn mount_point(pins: &Pins) -> String {
     if pins.dir.starts_with(USUAL_MOUNT) { USUAL_MOUNT.to_owned() } else { pins.nearest.display().to_string() }
 }
 
-/// At its start an agent says itself what else is there.
+/// That it cannot make the folder, and what else it finds there, an agent says itself.
 pub(super) fn state_dir_at_start(facts: &Facts) -> Vec<Finding> {
-    facts.state_dir.iter().filter_map(unwritable).collect()
+    facts.state_dir.iter().filter(|state| state.is_there).filter_map(unwritable).collect()
 }
 
 fn unwritable(state: &StateDir) -> Option<Finding> {
@@ -120,10 +120,19 @@ mod tests {
 
     #[test]
     fn a_state_folder_that_is_no_use() {
-        let unwritable = with(|facts| facts.state_dir.as_mut().unwrap().unwritable = Some("read-only".into()));
+        let unwritable = |is_there| {
+            with(|facts| {
+                let state = facts.state_dir.as_mut().unwrap();
+                (state.is_there, state.unwritable) = (is_there, Some("read-only".into()));
+            })
+        };
         let parts = ["(read-only)", "do not survive a restart", "`install -d -m 750 /var/lib/dhcp-guard`"];
-        check("state_dir", &unwritable, Weak, "/var/lib/dhcp-guard", &parts);
-        assert_eq!(super::super::at_start(&unwritable).iter().filter(|row| row.id == "state_dir").count(), 1);
+        check("state_dir", &unwritable(true), Weak, "/var/lib/dhcp-guard", &parts);
+        let said_at_start = |is_there| {
+            let findings = super::super::at_start(&unwritable(is_there));
+            findings.iter().filter(|finding| finding.id == "state_dir").count()
+        };
+        assert_eq!([true, false].map(said_at_start), [1, 0]);
         let full = with(|facts| facts.state_dir.as_mut().unwrap().full = true);
         check("state_dir", &full, Weak, "/var/lib/dhcp-guard", &["is full", "`df /var/lib/dhcp-guard`"]);
         let foreign = with(|facts| facts.state_dir.as_mut().unwrap().unusable = Some("the state is foreign".into()));

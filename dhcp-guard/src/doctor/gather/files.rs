@@ -81,7 +81,7 @@ pub(super) fn state_dir(dir: &Path) -> StateDir {
         writable.err().map(|error| format!("{}: {}", nearest.display(), std::io::Error::from(error)))
     };
     let full = statvfs(nearest(dir)).is_ok_and(|it| it.f_blocks > 0 && it.f_bavail == 0);
-    StateDir { dir: dir.to_owned(), unwritable, full, unusable: state_file::peek(dir).err() }
+    StateDir { dir: dir.to_owned(), is_there: dir.is_dir(), unwritable, full, unusable: state_file::peek(dir).err() }
 }
 
 #[cfg(test)]
