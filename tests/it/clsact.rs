@@ -418,7 +418,8 @@ fn broken_off() -> Result<()> {
     agent.stop(libc::SIGKILL)?;
     host.ip("link delete up1\n")?;
     let agent = launch.only(&["up0"]).start()?;
-    ensure!(pins(&agent)?.len() == 2 && agent.warnings()?.is_empty(), "{:?}", pins(&agent)?);
+    ensure!(pins(&agent)?.len() == 2, "{:?}", pins(&agent)?);
+    ensure!(agent.warnings()?.is_empty(), "{:?}", agent.warnings()?);
     Ok(())
 }
 

@@ -102,6 +102,8 @@ use self::{
 
 /// How long what is under way may take when the agent stops.
 const GRACE: Duration = Duration::from_secs(5);
+/// For how long the start waits for the disk to have its state.
+const FIRST_SAVE: Duration = Duration::from_secs(1);
 
 /// What `dhcp-guard run` was told beyond the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -326,6 +328,10 @@ impl Running {
         };
         let server = tokio::spawn(api::serve(listener, shared, stopped));
         let kernel_log = kernel_log.map(|log| tokio::spawn(log.run()));
+        // From here on whoever is killed is missed: a state that is not there then counts as lost. A disk that does not answer
+        // keeps nobody from starting.
+        let saving = audit.clone();
+        let _ = tokio::task::spawn_blocking(move || saving.flush(FIRST_SAVE)).await;
         // Only now is everything there that an agent is.
         info!("{guarding}; control API on {}", socket.display());
         service.ready();

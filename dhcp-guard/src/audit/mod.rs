@@ -139,7 +139,7 @@ impl Handle {
     }
 
     /// Waits until all that was handed over is written, or was tried once more and failed, at most for so long. True: it is
-    /// all written. For the end of the agent: this one does wait for the disk.
+    /// all written. For the start and the end of the agent: this one does wait for the disk.
     #[must_use]
     pub fn flush(&self, deadline: Duration) -> bool {
         self.0.0.flush(deadline)
