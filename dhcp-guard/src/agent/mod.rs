@@ -168,7 +168,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             error = running.failed() => return Err(error),
         }
     };
-    info!("{signal}: {}", running.last_words());
+    info!("{signal}: {}", running.last_words().await);
     running.stop().await
 }
 
@@ -368,10 +368,12 @@ impl Running {
     }
 
     /// What becomes of the guard.
-    fn last_words(&self) -> String {
-        let Some(dir) = &self.pins else { return "taking the guard off and stopping".to_owned() };
-        let how = "(`dhcp-guard detach` takes the guard off)";
-        match pinned::end_with_agent(dir, &self.pictures.borrow().context) {
+    async fn last_words(&self) -> String {
+        let Some(dir) = self.pins.clone() else { return "taking the guard off and stopping".to_owned() };
+        let context = Arc::clone(&self.pictures.borrow().context);
+        let (looked_into, how) = (dir.clone(), "(`dhcp-guard detach` takes the guard off)");
+        let look = tokio::task::spawn_blocking(move || pinned::end_with_agent(&looked_into, &context));
+        match look.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
             Ok(off) if off.is_empty() => format!("stopping; the interfaces stay guarded {how}"),
             Ok(off) => format!(
                 "stopping; the guard goes off {}, because its pin in {} is gone; all else stays guarded {how}",
