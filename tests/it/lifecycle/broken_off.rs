@@ -367,7 +367,8 @@ pub(super) fn killed_saving() -> Result<()> {
     let mut due = BTreeSet::new();
     for (number, call) in SAVES.into_iter().enumerate() {
         let at = || format!("killed at {call}");
-        let inject = format!("inject={call}:signal=KILL");
+        // The first is the start's own.
+        let inject = format!("inject={call}:signal=KILL:when=2");
         let wrapper =
             ["strace", "-f", "-qq", "-o", "/dev/null", "-P", &draft, "-e", &format!("trace={call}"), "-e", &inject];
         let mut agent = launch.clone().through(&wrapper).start().with_context(at)?;

@@ -161,7 +161,8 @@ fn replaces(host: &Host, launch: &Launch, link: u32) -> Result<()> {
     host.guards(&["up0"])?;
     ensure!(attached::link(&host.0, "up0")? == link, "the guard was off");
     let seen = agent.warnings()?;
-    ensure!(seen.iter().all(|one| one.contains("could not be taken over")), "{seen:?}");
+    let is_right = |one: &String| one.contains("could not be taken over") || one.contains("begins anew");
+    ensure!(seen.iter().all(is_right), "{seen:?}");
     seen.iter().for_each(|one| println!("{one}"));
     ensure!(agent.quarantines()?.len() == 1, "{:?}", agent.quarantines()?);
     ensure!(agent.stop(libc::SIGTERM)?.success(), "{}", agent.log());
