@@ -355,8 +355,12 @@ pub(super) fn undone() -> Result<()> {
     ensure!(!undone.is_empty() && undone == told, "undone: {undone:?}, but told: {told:?}");
     guarded.documents_when(|now| *now == before).with_context(|| format!("before: {before}"))?;
 
-    let records = audit(&guarded.agent)?;
-    ensure!(records.iter().any(|record| record.reason == "six"), "the hold is not on record");
+    // The log is written while the agent goes on.
+    let mut records = Vec::new();
+    wait::until("the hold to be on record", SEEN_DEADLINE, || {
+        records = audit(&guarded.agent)?;
+        Ok(records.iter().any(|record| record.reason == "six"))
+    })?;
     ensure!(records.iter().all(|record| record.refused.is_none()), "{records:?}");
     let again = guarded.run(&["undo", "--since", "1s"])?;
     println!("{} undone; once more: {}", undone.len(), errors(&again).trim());
