@@ -1,4 +1,5 @@
-//! Traffic and control programs of the lab: two empty programs to measure against, and a flood generator.
+//! Traffic and control programs of the lab: two empty programs to measure against, a flood generator, and one
+//! that no kernel takes.
 //!
 //! None of this is shipped. On any other target than BPF this is an empty program, so that the whole workspace can be
 //! checked without a BPF linker.
@@ -10,6 +11,9 @@ mod control;
 #[cfg(target_arch = "bpf")]
 #[path = "lab/flood.rs"]
 mod flood;
+#[cfg(target_arch = "bpf")]
+#[path = "lab/rejected.rs"]
+mod rejected;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

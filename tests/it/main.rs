@@ -15,6 +15,7 @@ mod package;
 mod quarantine;
 mod reference;
 mod reload;
+mod sabotage;
 mod service;
 
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         on_both_hooks(reload::trials),
         service::trials(),
         package::trials(),
+        sabotage::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

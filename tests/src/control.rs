@@ -31,6 +31,15 @@ pub(crate) fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xd
     Ok(program)
 }
 
+/// Tries to load a program that reads memory which it may not.
+///
+/// # Errors
+/// Always: the kernel's.
+pub fn load_rejected() -> Result<()> {
+    let mut object = load_with(&mut EbpfLoader::new())?;
+    program(&mut object, "rejected").map(drop)
+}
+
 /// What a control does with every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

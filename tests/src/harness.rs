@@ -7,6 +7,7 @@
 
 use std::{
     env,
+    panic::{self, AssertUnwindSafe},
     path::Path,
     process::ExitCode,
     sync::{Mutex, PoisonError},
@@ -22,6 +23,7 @@ use crate::{
     agent::OTHER_BINARY,
     client::DHCLIENT,
     control,
+    events::{self, Outcome},
     program::{current_hook, with_hook},
     server::DNSMASQ,
 };
@@ -118,18 +120,38 @@ pub fn trial_at(hook: Hook, name: &str, needs: &'static [Need], test: fn() -> Re
 
 fn make(name: String, needs: &'static [Need], test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::ignorable_test(name.clone(), move || {
+        events::started(&name);
         let missing: Vec<_> = needs.iter().filter_map(|need| need.missing()).collect();
         if missing.is_empty() {
-            return timed(name, test)
-                .map(|()| Completion::Completed)
-                .map_err(|error| Failed::from(format!("{error:#}")));
+            return carry_out(name, test);
         }
         let reason = missing.join(", ");
         if env::var_os(NO_SKIP).is_some() {
-            return Err(format!("would be skipped: {reason}").into());
+            let reason = format!("would be skipped: {reason}");
+            events::ended(&name, &Outcome::Failed(&reason), Duration::ZERO);
+            return Err(reason.into());
         }
+        events::ended(&name, &Outcome::Skipped(&reason), Duration::ZERO);
         Ok(Completion::ignored_with(reason))
     })
+}
+
+fn carry_out(name: String, test: impl FnOnce() -> Result<()>) -> Result<Completion, Failed> {
+    let start = Instant::now();
+    // Nothing that the test has touched is used any more.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(test));
+    let took = start.elapsed();
+    TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((took, name.clone()));
+    let reason = match outcome {
+        Ok(Ok(())) => {
+            events::ended(&name, &Outcome::Passed, took);
+            return Ok(Completion::Completed);
+        }
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => events::words_of(&*panic),
+    };
+    events::ended(&name, &Outcome::Failed(&reason), took);
+    Err(reason.into())
 }
 
 /// The command line of Rust's own test runner, which takes several filters.
@@ -152,19 +174,14 @@ pub fn run(mut trials: Vec<Trial>) -> ExitCode {
         trials.retain(|trial| filters.iter().any(|filter| trial.name().contains(filter)));
     }
     let code = libtest_mimic::run(&arguments, trials).exit_code();
-    print_slowest();
+    if !events::are_told() {
+        print_slowest();
+    }
     code
 }
 
 /// How long each test took.
 static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
-
-fn timed<T>(name: String, test: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let outcome = test();
-    TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((start.elapsed(), name));
-    outcome
-}
 
 fn print_slowest() {
     let mut took = TOOK.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,7 +13,7 @@
 //! * [`fixtures`], [`guard_run`]: frames with their expected verdicts, and the guard's program run on frames without any
 //!   interface; [`orders`]: quarantines for it.
 //! * [`mod@bench`]: what the guard costs.
-//! * [`harness`]: how a test says what it needs.
+//! * [`harness`]: how a test says what it needs; [`events`]: what became of it, for programs.
 //!
 //! Nothing the lab makes has a name outside this process: namespaces are file descriptors, the clients' files are
 //! memory, children are killed by the kernel when we go. So a panic, Ctrl-C or SIGKILL cleans up as well as a success
@@ -27,6 +27,7 @@ pub mod clean_root;
 pub mod cleanup;
 pub mod client;
 pub mod control;
+pub mod events;
 pub mod fixtures;
 pub mod flood;
 pub mod follower;

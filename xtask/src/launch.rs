@@ -54,16 +54,37 @@ pub(crate) fn build_other_agent(workspace: &Workspace) -> Result<PathBuf> {
     Ok(kept)
 }
 
+/// Makes cargo say what it has built, in a form that programs read.
+const MESSAGES: &str = "--message-format=json-render-diagnostics";
+
+/// The tests of the lab, as a program that runs them.
+pub(crate) fn build_tests(workspace: &Workspace) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo(["test", "--release", "--locked", "--package", "tests", "--test", "it", "--no-run", MESSAGES]);
+    executable_made_by(&mut cargo, "it")
+}
+
+/// The first process of the guests of `cargo xtask vm`, linked statically. Only the last step of its build is another one, so
+/// that nothing that it depends on is built again.
+pub(crate) fn build_init(workspace: &Workspace) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo(["rustc", "--release", "--locked", "--package", "tests", "--bin", "vm-init"]);
+    cargo.args([MESSAGES, "--", "-C", "target-feature=+crt-static"]);
+    executable_made_by(&mut cargo, "vm-init")
+}
+
 /// Builds and answers where cargo put the binary.
 fn build_binary(workspace: &Workspace, package: &str, binary: &str, more: &[&str]) -> Result<PathBuf> {
     let mut cargo = workspace.cargo(["build", "--locked", "--package", package, "--bin", binary]);
     // Always with this package among the selected: without it other features would be unified, and with the tests, the demo
     // or the benchmarks all dependencies would be built again.
-    cargo.args(["--package", "tests"]).args(more);
-    let shown = process::line(&cargo);
+    cargo.args(["--package", "tests", MESSAGES]).args(more);
+    executable_made_by(&mut cargo, binary)
+}
+
+/// Runs cargo, which is to make this executable: where it is.
+fn executable_made_by(cargo: &mut Command, name: &str) -> Result<PathBuf> {
+    let shown = process::line(cargo);
     eprintln!("+ {shown}");
     let mut child = cargo
-        .arg("--message-format=json-render-diagnostics")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -72,11 +93,11 @@ fn build_binary(workspace: &Workspace, package: &str, binary: &str, more: &[&str
     let mut executable = None;
     for message in BufReader::new(messages).lines() {
         let message = message.with_context(|| format!("cannot read the output of `{shown}`"))?;
-        executable = executable_of(&message, binary).or(executable);
+        executable = executable_of(&message, name).or(executable);
     }
     let status = child.wait().with_context(|| format!("cannot wait for `{shown}`"))?;
     ensure!(status.success(), "`{shown}` failed ({status}); see the errors above");
-    executable.ok_or_else(|| anyhow!("`{shown}` built no binary `{binary}`"))
+    executable.ok_or_else(|| anyhow!("`{shown}` built no `{name}`"))
 }
 
 /// The path in cargo's message about this binary; None for every other message.

@@ -13,6 +13,7 @@ mod setup;
 mod test;
 mod toolchain;
 mod totals;
+mod vm;
 mod workspace;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -67,6 +68,8 @@ enum Task {
         /// Only the tests whose name contains one of these
         filters: Vec<String>,
     },
+    /// Boot the kernels that the guard claims to run on, in QEMU, and run the tests in them that are about the kernel
+    Vm(vm::Options),
     /// Try random and mutated inputs on the parser, starting from the committed corpus; exit code 1 if one breaks it
     Fuzz {
         /// How long
@@ -103,6 +106,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Dist => dist::run(&workspace),
         Task::Bench { args } => launch::lab_program(&workspace, "bench", &args),
         Task::Test { quick, filters } => test::run(&workspace, quick, &filters),
+        Task::Vm(options) => vm::run(&workspace, &options),
         Task::Fuzz { minutes, targets, keep } => fuzz::run(&workspace, minutes, &targets, keep),
         Task::Lint => lint::run(&workspace),
     }

@@ -39,6 +39,16 @@ pub(crate) const LAB: &[Program] = &[
 /// What the fuzz targets are built with: libFuzzer is C++.
 pub(crate) const FUZZ: &[Program] = &[("c++", "g++")];
 
+/// What the guests of `cargo xtask vm` are made with, besides what the lab is made of.
+pub(crate) const VM: &[Program] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("depmod", "kmod"),
+    ("strip", "binutils"),
+    ("dpkg-deb", "dpkg"),
+    ("sha256sum", "coreutils"),
+    ("ldd", "libc-bin"),
+];
+
 /// Where the programs of an administrator are; not in everyone's PATH.
 const SYSTEM_DIRS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
@@ -79,7 +89,7 @@ fn missing(programs: &[Program]) -> Vec<&'static str> {
 /// The packages that bring these programs, each once.
 fn packages(programs: &[&str]) -> Vec<&'static str> {
     let mut packages = Vec::new();
-    for (program, package) in LAB.iter().chain(FUZZ) {
+    for (program, package) in LAB.iter().chain(FUZZ).chain(VM) {
         if programs.contains(program) && !packages.contains(package) {
             packages.push(package);
         }
@@ -88,9 +98,14 @@ fn packages(programs: &[&str]) -> Vec<&'static str> {
 }
 
 pub(crate) fn present(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where a program is.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let found = |dir: PathBuf| dir.join(program).is_file();
-    env::split_paths(&path).chain(SYSTEM_DIRS.iter().map(PathBuf::from)).any(found)
+    let places = env::split_paths(&path).chain(SYSTEM_DIRS.iter().map(PathBuf::from));
+    places.map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 /// The effective user, as the kernel shows it.

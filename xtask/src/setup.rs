@@ -66,7 +66,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     if toolchain.is_err() {
         report.add(State::Missing, "BPF toolchain (the error below says what of it)");
     }
-    packages::ensure(&[packages::LAB, packages::FUZZ].concat(), &mut report);
+    packages::ensure(&[packages::LAB, packages::FUZZ, packages::VM].concat(), &mut report);
     print!("{report}");
     toolchain?;
     Ok(if report.any(State::Missing) { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS })
@@ -86,6 +86,18 @@ pub(crate) fn for_lab(workspace: &Workspace) -> Result<()> {
     toolchain::ensure(workspace, &mut report)?;
     packages::ensure(packages::LAB, &mut report);
     eprint!("{report}");
+    Ok(())
+}
+
+/// For the task that boots other kernels. What of the lab's programs is missing, the tests in the guests say.
+pub(crate) fn for_vm(workspace: &Workspace) -> Result<()> {
+    let mut report = Report::default();
+    toolchain::ensure(workspace, &mut report)?;
+    packages::ensure(packages::LAB, &mut report);
+    let mut own = Report::default();
+    packages::ensure(packages::VM, &mut own);
+    eprint!("{report}{own}");
+    ensure!(!own.any(State::Missing), "no kernel can be booted without what is missing above");
     Ok(())
 }
 

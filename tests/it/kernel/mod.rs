@@ -51,7 +51,7 @@ use tests::{
     packets::discover,
 };
 
-const KERNEL: &[Need] = &[Need::Root, Need::BpfObject];
+pub(crate) const KERNEL: &[Need] = &[Need::Root, Need::BpfObject];
 
 pub(crate) fn trials() -> Vec<Trial> {
     [

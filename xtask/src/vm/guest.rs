@@ -1,0 +1,172 @@
+//! What a guest tells, up to its end: each test with its verdict, and whatever went wrong with the guest itself.
+
+use std::{
+    fs,
+    sync::mpsc::RecvTimeoutError,
+    time::Instant,
+};
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use super::{
+    Deadlines, faults,
+    machine::Machine,
+    report::{Run, Verdict},
+    suite::Group,
+};
+
+/// See the table in `tests/src/bin/vm-init.rs`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event {
+    Up { kernel: String },
+    Problem { text: String },
+    Beat,
+    Group { name: String },
+    Started { test: String },
+    Ended { test: String, outcome: Outcome, reason: Option<String>, seconds: f64 },
+    Output { line: String },
+    Done { text: Option<String> },
+    Kernel { text: String },
+    End,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// What a guest's own troubles are listed under.
+const GUEST: &str = "guest";
+
+/// Reads until the guest has ended, or is given up; all that was seen is in the run then.
+pub(crate) fn follow(machine: Machine, deadlines: Deadlines, groups: &[Group], run: &mut Run) -> Result<()> {
+    let mut story = Story::default();
+    let began = Instant::now();
+    let end = loop {
+        let now = Instant::now();
+        if now >= deadlines.end {
+            break Some(format!("the guest was given up after {} s", began.elapsed().as_secs()));
+        }
+        match machine.lines.recv_timeout(deadlines.silence.min(deadlines.end - now)) {
+            Ok(line) => story.hear(&line, run),
+            Err(RecvTimeoutError::Disconnected) => break None,
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= deadlines.end => {}
+            Err(RecvTimeoutError::Timeout) => {
+                break Some(format!("the guest hangs: it has said nothing for {} s", deadlines.silence.as_secs()));
+            }
+        }
+    };
+    let complaints = machine.complaints();
+    let console = machine.console.clone();
+    // Ends it, where it has not ended.
+    drop(machine);
+    let console = fs::read(&console).unwrap_or_default();
+    story.conclude(end, &String::from_utf8_lossy(&console), &complaints, groups, run);
+    Ok(())
+}
+
+/// Where in its plan a guest is.
+#[derive(Default)]
+struct Story {
+    up: bool,
+    ended: bool,
+    group: String,
+    /// The test that has begun and not ended.
+    current: Option<String>,
+    /// Groups whose end was told.
+    done: Vec<String>,
+    /// Faults in the log, as the guest told them.
+    fault: Option<String>,
+}
+
+impl Story {
+    fn hear(&mut self, line: &str, run: &mut Run) {
+        let event = match serde_json::from_str(line) {
+            Ok(event) => event,
+            // Something else has written there, or a line was cut in two.
+            Err(_) => return run.note(&format!("not understood: {line}")),
+        };
+        match event {
+            Event::Up { kernel } => {
+                self.up = true;
+                run.check_release(&kernel);
+            }
+            Event::Problem { text } => run.add(GUEST, "is as its image says", Verdict::Fail(text), 0.0),
+            Event::Beat => {}
+            Event::Group { name } => self.group = name,
+            Event::Started { test } => self.current = Some(test),
+            Event::Ended { test, outcome, reason, seconds } => {
+                self.current = None;
+                let reason = reason.unwrap_or_else(|| "without a reason".into());
+                let verdict = match outcome {
+                    Outcome::Passed => Verdict::Pass,
+                    Outcome::Failed => Verdict::Fail(reason),
+                    Outcome::Skipped => Verdict::Skip(reason),
+                };
+                run.add(&self.group, &test, verdict, seconds);
+            }
+            Event::Output { line } => run.note(&line),
+            Event::Done { text } => self.end_group(text, run),
+            Event::Kernel { text } => {
+                if let (None, Some(meaning)) = (&self.fault, faults::of_line(&text)) {
+                    self.fault = Some(format!("{meaning}: {text}"));
+                }
+            }
+            Event::End => self.ended = true,
+        }
+    }
+
+    fn end_group(&mut self, text: Option<String>, run: &mut Run) {
+        let group = std::mem::take(&mut self.group);
+        match (self.current.take(), text) {
+            (Some(test), text) => {
+                let reason = text.unwrap_or_else(|| "the runner ended in the middle of it".into());
+                run.add(&group, &test, Verdict::Fail(reason), 0.0);
+            }
+            (None, Some(text)) => run.add(&group, "the runner", Verdict::Fail(text), 0.0),
+            (None, None) if run.of_group(&group).next().is_none() => {
+                run.add(&group, "the runner", Verdict::Fail("it ran no test".into()), 0.0);
+            }
+            (None, None) => {}
+        }
+        self.done.push(group);
+    }
+
+    /// How it ended: `given_up` if it did not by itself.
+    fn conclude(self, given_up: Option<String>, console: &str, complaints: &str, groups: &[Group], run: &mut Run) {
+        let fault = faults::first(console).or(self.fault);
+        let clean = fault.is_none();
+        let ended = self.ended && given_up.is_none();
+        // The kernel's word is the cause of whatever else happened.
+        let cause = fault.clone().or(given_up.clone()).unwrap_or_else(|| "the guest ended too early".into());
+        if !ended {
+            if let Some(test) = &self.current {
+                run.add(&self.group, test, Verdict::Fail(first_line(&cause).to_owned()), 0.0);
+            }
+            for group in groups.iter().filter(|group| !self.done.contains(&group.name) && group.name != self.group) {
+                run.add(&group.name, "the runner", Verdict::Fail("the guest did not come to it".into()), 0.0);
+            }
+        }
+        let runs = match (self.up, ended) {
+            (true, true) => Verdict::Pass,
+            (up, _) => {
+                let what = if up { cause } else { format!("it did not come up: {cause}") };
+                let shown = if fault.is_none() { faults::last_lines(console) } else { String::new() };
+                let parts = [what.as_str(), complaints, &shown].map(str::trim);
+                Verdict::Fail(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n"))
+            }
+        };
+        run.add(GUEST, "boots, carries out its plan, and ends by itself", runs, 0.0);
+        let log = if clean { Verdict::Pass } else { Verdict::Fail(fault.unwrap_or_default()) };
+        run.add(GUEST, "its kernel's log tells of no fault", log, 0.0);
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default().trim_end_matches(':')
+}

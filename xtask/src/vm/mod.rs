@@ -1,0 +1,187 @@
+//! `cargo xtask vm`: the kernel-facing tests on the kernels of distributions, in QEMU.
+//!
+//! * [`kernels`]: which ones, from Debian's packages ([`apt`]) or from files; [`modules`]: what of a kernel is loaded.
+//! * [`image`]: what the guest's memory begins with: the tests, the agents, the programs of the lab with their libraries
+//!   ([`closure`]), and the first process (`tests/src/bin/vm-init.rs`); [`suite`]: which tests it runs.
+//! * [`machine`]: QEMU, with KVM where that was seen to work; [`guest`]: what the first process tells; [`faults`]: what the
+//!   kernel says on its console.
+//! * [`report`]: a line for each test, the table, [`junit`].
+//!
+//! Nothing here needs root: the guest has its own. What went before is kept in `vm/` of cargo's target directory: packages,
+//! unpacked kernels, and of the last run images, consoles and results.
+
+mod apt;
+mod closure;
+mod faults;
+mod guest;
+mod image;
+mod junit;
+mod kernels;
+mod machine;
+mod modules;
+mod report;
+mod suite;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::{setup, workspace::Workspace};
+
+use self::{image::Parts, kernels::Kernel, machine::Accelerator, report::Run};
+
+/// What `cargo xtask vm` takes.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only these kernels, by the series of the packages: 5.10, 6.1, 6.12, 7 (default: all)
+    #[arg(value_name = "SERIES", conflicts_with = "kernel")]
+    series: Vec<String>,
+    /// Boot this kernel instead of a package's
+    #[arg(long, value_name = "FILE", requires = "modules")]
+    kernel: Option<PathBuf>,
+    /// Where that kernel's modules are: the folder with `modules.order` in it
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    modules: Option<PathBuf>,
+    /// Only these groups of tests (can be repeated)
+    #[arg(long = "group", value_name = "GROUP", value_parser = suite::names())]
+    groups: Vec<String>,
+    /// Instead of the groups, all tests whose name contains this (can be repeated)
+    #[arg(long = "test", value_name = "PART", conflicts_with = "groups")]
+    tests: Vec<String>,
+    /// Machines at once (default: one for each processor)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// A guest is given up after so many seconds
+    #[arg(long, value_name = "S", default_value_t = 900)]
+    kernel_timeout: u64,
+    /// No other machine is started after so many seconds, and those that run are given up
+    #[arg(long, value_name = "S", default_value_t = 2400)]
+    timeout: u64,
+    /// A guest that says nothing for so many seconds hangs
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    silence: u64,
+    /// Emulate the processor also where KVM works
+    #[arg(long)]
+    no_kvm: bool,
+    /// Make the guest break, to see that it is noticed
+    #[arg(long = "break", value_name = "HOW")]
+    sabotage: Option<Sabotage>,
+    /// Where the results go as JUnit XML [default: vm/junit.xml in cargo's target directory]
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+}
+
+/// How a guest can be made to break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sabotage {
+    /// A BPF program that the verifier rejects
+    Verifier,
+    /// A test that panics
+    Panic,
+    /// A guest that hangs
+    Hang,
+    /// A kernel that crashes
+    Crash,
+}
+
+impl Sabotage {
+    /// As `vm-init` calls it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Verifier => "verifier",
+            Self::Panic => "panic",
+            Self::Hang => "hang",
+            Self::Crash => "crash",
+        }
+    }
+}
+
+/// When a guest is given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadlines {
+    /// At this time, whatever it does.
+    pub(crate) end: Instant,
+    /// When it has said nothing for so long.
+    pub(crate) silence: Duration,
+}
+
+/// The task. Exit code 1: something failed.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let start = Instant::now();
+    ensure!(cfg!(target_arch = "x86_64"), "`cargo xtask vm` boots x86-64 kernels only, and this machine is another one");
+    setup::for_vm(workspace)?;
+    let parts = Parts::build(workspace)?;
+    let folder = workspace.target().join("vm");
+    let (kernels, mut runs) = kernels::find(&folder, options)?;
+    let accelerator = match kernels.first() {
+        Some(kernel) if !options.no_kvm => machine::probe(&folder, kernel, &parts)?,
+        _ => Accelerator::Tcg,
+    };
+    println!("machines: {accelerator}");
+    runs.extend(run_all(&folder, &kernels, &parts, accelerator, options, start)?);
+    report::print_table(&runs);
+    let junit = options.junit.clone().unwrap_or_else(|| folder.join("junit.xml"));
+    junit::write(&junit, &runs)?;
+    let totals = report::totals(&runs);
+    println!("\nJUnit: {}\nconsoles: {}", junit.display(), folder.join("guests").display());
+    println!("{} kernels in {:.0} s\n\n{totals}", runs.len(), start.elapsed().as_secs_f64());
+    Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Boots the kernels, several at once; the results in the kernels' order.
+fn run_all(
+    folder: &Path,
+    kernels: &[Kernel],
+    parts: &Parts,
+    accelerator: Accelerator,
+    options: &Options,
+    start: Instant,
+) -> Result<Vec<Run>> {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let jobs = options.jobs.map_or(processors, usize::from);
+    // The first ones in the list need least time: one that needs much must not come last.
+    let waiting = Mutex::new((0..kernels.len()).collect::<Vec<_>>());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let done = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(index) = next() {
+            let outcome = run_one(folder, &kernels[index], parts, accelerator, options, start);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
+        }
+    };
+    thread::scope(|scope| (0..jobs.min(kernels.len())).for_each(|_| drop(scope.spawn(work))));
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn run_one(
+    folder: &Path,
+    kernel: &Kernel,
+    parts: &Parts,
+    accelerator: Accelerator,
+    options: &Options,
+    start: Instant,
+) -> Result<Run> {
+    let began = Instant::now();
+    let folder = folder.join("guests").join(&kernel.label);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let groups = suite::groups(kernel, &options.groups, &options.tests, options.sabotage);
+    let modules = modules::for_lab(&kernel.modules, &folder)?;
+    let image = image::write(&folder, parts, &modules, &groups, options.sabotage)?;
+    let end = (start + Duration::from_secs(options.timeout)).min(began + Duration::from_secs(options.kernel_timeout));
+    let deadlines = Deadlines { end, silence: Duration::from_secs(options.silence) };
+    let mut run = Run::new(kernel);
+    let machine = machine::start(kernel, &image, &folder, accelerator)?;
+    guest::follow(machine, deadlines, &groups, &mut run)?;
+    run.took = began.elapsed();
+    Ok(run)
+}
