@@ -17,6 +17,7 @@ mod reference;
 mod reload;
 mod sabotage;
 mod service;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         service::trials(),
         package::trials(),
         sabotage::trials(),
+        vm::trials(),
     ];
     tests::harness::run(trials.into_iter().flatten().collect())
 }

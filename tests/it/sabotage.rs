@@ -14,7 +14,9 @@ const SABOTAGE: &str = "DHCP_GUARD_SABOTAGE";
 /// None, unless somebody asks for one.
 pub(crate) fn trials() -> Vec<Trial> {
     match env::var(SABOTAGE).as_deref() {
-        Ok("verifier") => vec![trial_once("sabotage: a program that the verifier rejects", KERNEL, control::load_rejected)],
+        Ok("verifier") => {
+            vec![trial_once("sabotage: a program that the verifier rejects", KERNEL, control::load_rejected)]
+        }
         Ok("panic") => vec![trial_once("sabotage: a test that panics", &[], panics)],
         _ => Vec::new(),
     }

@@ -31,6 +31,9 @@ use crate::{
 /// Name the package, and the one that it is upgraded to; set by `cargo xtask test`.
 pub const PACKAGES: [&str; 2] = ["DHCP_GUARD_DEB", "DHCP_GUARD_DEB_NEXT"];
 
+/// Names the program of `cargo xtask`; set by `cargo xtask test`.
+pub const XTASK: &str = "DHCP_GUARD_XTASK";
+
 /// Set (to anything) where nothing may be skipped: a skipped test then fails.
 pub const NO_SKIP: &str = "DHCP_GUARD_TESTS_NO_SKIP";
 
@@ -50,6 +53,8 @@ pub enum Need {
     OtherVersion,
     /// The Debian package, and the one that it is upgraded to.
     Package,
+    /// The project's automation.
+    Xtask,
 }
 
 impl Need {
@@ -77,6 +82,9 @@ impl Need {
                 .then(|| format!("needs an agent of another version, named in {OTHER_BINARY}: run `cargo xtask test`")),
             Self::BpfObject => (!control::object_is_built())
                 .then(|| "needs the BPF programs: run `cargo xtask setup` and build again".into()),
+            Self::Xtask => {
+                env::var_os(XTASK).is_none().then(|| format!("needs xtask, named in {XTASK}: run `cargo xtask test`"))
+            }
             Self::Package => (PACKAGES.iter().any(|name| env::var_os(name).is_none()))
                 .then(|| "needs the Debian package: run it through `cargo xtask test`, on Debian".into()),
         }

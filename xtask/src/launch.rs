@@ -59,7 +59,8 @@ const MESSAGES: &str = "--message-format=json-render-diagnostics";
 
 /// The tests of the lab, as a program that runs them.
 pub(crate) fn build_tests(workspace: &Workspace) -> Result<PathBuf> {
-    let mut cargo = workspace.cargo(["test", "--release", "--locked", "--package", "tests", "--test", "it", "--no-run", MESSAGES]);
+    let mut cargo =
+        workspace.cargo(["test", "--release", "--locked", "--package", "tests", "--test", "it", "--no-run", MESSAGES]);
     executable_made_by(&mut cargo, "it")
 }
 
@@ -84,11 +85,8 @@ fn build_binary(workspace: &Workspace, package: &str, binary: &str, more: &[&str
 fn executable_made_by(cargo: &mut Command, name: &str) -> Result<PathBuf> {
     let shown = process::line(cargo);
     eprintln!("+ {shown}");
-    let mut child = cargo
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run `{shown}`"))?;
+    let mut child =
+        cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{shown}`"))?;
     let messages = child.stdout.take().ok_or_else(|| anyhow!("`{shown}` has no output"))?;
     let mut executable = None;
     for message in BufReader::new(messages).lines() {

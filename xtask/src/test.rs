@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every runner, one sum.
 
 use std::{
+    env,
     io::{Read as _, Write as _, stdout},
     process::{Command, ExitCode, Stdio},
 };
@@ -10,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::{
     dist, fuzz, launch, packages, process, setup,
     totals::{Scanner, Totals},
-    workspace::{AGENT_VARIABLE, OTHER_AGENT_VARIABLE, Workspace},
+    workspace::{AGENT_VARIABLE, OTHER_AGENT_VARIABLE, Workspace, XTASK_VARIABLE},
 };
 
 /// The crates whose tests need nothing but a compiler.
@@ -58,6 +59,10 @@ fn integration(workspace: &Workspace, filters: &[String]) -> Result<Totals> {
     if packages::present("dpkg-deb") {
         let built = dist::for_tests(workspace, &agent).context("the tests in the lab did not run")?;
         command.envs(PACKAGE_VARIABLES.iter().zip(built));
+    }
+    // Elsewhere no other kernel can be booted, and the tests of what does that are skipped.
+    if packages::missing(packages::VM).is_empty() {
+        command.env(XTASK_VARIABLE, env::current_exe().context("this program has no path")?);
     }
     cargo_test(command.env(AGENT_VARIABLE, agent).env(OTHER_AGENT_VARIABLE, other).arg("--").args(filters))
 }

@@ -14,6 +14,8 @@ use serde_json::Value;
 pub(crate) const AGENT_VARIABLE: &str = "DHCP_GUARD_BIN";
 /// The same for the agent of another version, to upgrade to.
 pub(crate) const OTHER_AGENT_VARIABLE: &str = "DHCP_GUARD_OTHER_BIN";
+/// The same for this program.
+pub(crate) const XTASK_VARIABLE: &str = "DHCP_GUARD_XTASK";
 
 /// The workspace that this program belongs to.
 pub(crate) struct Workspace {

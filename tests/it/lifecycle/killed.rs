@@ -21,7 +21,7 @@ use super::{CLIENT_LIMIT, DEADLINE, FLOODER, allowed, clients, in_data_plane, of
 pub(super) fn in_a_flood() -> Result<()> {
     const KILLS: usize = 20;
     const AT_LEAST: usize = 3;
-    const ENOUGH: Duration = Duration::from_secs(25);
+    const ENOUGH: Duration = Duration::from_secs(15);
     let lab = Lab::new(Layout::Uplink, 1)?;
     let launch = Launch::new(&lab.host, &lab.guarded())?;
     let mut agent = launch.clone().start()?;

@@ -62,7 +62,11 @@ const HOST: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip")];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("lifecycle: killed again and again in a flood, nothing passes beyond the limit", Need::LAB, killed::in_a_flood),
+        trial(
+            "lifecycle: killed again and again in a flood, nothing passes beyond the limit",
+            Need::LAB,
+            killed::in_a_flood,
+        ),
         trial("lifecycle: a quarantine ends on time without an agent", Need::LAB, killed::quarantine_ends),
         trial("lifecycle: counters and known clients go on after a restart", Need::LAB, killed::counters_go_on),
         trial(

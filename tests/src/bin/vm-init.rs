@@ -44,6 +44,8 @@ struct Plan {
     /// Kernel modules, in an order in which they can be loaded.
     modules: Vec<String>,
     groups: Vec<Group>,
+    /// Whether a processor is emulated: see `tests::flood::SLOW_MACHINE`.
+    slow: bool,
     /// What to do wrong, to see whether the host notices.
     sabotage: Option<Sabotage>,
 }
@@ -174,7 +176,7 @@ fn carry_out(host: &'static Host) -> Result<()> {
     let events = listen(host)?;
     for group in &plan.groups {
         host.tell(&json!({ "event": "group", "name": group.name }));
-        let text = run(host, group, plan.sabotage, &events).err().map(|error| format!("{error:#}"));
+        let text = run(host, group, &plan, &events).err().map(|error| format!("{error:#}"));
         host.tell(&json!({ "event": "done", "name": group.name, "text": text }));
     }
     tell_kernel_log(host)
@@ -201,9 +203,11 @@ fn beat(host: &Host) {
 
 /// Passes on what the tests say of themselves; the answer gets a word whenever [`SYNC`] was read.
 fn listen(host: &'static Host) -> Result<mpsc::Receiver<()>> {
-    mknodat(CWD, EVENTS, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).with_context(|| format!("cannot make {EVENTS}"))?;
+    mknodat(CWD, EVENTS, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .with_context(|| format!("cannot make {EVENTS}"))?;
     // For writing, too, so that it never ends.
-    let fifo = OpenOptions::new().read(true).write(true).open(EVENTS).with_context(|| format!("cannot open {EVENTS}"))?;
+    let fifo =
+        OpenOptions::new().read(true).write(true).open(EVENTS).with_context(|| format!("cannot open {EVENTS}"))?;
     let (synced, events) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(fifo).lines().map_while(Result::ok) {
@@ -218,10 +222,13 @@ fn listen(host: &'static Host) -> Result<mpsc::Receiver<()>> {
 }
 
 /// Runs the tests of a group, and passes on all that they say.
-fn run(host: &'static Host, group: &Group, sabotage: Option<Sabotage>, events: &mpsc::Receiver<()>) -> Result<()> {
+fn run(host: &'static Host, group: &Group, plan: &Plan, events: &mpsc::Receiver<()>) -> Result<()> {
     let mut command = Command::new(TESTS);
     command.args(&group.tests).arg(RUNNER_LOG).env_clear().envs(ENVIRONMENT.iter().copied());
-    match sabotage {
+    if plan.slow {
+        command.env("DHCP_GUARD_TESTS_SLOW_MACHINE", "1");
+    }
+    match plan.sabotage {
         Some(Sabotage::Verifier) => drop(command.env("DHCP_GUARD_SABOTAGE", "verifier")),
         Some(Sabotage::Panic) => drop(command.env("DHCP_GUARD_SABOTAGE", "panic")),
         Some(Sabotage::Hang | Sabotage::Crash) | None => {}

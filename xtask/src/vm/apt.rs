@@ -6,7 +6,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, SystemTime},
 };
 
@@ -28,7 +28,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// For so long the lists are not asked for again.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 /// Indexes that other packages on the machine ask for, and that are larger than all else.
-const UNUSED_INDEXES: &[&str] = &["DEP-11", "DEP-11-icons", "DEP-11-icons-small", "DEP-11-icons-hidpi", "DEP-11-icons-large"];
+const UNUSED_INDEXES: &[&str] =
+    &["DEP-11", "DEP-11-icons", "DEP-11-icons-small", "DEP-11-icons-hidpi", "DEP-11-icons-large"];
 
 /// A package, in one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,13 +58,17 @@ impl Apt {
         // What is installed here does not matter.
         apt.write("status", "")?;
         let sources = sources(&configured()?, suites, Path::new(KEYRING).exists());
-        ensure!(!sources.is_empty(), "apt is configured for no mirror of Debian: name a kernel with --kernel and --modules");
+        ensure!(
+            !sources.is_empty(),
+            "apt is configured for no mirror of Debian: name a kernel with --kernel and --modules"
+        );
         let known = fs::read_to_string(folder.join("etc/sources.list")).ok();
         let is_fresh = known.as_ref() == Some(&sources) && apt.age().is_some_and(|age| age < FRESH);
         if !is_fresh {
             apt.write("etc/sources.list", &sources)?;
             // One suite that is not there any more must not hide the others: whoever wants a package of it is told.
-            match process::run(apt.command("apt-get").args(["-q", "update"])) {
+            println!("asking the mirrors of Debian for kernels");
+            match run(apt.command("apt-get").arg("update")) {
                 Ok(()) => apt.write("updated", "")?,
                 Err(error) => eprintln!("warning: {error:#}; going on with the lists that are there"),
             }
@@ -90,7 +95,8 @@ impl Apt {
     /// Brings a package's file into a folder; its path.
     pub(crate) fn download(&self, package: &Package, into: &Path) -> Result<PathBuf> {
         let exactly = format!("{}={}", package.name, package.version);
-        process::run(self.command("apt-get").args(["-q", "download", &exactly]).current_dir(into))?;
+        println!("downloading {exactly}");
+        run(self.command("apt-get").args(["download", &exactly]).current_dir(into))?;
         let file = fs::read_dir(into)?.flatten().map(|entry| entry.path()).find(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             name.starts_with(&format!("{}_", package.name)) && name.ends_with(".deb")
@@ -141,12 +147,21 @@ impl Apt {
     }
 }
 
+/// Runs a command whose line is too long to be shown, and that says something only if it fails.
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().context("cannot run apt-get")?;
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success(), "apt-get failed: {}", String::from_utf8_lossy(&said).trim());
+    Ok(())
+}
+
 /// The mirrors that the machine is configured for: address and suite.
 fn configured() -> Result<Vec<(String, String)>> {
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]);
-    let targets = process::ask(&mut command)
-        .context("apt-get does not answer: packages of kernels are Debian's; name a kernel with --kernel and --modules")?;
+    let targets = process::ask(&mut command).context(
+        "apt-get does not answer: packages of kernels are Debian's; name a kernel with --kernel and --modules",
+    )?;
     Ok(targets.lines().filter_map(|line| line.split_once(' ')).map(|(uri, suite)| (uri.into(), suite.into())).collect())
 }
 
@@ -161,15 +176,16 @@ fn sources(configured: &[(String, String)], suites: &[(Archive, &str)], has_keyr
         let (mirror, _) = configured.iter().find(is_it)?;
         Some(format!("deb {signed_by}{mirror} {suite} main\n"))
     };
-    suites.iter().filter_map(line).collect()
+    let mut lines: Vec<String> = suites.iter().filter_map(line).collect();
+    lines.dedup();
+    lines.concat()
 }
 
 /// What `apt-cache show` prints.
 fn parse(shown: &str) -> Vec<Package> {
     let package = |stanza: &str| {
-        let field = |name: &str| {
-            stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)
-        };
+        let field =
+            |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned);
         let depends = field("Depends").unwrap_or_default();
         let depends = depends.split(',').filter(|one| !one.contains('|'));
         let depends = depends.filter_map(|one| one.split_whitespace().next().map(str::to_owned)).collect();
@@ -195,6 +211,7 @@ mod tests {
         assert_eq!(sources(&configured, &suites, false), expected);
         assert!(sources(&configured, &suites, true).starts_with("deb [signed-by=/usr/share/keyrings/"));
         assert_eq!(sources(&configured[..2], &suites, false), "deb http://mirror/debian/ trixie-backports main\n");
+        assert_eq!(sources(&configured, &[suites[0], suites[0]], false).lines().count(), 1, "twice the same");
         assert_eq!(sources(&[], &suites, false), "");
     }
 

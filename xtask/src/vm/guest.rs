@@ -1,10 +1,6 @@
 //! What a guest tells, up to its end: each test with its verdict, and whatever went wrong with the guest itself.
 
-use std::{
-    fs,
-    sync::mpsc::RecvTimeoutError,
-    time::Instant,
-};
+use std::{fs, sync::mpsc::RecvTimeoutError, time::Instant};
 
 use anyhow::Result;
 use serde::Deserialize;

@@ -21,8 +21,8 @@ use crate::{launch, packages, process, workspace::Workspace};
 
 /// Programs of the machine that the tests run.
 const PROGRAMS: &[&str] = &[
-    "dnsmasq", "dhclient", "nft", "ip", "tc", "bridge", "ethtool", "setpriv", "unshare", "mount", "umount", "nsenter", "strace",
-    "sh", "true", "sleep", "cat", "mkfifo", "stat",
+    "dnsmasq", "dhclient", "nft", "ip", "tc", "bridge", "ethtool", "setpriv", "unshare", "mount", "umount", "nsenter",
+    "strace", "sh", "true", "sleep", "cat", "mkfifo", "stat",
 ];
 /// Where they go, whatever folder they are from.
 const BIN: &str = "usr/bin";
@@ -30,8 +30,23 @@ const BIN: &str = "usr/bin";
 const SAME_FOLDER: &[&str] = &["bin", "sbin", "usr/sbin"];
 /// What the first process mounts something on, and what programs write into.
 const FOLDERS: &[&str] = &[
-    "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", BIN, "var", "var/lib", "var/lib/dhcp", "var/lib/misc", "var/log", "vm",
-    "vm/modules", "mnt",
+    "dev",
+    "etc",
+    "proc",
+    "root",
+    "run",
+    "sys",
+    "tmp",
+    "usr",
+    BIN,
+    "var",
+    "var/lib",
+    "var/lib/dhcp",
+    "var/lib/misc",
+    "var/log",
+    "vm",
+    "vm/modules",
+    "mnt",
 ];
 const LINKS: &[(&str, &str)] = &[("var/run", "/run")];
 /// Users, as far as the lab's programs look them up.
@@ -66,7 +81,8 @@ impl Parts {
         let mut stripped = Vec::new();
         for (name, file) in ours {
             let to = folder.join(name.replace('/', "-"));
-            process::run(Command::new("strip").arg("-o").arg(&to).arg(file)).context("strip is of the package binutils")?;
+            process::run(Command::new("strip").arg("-o").arg(&to).arg(file))
+                .context("strip is of the package binutils")?;
             stripped.push((name, to));
         }
         let base = folder.join("base.cpio");
@@ -106,14 +122,16 @@ fn pack_base(to: &Path, ours: &[(&str, PathBuf)]) -> Result<()> {
     archive.finish()
 }
 
+/// What a guest is to do.
+pub(crate) struct Plan<'a> {
+    pub(crate) groups: &'a [Group],
+    /// Whether its processor is emulated.
+    pub(crate) slow: bool,
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
 /// The image for one guest, in its folder: its path.
-pub(crate) fn write(
-    folder: &Path,
-    parts: &Parts,
-    modules: &[PathBuf],
-    groups: &[Group],
-    sabotage: Option<Sabotage>,
-) -> Result<PathBuf> {
+pub(crate) fn write(folder: &Path, parts: &Parts, modules: &[PathBuf], plan: &Plan<'_>) -> Result<PathBuf> {
     let own = folder.join("own.cpio");
     let mut archive = Archive::create(&own)?;
     let mut names = Vec::new();
@@ -123,11 +141,13 @@ pub(crate) fn write(
         archive.file(&name, module)?;
         names.push(format!("/{name}"));
     }
-    let groups: Vec<_> = groups
+    let groups: Vec<_> = plan
+        .groups
         .iter()
         .map(|group| json!({ "name": group.name, "tests": group.tests, "seconds": group.seconds }))
         .collect();
-    let plan = json!({ "modules": names, "groups": groups, "sabotage": sabotage.map(Sabotage::word) });
+    let sabotage = plan.sabotage.map(Sabotage::word);
+    let plan = json!({ "modules": names, "groups": groups, "slow": plan.slow, "sabotage": sabotage });
     archive.bytes("vm/plan.json", plan.to_string().as_bytes(), 0o644)?;
     archive.finish()?;
     let image = folder.join("image.cpio");
@@ -146,7 +166,7 @@ pub(crate) fn write_empty(to: &Path, init: &Path) -> Result<()> {
         archive.folder(name)?;
     }
     archive.file("init", init)?;
-    archive.bytes("vm/plan.json", br#"{"modules":[],"groups":[],"sabotage":null}"#, 0o644)?;
+    archive.bytes("vm/plan.json", br#"{"modules":[],"groups":[],"slow":false,"sabotage":null}"#, 0o644)?;
     archive.finish()
 }
 

@@ -59,7 +59,10 @@ pub(crate) fn find(folder: &Path, options: &Options) -> Result<(Vec<Kernel>, Vec
     }
     if let Some(unknown) = options.series.iter().find(|series| WANTED.iter().all(|one| one.series != **series)) {
         let known: Vec<_> = WANTED.iter().map(|one| one.series).collect();
-        bail!("no kernel is called {unknown}: choose among {}, or name files with --kernel and --modules", known.join(", "));
+        bail!(
+            "no kernel is called {unknown}: choose among {}, or name files with --kernel and --modules",
+            known.join(", ")
+        );
     }
     let is_asked_for = |one: &&Wanted| options.series.is_empty() || options.series.iter().any(|it| it == one.series);
     let wanted: Vec<_> = WANTED.iter().filter(is_asked_for).collect();
@@ -87,8 +90,9 @@ fn from_files(image: &Path, modules: &Path) -> Result<Kernel> {
     ensure!(order.is_file(), "no modules at {}: --modules wants a folder like /lib/modules/RELEASE", modules.display());
     let modules = modules.canonicalize()?;
     let label = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let version = version_of(&label)
-        .with_context(|| format!("{label} is no release of a kernel: --modules wants a folder like /lib/modules/RELEASE"))?;
+    let version = version_of(&label).with_context(|| {
+        format!("{label} is no release of a kernel: --modules wants a folder like /lib/modules/RELEASE")
+    })?;
     Ok(Kernel { label, version, origin: image.display().to_string(), image: image.to_owned(), modules })
 }
 
@@ -107,7 +111,13 @@ fn compare(one: &str, other: &str) -> Ordering {
         let status = Command::new("dpkg").args(["--compare-versions", one, relation, other]).status();
         status.is_ok_and(|status| status.success())
     };
-    if is("lt") { Ordering::Less } else if is("gt") { Ordering::Greater } else { Ordering::Equal }
+    if is("lt") {
+        Ordering::Less
+    } else if is("gt") {
+        Ordering::Greater
+    } else {
+        Ordering::Equal
+    }
 }
 
 /// Unpacked, from the cache where that has the very same files.
@@ -128,7 +138,11 @@ fn from_packages(folder: &Path, apt: &Apt, package: &Package) -> Result<Kernel> 
             fs::rename(&file, folder.join(format!("{}.deb", one.name)))?;
         }
         fs::write(folder.join(SUMS), &sums)?;
-        ensure!(has_sums(&folder, &sums), "what apt has brought of {} has other checksums than the lists say", package.name);
+        ensure!(
+            has_sums(&folder, &sums),
+            "what apt has brought of {} has other checksums than the lists say",
+            package.name
+        );
     }
     let root = folder.join("root");
     if !root.exists() {
@@ -140,7 +154,8 @@ fn from_packages(folder: &Path, apt: &Apt, package: &Package) -> Result<Kernel> 
         fs::rename(&partial, &root)?;
     }
     let version = version_of(&release).with_context(|| format!("{} is no name of a kernel", package.name))?;
-    let sums: Vec<_> = packages.iter().map(|one| format!("{} {} sha256 {}", one.name, one.version, one.sha256)).collect();
+    let sums: Vec<_> =
+        packages.iter().map(|one| format!("{} {} sha256 {}", one.name, one.version, one.sha256)).collect();
     let (image, modules) = locate(&root, &release)?;
     Ok(Kernel { label: release, version, origin: sums.join(", "), image, modules })
 }

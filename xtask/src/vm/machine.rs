@@ -26,7 +26,7 @@ const MEMORY: &str = "2048";
 const COMMAND_LINE: &str = "console=ttyS0,115200 loglevel=5 panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1 \
                             random.trust_cpu=on";
 /// Where KVM works, the first process is up in less than a second or two.
-const PROBE: Duration = Duration::from_secs(15);
+const PROBE: Duration = Duration::from_secs(10);
 
 /// What carries out a guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -36,7 +36,12 @@ use clap::{Args, ValueEnum};
 
 use crate::{setup, workspace::Workspace};
 
-use self::{image::Parts, kernels::Kernel, machine::Accelerator, report::Run};
+use self::{
+    image::{Parts, Plan},
+    kernels::Kernel,
+    machine::Accelerator,
+    report::Run,
+};
 
 /// What `cargo xtask vm` takes.
 #[derive(Args)]
@@ -116,7 +121,10 @@ pub(crate) struct Deadlines {
 /// The task. Exit code 1: something failed.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
-    ensure!(cfg!(target_arch = "x86_64"), "`cargo xtask vm` boots x86-64 kernels only, and this machine is another one");
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "`cargo xtask vm` boots x86-64 kernels only, and this machine is another one"
+    );
     setup::for_vm(workspace)?;
     let parts = Parts::build(workspace)?;
     let folder = workspace.target().join("vm");
@@ -176,7 +184,8 @@ fn run_one(
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let groups = suite::groups(kernel, &options.groups, &options.tests, options.sabotage);
     let modules = modules::for_lab(&kernel.modules, &folder)?;
-    let image = image::write(&folder, parts, &modules, &groups, options.sabotage)?;
+    let plan = Plan { groups: &groups, slow: accelerator == Accelerator::Tcg, sabotage: options.sabotage };
+    let image = image::write(&folder, parts, &modules, &plan)?;
     let end = (start + Duration::from_secs(options.timeout)).min(began + Duration::from_secs(options.kernel_timeout));
     let deadlines = Deadlines { end, silence: Duration::from_secs(options.silence) };
     let mut run = Run::new(kernel);

@@ -14,9 +14,30 @@ use crate::process;
 /// Nothing in the guest loads modules when they are asked for, so all are named here. Some kernels have some of them built
 /// in, and some have no such module at all: what a test misses, it says.
 const WANTED: &[&str] = &[
-    "veth", "bridge", "8021q", "bonding", "tun", "tap", "dummy", "macvlan", "sch_ingress", "cls_flower", "cls_bpf", "cls_u32",
-    "cls_matchall", "act_police", "act_gact", "act_mirred", "act_bpf", "nf_tables", "nft_limit", "nft_counter", "nft_objref",
-    "nft_quota", "nft_dynset", "overlay",
+    "veth",
+    "bridge",
+    "8021q",
+    "bonding",
+    "tun",
+    "tap",
+    "dummy",
+    "macvlan",
+    "sch_ingress",
+    "cls_flower",
+    "cls_bpf",
+    "cls_u32",
+    "cls_matchall",
+    "act_police",
+    "act_gact",
+    "act_mirred",
+    "act_bpf",
+    "nf_tables",
+    "nft_limit",
+    "nft_counter",
+    "nft_objref",
+    "nft_quota",
+    "nft_dynset",
+    "overlay",
 ];
 
 /// The files, in order. `scratch` is a folder that is not among the modules.

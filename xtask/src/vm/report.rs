@@ -35,22 +35,13 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(kernel: &Kernel) -> Self {
-        Self {
-            label: kernel.label.clone(),
-            origin: kernel.origin.clone(),
-            cases: Vec::new(),
-            took: Duration::ZERO,
-        }
+        Self { label: kernel.label.clone(), origin: kernel.origin.clone(), cases: Vec::new(), took: Duration::ZERO }
     }
 
     /// Of a kernel that cannot be had.
     pub(crate) fn without_kernel(series: &str, why: &str) -> Self {
-        let mut run = Self {
-            label: format!("{series}.*"),
-            origin: String::new(),
-            cases: Vec::new(),
-            took: Duration::ZERO,
-        };
+        let mut run =
+            Self { label: format!("{series}.*"), origin: String::new(), cases: Vec::new(), took: Duration::ZERO };
         run.add("guest", "all", Verdict::Skip(why.into()), 0.0);
         run
     }
@@ -132,7 +123,8 @@ fn table(runs: &[Run]) -> String {
     let is_there = |group: &str| runs.iter().any(|run| run.of_group(group).next().is_some());
     let others = ["chosen", "sabotage", "guest"];
     let groups: Vec<_> = suite::columns().into_iter().chain(others).filter(|group| is_there(group)).collect();
-    let mut rows = vec![[&["kernel"], groups.as_slice(), &["time"]].concat().iter().map(|&cell| cell.to_owned()).collect()];
+    let mut rows =
+        vec![[&["kernel"], groups.as_slice(), &["time"]].concat().iter().map(|&cell| cell.to_owned()).collect()];
     for run in runs {
         let mut row = vec![run.label.clone()];
         row.extend(groups.iter().map(|group| cell(count(run.of_group(group)))));

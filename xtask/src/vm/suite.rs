@@ -153,13 +153,7 @@ mod tests {
     use super::*;
 
     fn kernel(version: (u32, u32)) -> Kernel {
-        Kernel {
-            label: "test".into(),
-            version,
-            origin: String::new(),
-            image: PathBuf::new(),
-            modules: PathBuf::new(),
-        }
+        Kernel { label: "test".into(), version, origin: String::new(), image: PathBuf::new(), modules: PathBuf::new() }
     }
 
     #[test]
