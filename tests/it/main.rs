@@ -14,6 +14,7 @@ mod lifecycle;
 mod package;
 mod quarantine;
 mod reference;
+mod refused;
 mod reload;
 mod service;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         lab::trials(),
         on_both_hooks(guard::trials),
         on_both_hooks(quarantine::trials),
+        refused::trials(),
         hook::trials(),
         clsact::trials(),
         on_both_hooks(errors::trials),

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Parser;
-use dhcp_guard::dataplane::hook::Hook;
+use dhcp_guard::dataplane::{features, hook::Hook, tcx};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::{
@@ -29,7 +29,8 @@ use crate::{
 /// Name the package, and the one that it is upgraded to; set by `cargo xtask test`.
 pub const PACKAGES: [&str; 2] = ["DHCP_GUARD_DEB", "DHCP_GUARD_DEB_NEXT"];
 
-/// Set (to anything) where nothing may be skipped: a skipped test then fails.
+/// Set (to anything) where nothing may be skipped: a skipped test then fails, unless all that it lacks is another kernel
+/// ([`Need::is_for_vm`]).
 pub const NO_SKIP: &str = "DHCP_GUARD_TESTS_NO_SKIP";
 
 /// Tests that are listed with their time after a run: where to look when it takes too long.
@@ -48,7 +49,14 @@ pub enum Need {
     OtherVersion,
     /// The Debian package, and the one that it is upgraded to.
     Package,
+    /// A kernel that the guard refuses.
+    OldKernel,
+    /// TCX. Every test at that hook that makes interfaces needs it, and does not have to say so.
+    Tcx,
 }
+
+/// The kernel index that the loopback interface has in every network namespace.
+const LOOPBACK: u32 = 1;
 
 impl Need {
     /// What a [`crate::topology::Lab`] with real clients and a flood needs.
@@ -77,7 +85,20 @@ impl Need {
                 .then(|| "needs the BPF programs: run `cargo xtask setup` and build again".into()),
             Self::Package => (PACKAGES.iter().any(|name| env::var_os(name).is_none()))
                 .then(|| "needs the Debian package: run it through `cargo xtask test`, on Debian".into()),
+            // By its number, because what the guard makes of it is what is tested.
+            Self::OldKernel => (features::version(&features::release()) >= Some((5, 18)))
+                .then(|| "needs a kernel before 5.18: `cargo xtask vm` boots one".into()),
+            Self::Tcx => {
+                (tcx::is_offered(LOOPBACK).is_ok_and(|offered| !offered)).then(|| "needs TCX, since kernel 6.6".into())
+            }
         }
+    }
+
+    /// Whether only another kernel can meet it: `cargo xtask vm` boots one, and where the test is skipped nobody can do
+    /// anything about it ([`NO_SKIP`]).
+    #[must_use]
+    pub fn is_for_vm(self) -> bool {
+        matches!(self, Self::OldKernel | Self::Tcx)
     }
 }
 
@@ -102,30 +123,39 @@ fn suffix(hook: Option<Hook>) -> &'static str {
 pub fn trial(name: &str, needs: &'static [Need], test: fn() -> Result<()>) -> Trial {
     let hook = current_hook();
     let name = format!("{name}{}", suffix(hook));
-    make(name, needs, move || with_hook(hook, test))
+    make(name, hook, needs, move || with_hook(hook, test))
 }
 
 /// The same for one that is not about a hook, or about a certain one.
 pub fn trial_once(name: &str, needs: &'static [Need], test: fn() -> Result<()>) -> Trial {
-    make(name.to_owned(), needs, test)
+    make(name.to_owned(), None, needs, test)
 }
 
 /// The same for one hook, whichever the others are.
 pub fn trial_at(hook: Hook, name: &str, needs: &'static [Need], test: fn() -> Result<()>) -> Trial {
     let hook = Some(hook);
-    make(format!("{name}{}", suffix(hook)), needs, move || with_hook(hook, test))
+    make(format!("{name}{}", suffix(hook)), hook, needs, move || with_hook(hook, test))
 }
 
-fn make(name: String, needs: &'static [Need], test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+fn make(
+    name: String,
+    hook: Option<Hook>,
+    needs: &'static [Need],
+    test: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Trial {
+    // Without an interface, a program runs on test frames, which older kernels do as well.
+    let attaches = hook == Some(Hook::Tcx) && needs.contains(&Need::Tool("ip"));
     Trial::ignorable_test(name.clone(), move || {
-        let missing: Vec<_> = needs.iter().filter_map(|need| need.missing()).collect();
+        let needs = needs.iter().copied().chain(attaches.then_some(Need::Tcx));
+        let missing: Vec<_> = needs.filter_map(|need| Some((need, need.missing()?))).collect();
         if missing.is_empty() {
             return timed(name, test)
                 .map(|()| Completion::Completed)
                 .map_err(|error| Failed::from(format!("{error:#}")));
         }
-        let reason = missing.join(", ");
-        if env::var_os(NO_SKIP).is_some() {
+        let must_run = env::var_os(NO_SKIP).is_some() && missing.iter().any(|(need, _)| !need.is_for_vm());
+        let reason = missing.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join(", ");
+        if must_run {
             return Err(format!("would be skipped: {reason}").into());
         }
         Ok(Completion::ignored_with(reason))
