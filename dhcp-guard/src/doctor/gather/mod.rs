@@ -105,9 +105,11 @@ fn kernel() -> Kernel {
     }
 }
 
-/// Whether the kernel takes the program. Without the rights the answer would only be about the rights.
+/// Whether the kernel takes the program. Without the rights the answer would only be about the rights, and on a kernel that is
+/// too old about its age, which are rows of their own.
 fn program(kernel: &Kernel) -> Option<Result<(), String>> {
-    let may = kernel.missing_capabilities.is_empty();
+    let lacks = kernel.features.iter().any(|feature| feature.needed && feature.present == Some(false));
+    let may = kernel.missing_capabilities.is_empty() && !lacks;
     may.then(|| DataPlane::load(&Spec::default()).map(drop).map_err(|error| format!("{:#}", anyhow::Error::new(error))))
 }
 
