@@ -12,6 +12,7 @@ mod kernel;
 mod lab;
 mod lifecycle;
 mod package;
+mod peer;
 mod quarantine;
 mod reference;
 mod refused;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         on_both_hooks(guard::trials),
         on_both_hooks(quarantine::trials),
         refused::trials(),
+        on_both_hooks(peer::trials),
         hook::trials(),
         clsact::trials(),
         on_both_hooks(errors::trials),

@@ -22,6 +22,7 @@ use crate::{
     agent::OTHER_BINARY,
     client::DHCLIENT,
     control,
+    netns::Netns,
     program::{current_hook, with_hook},
     server::DNSMASQ,
 };
@@ -53,6 +54,8 @@ pub enum Need {
     OldKernel,
     /// TCX. Every test at that hook that makes interfaces needs it, and does not have to say so.
     Tcx,
+    /// Filters of tc that match (flower) and limit (act_police).
+    Flower,
 }
 
 /// The kernel index that the loopback interface has in every network namespace.
@@ -91,6 +94,9 @@ impl Need {
             Self::Tcx => {
                 (tcx::is_offered(LOOPBACK).is_ok_and(|offered| !offered)).then(|| "needs TCX, since kernel 6.6".into())
             }
+            Self::Flower => try_flower()
+                .is_err()
+                .then(|| "needs tc flower and act_police: `cargo xtask vm` boots a kernel that has them".into()),
         }
     }
 
@@ -98,8 +104,18 @@ impl Need {
     /// anything about it ([`NO_SKIP`]).
     #[must_use]
     pub fn is_for_vm(self) -> bool {
-        matches!(self, Self::OldKernel | Self::Tcx)
+        matches!(self, Self::OldKernel | Self::Tcx | Self::Flower)
     }
+}
+
+/// Whether the kernel takes a filter like those of the tests. It may have to load modules for it, so that only a try tells.
+fn try_flower() -> Result<()> {
+    let netns = Netns::new("flower")?;
+    netns.ip("link add filtered0 type veth peer name filtered1\n")?;
+    netns.exec(&["tc", "qdisc", "add", "dev", "filtered0", "clsact"])?;
+    let filter = "filter add dev filtered0 ingress protocol ip flower ip_proto udp dst_port 67 \
+                  action police pkts_rate 2 pkts_burst 20 conform-exceed drop/pass";
+    netns.exec_with_input(&["tc", "-batch", "-"], &format!("{filter}\n")).map(drop)
 }
 
 /// These tests for each hook: the names of [`trial`]s end in `[xdp]` or `[tcx]` then. Those of [`trial_once`] are for both.
