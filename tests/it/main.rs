@@ -12,8 +12,10 @@ mod kernel;
 mod lab;
 mod lifecycle;
 mod package;
+mod peer;
 mod quarantine;
 mod reference;
+mod refused;
 mod reload;
 mod sabotage;
 mod service;
@@ -45,6 +47,8 @@ fn main() -> ExitCode {
         lab::trials(),
         on_both_hooks(guard::trials),
         on_both_hooks(quarantine::trials),
+        refused::trials(),
+        on_both_hooks(peer::trials),
         hook::trials(),
         clsact::trials(),
         on_both_hooks(errors::trials),

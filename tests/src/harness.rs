@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Parser;
-use dhcp_guard::dataplane::hook::Hook;
+use dhcp_guard::dataplane::{features, hook::Hook, tcx};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     client::DHCLIENT,
     control,
     events::{self, Outcome},
+    netns::Netns,
     program::{current_hook, with_hook},
     server::DNSMASQ,
 };
@@ -34,7 +35,8 @@ pub const PACKAGES: [&str; 2] = ["DHCP_GUARD_DEB", "DHCP_GUARD_DEB_NEXT"];
 /// Names the program of `cargo xtask`; set by `cargo xtask test`.
 pub const XTASK: &str = "DHCP_GUARD_XTASK";
 
-/// Set (to anything) where nothing may be skipped: a skipped test then fails.
+/// Set (to anything) where nothing may be skipped: a skipped test then fails, unless all that it lacks is another kernel
+/// ([`Need::is_for_vm`]).
 pub const NO_SKIP: &str = "DHCP_GUARD_TESTS_NO_SKIP";
 
 /// Tests that are listed with their time after a run: where to look when it takes too long.
@@ -55,7 +57,16 @@ pub enum Need {
     Package,
     /// The project's automation.
     Xtask,
+    /// A kernel that the guard refuses.
+    OldKernel,
+    /// TCX. Every test at that hook that makes interfaces needs it, and does not have to say so.
+    Tcx,
+    /// Filters of tc that match (flower) and limit (act_police).
+    Flower,
 }
+
+/// The kernel index that the loopback interface has in every network namespace.
+const LOOPBACK: u32 = 1;
 
 impl Need {
     /// What a [`crate::topology::Lab`] with real clients and a flood needs.
@@ -87,8 +98,34 @@ impl Need {
             }
             Self::Package => (PACKAGES.iter().any(|name| env::var_os(name).is_none()))
                 .then(|| "needs the Debian package: run it through `cargo xtask test`, on Debian".into()),
+            // By its number, because what the guard makes of it is what is tested.
+            Self::OldKernel => (features::version(&features::release()) >= Some((5, 18)))
+                .then(|| "needs a kernel before 5.18: `cargo xtask vm` boots one".into()),
+            Self::Tcx => {
+                (tcx::is_offered(LOOPBACK).is_ok_and(|offered| !offered)).then(|| "needs TCX, since kernel 6.6".into())
+            }
+            Self::Flower => try_flower()
+                .is_err()
+                .then(|| "needs tc flower and act_police: `cargo xtask vm` boots a kernel that has them".into()),
         }
     }
+
+    /// Whether only another kernel can meet it: `cargo xtask vm` boots one, and where the test is skipped nobody can do
+    /// anything about it ([`NO_SKIP`]).
+    #[must_use]
+    pub fn is_for_vm(self) -> bool {
+        matches!(self, Self::OldKernel | Self::Tcx | Self::Flower)
+    }
+}
+
+/// Whether the kernel takes a filter like those of the tests. It may have to load modules for it, so that only a try tells.
+fn try_flower() -> Result<()> {
+    let netns = Netns::new("flower")?;
+    netns.ip("link add filtered0 type veth peer name filtered1\n")?;
+    netns.exec(&["tc", "qdisc", "add", "dev", "filtered0", "clsact"])?;
+    let filter = "filter add dev filtered0 ingress protocol ip flower ip_proto udp dst_port 67 \
+                  action police pkts_rate 2 pkts_burst 20 conform-exceed drop/pass";
+    netns.exec_with_input(&["tc", "-batch", "-"], &format!("{filter}\n")).map(drop)
 }
 
 /// These tests for each hook: the names of [`trial`]s end in `[xdp]` or `[tcx]` then. Those of [`trial_once`] are for both.
@@ -112,29 +149,38 @@ fn suffix(hook: Option<Hook>) -> &'static str {
 pub fn trial(name: &str, needs: &'static [Need], test: fn() -> Result<()>) -> Trial {
     let hook = current_hook();
     let name = format!("{name}{}", suffix(hook));
-    make(name, needs, move || with_hook(hook, test))
+    make(name, hook, needs, move || with_hook(hook, test))
 }
 
 /// The same for one that is not about a hook, or about a certain one.
 pub fn trial_once(name: &str, needs: &'static [Need], test: fn() -> Result<()>) -> Trial {
-    make(name.to_owned(), needs, test)
+    make(name.to_owned(), None, needs, test)
 }
 
 /// The same for one hook, whichever the others are.
 pub fn trial_at(hook: Hook, name: &str, needs: &'static [Need], test: fn() -> Result<()>) -> Trial {
     let hook = Some(hook);
-    make(format!("{name}{}", suffix(hook)), needs, move || with_hook(hook, test))
+    make(format!("{name}{}", suffix(hook)), hook, needs, move || with_hook(hook, test))
 }
 
-fn make(name: String, needs: &'static [Need], test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+fn make(
+    name: String,
+    hook: Option<Hook>,
+    needs: &'static [Need],
+    test: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Trial {
+    // Without an interface, a program runs on test frames, which older kernels do as well.
+    let attaches = hook == Some(Hook::Tcx) && needs.contains(&Need::Tool("ip"));
     Trial::ignorable_test(name.clone(), move || {
         events::started(&name);
-        let missing: Vec<_> = needs.iter().filter_map(|need| need.missing()).collect();
+        let needs = needs.iter().copied().chain(attaches.then_some(Need::Tcx));
+        let missing: Vec<_> = needs.filter_map(|need| Some((need, need.missing()?))).collect();
         if missing.is_empty() {
             return carry_out(name, test);
         }
-        let reason = missing.join(", ");
-        if env::var_os(NO_SKIP).is_some() {
+        let must_run = env::var_os(NO_SKIP).is_some() && missing.iter().any(|(need, _)| !need.is_for_vm());
+        let reason = missing.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join(", ");
+        if must_run {
             let reason = format!("would be skipped: {reason}");
             events::ended(&name, &Outcome::Failed(&reason), Duration::ZERO);
             return Err(reason.into());

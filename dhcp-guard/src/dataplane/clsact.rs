@@ -150,7 +150,7 @@ impl Left {
 /// [`Error::ForeignPin`]: there is something else, which is left alone. [`Error::Netlink`].
 pub(super) fn left(interface: &Interface, way: TcAttachType, pin: Option<&Path>) -> Result<Vec<Left>, Error> {
     let entries = filters::all(interface.ifindex, way)
-        .map_err(|error| Error::Netlink { name: interface.name.clone(), source: error.into() })?;
+        .map_err(|error| Error::Netlink { name: interface.name.clone(), reason: error.to_string() })?;
     let place = |entry: &Entry| Place::of(interface.ifindex, way, entry);
     let is_forgotten = |entry: &&Entry| {
         entry.handle == u32::from(GOES)

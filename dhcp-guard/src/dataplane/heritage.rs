@@ -69,8 +69,8 @@ struct Old {
 }
 
 /// A map of the other agent that cannot be used.
-fn refused(source: io::Error) -> Error {
-    Error::Map { what: "read", map: "of the agent before", source: source.into() }
+fn refused(error: io::Error) -> Error {
+    Error::map("read", "of the agent before")(error)
 }
 
 fn open(path: &Path) -> io::Result<MapData> {

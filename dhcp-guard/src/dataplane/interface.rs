@@ -15,7 +15,7 @@ use rtnetlink::{
 };
 
 use super::{
-    Error,
+    Error, causes,
     hook::{Facts, Kind},
     tcx,
 };
@@ -69,8 +69,11 @@ impl Interface {
 /// # Errors
 /// [`Error::NoInterface`], [`Error::Netlink`].
 pub async fn find(name: &str) -> Result<Interface, Error> {
-    let netlink = |source: Box<dyn std::error::Error + Send + Sync>| Error::Netlink { name: name.to_owned(), source };
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(|e| netlink(Box::new(e)))?;
+    let netlink = |error: &(dyn std::error::Error + 'static)| Error::Netlink {
+        name: name.to_owned(),
+        reason: causes::in_full(error),
+    };
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(|e| netlink(&e))?;
     let connection = tokio::spawn(connection);
     let answer = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
     connection.abort();
@@ -83,7 +86,7 @@ pub async fn find(name: &str) -> Result<Interface, Error> {
         {
             Err(Error::NoInterface { name: name.to_owned() })
         }
-        Err(e) => Err(netlink(Box::new(e))),
+        Err(e) => Err(netlink(&e)),
     }
 }
 

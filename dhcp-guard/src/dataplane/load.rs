@@ -27,7 +27,7 @@ use super::{
     Error, OBJECT,
     attach::{self, Attachment},
     carried::Carried,
-    clock,
+    clock, features,
     heritage::Copied,
     hook::Hook,
     interface::{self, Interface},
@@ -137,7 +137,7 @@ impl DataPlane {
     /// Loads the program with maps of its own, which end with it, and puts `spec` into force. Nothing is attached yet.
     ///
     /// # Errors
-    /// [`Error::NoProgram`], [`Error::Capabilities`], [`Error::NoBtf`], [`Error::Load`], [`Error::Map`].
+    /// Those of [`check_kernel`], [`Error::Load`], [`Error::Map`].
     pub fn load(spec: &Spec) -> Result<Self, Error> {
         check_kernel()?;
         Self::with_maps(spec, Maps::unpinned())
@@ -391,12 +391,14 @@ pub fn missing_capabilities() -> Vec<String> {
 /// Says in one sentence what is missing, before the kernel says it in a page.
 ///
 /// # Errors
-/// [`Error::Capabilities`], [`Error::NoBtf`], [`Error::NoProgram`].
+/// [`Error::Capabilities`], [`Error::Kernel`], [`Error::NoBtf`], [`Error::NoProgram`].
 pub fn check_kernel() -> Result<(), Error> {
     let missing = missing_capabilities();
     if !missing.is_empty() {
         return Err(Error::Capabilities { missing: missing.join(", ") });
     }
+    let release = features::release();
+    features::check(&release, &features::all(&release))?;
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         return Err(Error::NoBtf);
     }

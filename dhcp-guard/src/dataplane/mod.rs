@@ -1,7 +1,8 @@
 //! The data plane as user space sees it: load the program, fill its maps, attach it, read what it counted.
 //!
 //! * [`spec`]: what is to be enforced, in the units of people.
-//! * [`load`]: check what the kernel offers, load the object.
+//! * [`load`]: check what the kernel offers, load the object. [`features`]: what it must have, and since when kernels have it;
+//!   `probe`: the programs of a few instructions that it is asked with.
 //! * [`pins`]: where everything is that outlives the agent; `repin`: made again where it is gone. `state_maps`: the maps among it; `heritage`: what is brought over
 //!   from maps that do not fit.
 //! * [`policy`]: put a policy into force, as a whole. `retire`: give up what only ports that are gone needed.
@@ -13,16 +14,18 @@
 //! * [`remains`]: the pinned maps without an agent; `reading`: what is read alike in both.
 //! * [`snapshot`]: read the counters and the clients; [`distinct`]: how many sent something;
 //!   [`received`]: all frames of the interfaces; [`replies`]: whether servers still answer.
-//! * [`interface`]: what netlink knows of an interface.
+//! * [`interface`]: what netlink knows of an interface. `causes`: what an error says, once.
 //!
 //! Everything here is blocking system calls. The agent runs it on a thread of its own.
 
 pub mod attach;
 pub mod batch;
 mod carried;
+mod causes;
 pub mod clock;
 pub mod clsact;
 pub mod distinct;
+pub mod features;
 mod filters;
 mod grace;
 mod heritage;
@@ -34,6 +37,7 @@ pub mod mapped;
 pub mod orders;
 pub mod pins;
 pub mod policy;
+pub(crate) mod probe;
 mod reading;
 pub mod received;
 pub mod remains;
@@ -73,6 +77,16 @@ pub enum Error {
     Capabilities {
         /// Their names, joined by commas.
         missing: String,
+    },
+    /// The kernel is too old.
+    #[error("the kernel {release} lacks {missing}: dhcp-guard needs kernel {enough} or later")]
+    Kernel {
+        /// `uname -r`.
+        release: String,
+        /// What it lacks, and since which kernel that exists.
+        missing: String,
+        /// The first kernel that has all.
+        enough: String,
     },
     /// The kernel has no BTF.
     #[error(
@@ -170,22 +184,22 @@ pub enum Error {
         reason: String,
     },
     /// The verifier or the kernel refused the program or a map.
-    #[error("the kernel refused the BPF program ({what}): {source}")]
+    #[error("the kernel refused the BPF program ({what}): {reason}")]
     Load {
         /// What was being done.
         what: &'static str,
         /// The kernel's word.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        reason: String,
     },
     /// A map could not be read or written.
-    #[error("cannot {what} the map {map}: {source}")]
+    #[error("cannot {what} the map {map}: {reason}")]
     Map {
         /// What was being done.
         what: &'static str,
         /// Name of the map.
         map: &'static str,
         /// The kernel's word.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        reason: String,
     },
     /// More ports than the tables were made for.
     #[error("{wanted} ports do not fit into tables made for {capacity}: raise capacity.ports and start again")]
@@ -199,12 +213,12 @@ pub enum Error {
     #[error("there is no room for another known client: raise capacity.known_clients and start again")]
     TooManyKnown,
     /// Netlink did not answer as expected.
-    #[error("cannot ask the kernel about interface {name}: {source}")]
+    #[error("cannot ask the kernel about interface {name}: {reason}")]
     Netlink {
         /// Interface name.
         name: String,
         /// The kernel's word.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        reason: String,
     },
 }
 
@@ -232,17 +246,14 @@ fn how_to_free(program: &str, hook: &str, interface: &str, id: u32) -> String {
 
 impl Error {
     fn load(what: &'static str) -> impl FnOnce(aya::EbpfError) -> Self {
-        move |source| Self::Load { what, source: Box::new(source) }
+        move |error| Self::Load { what, reason: causes::in_full(&error) }
     }
 
     fn program(what: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> Self {
-        move |source| Self::Load { what, source: Box::new(source) }
+        move |error| Self::Load { what, reason: causes::in_full(&error) }
     }
 
-    fn map<E: std::error::Error + Send + Sync + 'static>(
-        what: &'static str,
-        map: &'static str,
-    ) -> impl FnOnce(E) -> Self {
-        move |source| Self::Map { what, map, source: Box::new(source) }
+    fn map<E: std::error::Error + 'static>(what: &'static str, map: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Map { what, map, reason: causes::in_full(&error) }
     }
 }

@@ -86,7 +86,7 @@ impl Remains {
 
     fn read(found: &Found, links: Vec<LinkPin>) -> Result<Self, Error> {
         let open = |name: &'static str| {
-            let failed = |source: io::Error| Error::Map { what: "open", map: name, source: source.into() };
+            let failed = |error: io::Error| Error::map("open", name)(error);
             let data = state_maps::open(&found.generation.map(name)).map_err(failed)?;
             let data = data.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
             Map::from_map_data(data).map(|map| (name, map)).map_err(Error::map("open", name))

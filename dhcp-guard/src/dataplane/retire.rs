@@ -104,16 +104,11 @@ impl DataPlane {
     }
 
     fn wipe_counters(&mut self, slot: u32) -> Result<(), Error> {
-        let refused = |source: Box<dyn std::error::Error + Send + Sync>| Error::Map {
-            what: "write",
-            map: "PORT_COUNTERS",
-            source,
-        };
-        let cpus = nr_cpus().map_err(|(_, source)| refused(Box::new(source)))?;
-        let zeros =
-            PerCpuValues::try_from(vec![PortCounters::ZERO; cpus]).map_err(|source| refused(Box::new(source)))?;
-        let mut counters: PerCpuArray<_, PortCounters> = map_mut(&mut self.ebpf, "PORT_COUNTERS")?;
-        counters.set(slot, zeros, 0).map_err(Error::map("write", "PORT_COUNTERS"))
+        const MAP: &str = "PORT_COUNTERS";
+        let cpus = nr_cpus().map_err(|(_, error)| Error::map("write", MAP)(error))?;
+        let zeros = PerCpuValues::try_from(vec![PortCounters::ZERO; cpus]).map_err(Error::map("write", MAP))?;
+        let mut counters: PerCpuArray<_, PortCounters> = map_mut(&mut self.ebpf, MAP)?;
+        counters.set(slot, zeros, 0).map_err(Error::map("write", MAP))
     }
 }
 

@@ -5,7 +5,10 @@
 use std::path::PathBuf;
 
 use crate::{
-    dataplane::hook::{self, Hook},
+    dataplane::{
+        features::Feature,
+        hook::{self, Hook},
+    },
     model::AttachMode,
 };
 
@@ -68,19 +71,6 @@ pub struct Kernel {
     pub features: Vec<Feature>,
     /// What it says about the program itself, which was loaded and not attached.
     pub program: Option<Result<(), String>>,
-}
-
-/// Something that a kernel has or has not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Feature {
-    /// What it is.
-    pub name: &'static str,
-    /// The first version that has it.
-    pub since: (u32, u32),
-    /// Nothing works without it.
-    pub needed: bool,
-    /// It is there.
-    pub present: Option<bool>,
 }
 
 /// The folder for pins.

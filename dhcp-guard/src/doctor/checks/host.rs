@@ -2,7 +2,8 @@
 
 use super::Row;
 use crate::{
-    doctor::facts::{Agent, Clock, Facts, Feature},
+    dataplane::features::Feature,
+    doctor::facts::{Agent, Clock, Facts},
     model::Finding,
 };
 

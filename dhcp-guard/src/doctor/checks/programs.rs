@@ -297,8 +297,8 @@ mod tests {
     use super::super::testing::{check, healthy, on_xdp, program, rows, with, with_link};
     use super::*;
     use crate::{
+        dataplane::features::Feature,
         dataplane::hook::Hook,
-        doctor::facts::Feature,
         model::Severity::{Blind, Info, Ok, Weak},
     };
 

@@ -1,13 +1,12 @@
 //! Gathering the facts. Nothing here judges, and nothing changes the host: programs are loaded to see whether the kernel
 //! takes them, and never attached.
 //!
-//! * `links`: interfaces, by netlink; `xdp_features`: what their drivers say of XDP. `probe`: what the kernel has.
+//! * `links`: interfaces, by netlink; `xdp_features`: what their drivers say of XDP.
 //! * `files`: the folders for pins and state. `agent`: who answers on the socket. `vhost_user`: guests past the kernel.
 
 mod agent;
 mod files;
 mod links;
-mod probe;
 mod vhost_user;
 mod xdp_features;
 
@@ -20,7 +19,7 @@ use super::facts::{Clock, Facts, Interface, Kernel, Program, Wanted};
 use crate::{
     agent::links::meant,
     config::{Config, port_name},
-    dataplane::{DataPlane, Spec, clock, clsact, interface, load::missing_capabilities},
+    dataplane::{DataPlane, Spec, clock, clsact, features, interface, load::missing_capabilities, probe},
     inventory::Inventory,
 };
 
@@ -33,7 +32,7 @@ pub(super) async fn all(config: &Config, file: Option<&Path>) -> anyhow::Result<
     facts.wanted.warnings = config.warnings();
     facts.wanted.inventory =
         config.inventory.as_ref().map(|path| (path.clone(), Inventory::load_or_warn(Some(path)).1));
-    facts.kernel.features = probe::features(version(&facts.kernel.release));
+    facts.kernel.features = features::all(&facts.kernel.release);
     facts.kernel.program = program(&facts.kernel);
     for interface in &mut facts.interfaces {
         let Some(link) = &mut interface.link else { continue };
@@ -98,7 +97,7 @@ fn wanted(config: &Config, file: Option<&Path>, interfaces: &[Interface], idle_p
 
 fn kernel() -> Kernel {
     Kernel {
-        release: rustix::system::uname().release().to_string_lossy().into_owned(),
+        release: features::release(),
         missing_capabilities: missing_capabilities(),
         btf: Some(Path::new("/sys/kernel/btf/vmlinux").exists()),
         jit: probe::jit(),
@@ -106,16 +105,12 @@ fn kernel() -> Kernel {
     }
 }
 
-/// Whether the kernel takes the program. Without the rights the answer would only be about the rights.
+/// Whether the kernel takes the program. Without the rights the answer would only be about the rights, and on a kernel that is
+/// too old about its age, which are rows of their own.
 fn program(kernel: &Kernel) -> Option<Result<(), String>> {
-    let may = kernel.missing_capabilities.is_empty();
+    let lacks = kernel.features.iter().any(|feature| feature.needed && feature.present == Some(false));
+    let may = kernel.missing_capabilities.is_empty() && !lacks;
     may.then(|| DataPlane::load(&Spec::default()).map(drop).map_err(|error| format!("{:#}", anyhow::Error::new(error))))
-}
-
-/// `6.18.44-cloud` is (6, 18).
-fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 async fn interface_called(name: &str, links: &[Found]) -> Interface {
@@ -150,12 +145,6 @@ fn filters(ifindex: u32, way: TcAttachType) -> Option<Vec<Program>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_of_all_shapes() {
-        let of = ["6.18.44-cloud-amd64", "5.10-rc3", "4.18.0-553.el8_10.x86_64", ""].map(version);
-        assert_eq!(of, [(6, 18), (5, 10), (4, 18), (0, 0)]);
-    }
 
     #[tokio::test]
     async fn the_kernel_answers() {

@@ -6,30 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::{maps::MapType, sys::is_map_supported};
-
-use crate::{
-    dataplane::{
-        sys::{self, Command},
-        tcx,
-    },
-    doctor::facts::Feature,
-};
+use super::sys::{self, Command};
 
 const BPF_PROG_TYPE_XDP: u32 = 6;
-const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_FUNC_JIFFIES64: i32 = 118;
 /// The stack's pointer.
 const R10: u8 = 10;
-/// The kernel index that the loopback interface has in every network namespace.
-const LOOPBACK: u32 = 1;
 /// For so long ticks are counted: with 100 a second, one more or less is 2.5 %.
 const WINDOW: Duration = Duration::from_millis(400);
 
 /// `struct bpf_insn` (include/uapi/linux/bpf.h).
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Insn {
+pub(super) struct Insn {
     code: u8,
     /// Destination in the lower half, source in the upper one.
     registers: u8,
@@ -41,11 +30,12 @@ const fn insn(code: u8, registers: u8, offset: i16, immediate: i32) -> Insn {
     Insn { code, registers, offset, immediate }
 }
 
-const EXIT: Insn = insn(0x95, 0, 0, 0);
+/// The end.
+pub(super) const EXIT: Insn = insn(0x95, 0, 0, 0);
 /// r0 = XDP_PASS
-const PASS: Insn = insn(0xb7, 0, 0, 2);
+pub(super) const PASS: Insn = insn(0xb7, 0, 0, 2);
 /// A compare-and-swap of a word on the stack.
-const COMPARE_AND_SWAP: &[Insn] =
+pub(super) const COMPARE_AND_SWAP: &[Insn] =
     &[insn(0x7a, R10, -8, 0), insn(0xb7, 0, 0, 0), insn(0xb7, 1, 0, 1), insn(0xdb, R10 | 1 << 4, -8, 0xf1), PASS, EXIT];
 
 /// `union bpf_attr`, its part for loading.
@@ -75,24 +65,8 @@ struct RunAttr {
     duration: u32,
 }
 
-/// What the data plane is made of. What cannot be tried without an interface is there where something younger is, because
-/// whoever brings new features to an old kernel brings all of them; else the version says it.
-pub(super) fn features(version: (u32, u32)) -> Vec<Feature> {
-    let frags = loads(&[PASS, EXIT], BPF_F_XDP_HAS_FRAGS);
-    let by_age = |since| if frags == Some(true) { Some(true) } else { Some(version >= since) };
-    let feature = |name, since, needed, present| Feature { name, since, needed, present };
-    vec![
-        feature("batch lookups", (5, 6), true, by_age((5, 6))),
-        feature("the BPF ring buffer", (5, 8), true, is_map_supported(MapType::RingBuf).ok()),
-        feature("BPF links of XDP programs", (5, 9), true, by_age((5, 9))),
-        feature("compare-and-swap in BPF", (5, 12), true, loads(COMPARE_AND_SWAP, 0)),
-        feature("XDP on packets in several buffers", (5, 18), true, frags),
-        feature("TCX, whose place filters of tc (clsact) take", (6, 6), false, tcx::is_offered(LOOPBACK).ok()),
-    ]
-}
-
 /// Whether programs are compiled. The sysctl for it is not there in every network namespace; what became of a program is.
-pub(super) fn jit() -> Option<bool> {
+pub(crate) fn jit() -> Option<bool> {
     let program = load(&[PASS, EXIT], 0).ok()?;
     // The beginning of `struct bpf_prog_info`.
     let [_kind, _id, _tag, _tag_too, length_of_machine_code] = sys::info(sys::number(&program).ok()?).ok()?;
@@ -100,7 +74,7 @@ pub(super) fn jit() -> Option<bool> {
 }
 
 /// Ticks a second that `bpf_jiffies64` makes. Takes 0.4 s.
-pub(super) fn measured_ticks_per_s() -> Option<u32> {
+pub(crate) fn measured_ticks_per_s() -> Option<u32> {
     let program = load(&[insn(0x85, 0, 0, BPF_FUNC_JIFFIES64), EXIT], 0).ok()?;
     let (start, before) = (Instant::now(), jiffies(&program)?);
     std::thread::sleep(WINDOW);
@@ -124,12 +98,13 @@ fn jiffies(program: &OwnedFd) -> Option<u32> {
     Some(attr.result)
 }
 
-/// Whether the kernel takes a program; none: it does not say so to us.
-fn loads(code: &[Insn], flags: u32) -> Option<bool> {
+/// Whether the kernel takes a program; none: it does not say so, for lack of rights, memory, descriptors.
+pub(super) fn loads(code: &[Insn], flags: u32) -> Option<bool> {
     match load(code, flags) {
         Ok(_) => Some(true),
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => None,
-        Err(_) => Some(false),
+        // What it answers to instructions and flags that it does not know.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Some(false),
+        Err(_) => None,
     }
 }
 
