@@ -1,5 +1,6 @@
 //! The integration tests: real servers, real clients, real floods.
 
+mod bond;
 mod changes;
 mod clsact;
 mod doctor;
@@ -16,6 +17,7 @@ mod quarantine;
 mod reference;
 mod reload;
 mod service;
+mod trunk;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,8 @@ fn main() -> ExitCode {
         on_both_hooks(quarantine::trials),
         hook::trials(),
         clsact::trials(),
+        on_both_hooks(trunk::trials),
+        on_both_hooks(bond::trials),
         on_both_hooks(errors::trials),
         on_both_hooks(doctor::trials),
         on_both_hooks(lifecycle::trials),
