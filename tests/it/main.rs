@@ -1,5 +1,6 @@
 //! The integration tests: real servers, real clients, real floods.
 
+mod bond;
 mod changes;
 mod clsact;
 mod doctor;
@@ -19,6 +20,7 @@ mod refused;
 mod reload;
 mod sabotage;
 mod service;
+mod trunk;
 mod vm;
 
 use std::process::ExitCode;
@@ -51,6 +53,8 @@ fn main() -> ExitCode {
         on_both_hooks(peer::trials),
         hook::trials(),
         clsact::trials(),
+        on_both_hooks(trunk::trials),
+        on_both_hooks(bond::trials),
         on_both_hooks(errors::trials),
         on_both_hooks(doctor::trials),
         on_both_hooks(lifecycle::trials),

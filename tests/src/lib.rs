@@ -1,7 +1,8 @@
 //! The lab: a whole network on one machine, made of real parts, that leaves nothing behind.
 //!
 //! * [`netns`], [`process`], [`link`]: network namespaces without names, children that die with us, links.
-//! * [`topology`]: machines, fabric, guarded host, server.
+//! * [`topology`]: machines, fabric, guarded host, server. [`trunk`], [`bond`]: the same where the uplink carries VLANs, or is a
+//!   bond, on kernels that have them.
 //! * [`server`], [`client`]: dnsmasq and dhclient. [`herd`]: hundreds of clients, with the timing of real ones.
 //! * [`packets`], [`flood`], [`trickle`], [`control`]: frames, a generator for millions of them, its companion, and the
 //!   programs that every figure is a ratio against. [`stampede`]: many machines that flood at once.
@@ -23,6 +24,7 @@
 pub mod agent;
 pub mod attached;
 pub mod bench;
+pub mod bond;
 pub mod clean_root;
 pub mod cleanup;
 pub mod client;
@@ -53,5 +55,6 @@ pub mod stampede;
 pub mod tally;
 pub mod topology;
 pub mod trickle;
+pub mod trunk;
 pub mod wait;
 pub mod wire;

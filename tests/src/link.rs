@@ -1,11 +1,49 @@
 //! What the lab asks of links: counters, offloads, bridge ports that forward.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::OnceLock, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::{netns::Netns, wait};
+
+/// A kind of links that not every kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Devices that put 802.1Q tags on and off, and bridges that know VLANs.
+    Vlan,
+    /// Bonds.
+    Bond,
+}
+
+impl Kind {
+    /// What people call them.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vlan => "802.1q devices",
+            Self::Bond => "bonds",
+        }
+    }
+
+    /// Whether this kernel makes them: found out once, by making some. True where no namespace can be made either, which is
+    /// another need.
+    #[must_use]
+    pub fn is_here(self) -> bool {
+        static VLAN: OnceLock<bool> = OnceLock::new();
+        static BOND: OnceLock<bool> = OnceLock::new();
+        let (known, batch) = match self {
+            Self::Vlan => (
+                &VLAN,
+                "link add try type bridge vlan_filtering 1\n\
+                 link add one type veth peer name other\n\
+                 link add link one name one.1 type vlan id 1\n",
+            ),
+            Self::Bond => (&BOND, "link add try type bond mode active-backup\n"),
+        };
+        *known.get_or_init(|| Netns::new("links").map_or(true, |netns| netns.ip(batch).is_ok()))
+    }
+}
 
 /// What an interface has received since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -50,7 +50,7 @@ impl Layout {
 }
 
 /// The guarded interface that machines share.
-const UPLINK: &str = "uplink0";
+pub(crate) const UPLINK: &str = "uplink0";
 /// The host's interface towards the server: whoever guards it, too, sees replies.
 pub const TO_SERVER: &str = "to-server";
 
@@ -89,7 +89,7 @@ pub struct Lab {
 }
 
 /// The bridge of a namespace: it forwards at once, and does nothing but forward.
-const BRIDGE: &str = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0";
+pub(crate) const BRIDGE: &str = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0";
 /// The server's address and the machines' network.
 const SERVER_ADDRESS: &str = "10.77.0.1/16";
 
@@ -160,7 +160,7 @@ fn machine(behind_uplink: bool, netns: &Netns, index: usize) -> Machine {
 }
 
 /// The host's bridge and its link to the server.
-fn connect_server(host: &Netns, server: &Netns) -> Result<()> {
+pub(crate) fn connect_server(host: &Netns, server: &Netns) -> Result<()> {
     host.ip(&format!(
         "link add br0 {BRIDGE}\n\
          link set br0 up\n\
@@ -222,13 +222,13 @@ fn prepare_guarded(host: &Netns, interface: &str) -> Result<()> {
 }
 
 /// Adds the lines that make `port` and the machine's end of the link, and bring `port` up.
-fn add_machine(batch: &mut String, port: &str, inside: &str, index: usize) {
+pub(crate) fn add_machine(batch: &mut String, port: &str, inside: &str, index: usize) {
     let mac = Mac::machine(index);
     let link = format!("link add {port} type veth peer name m{index} address {mac} netns {inside}");
     writeln!(batch, "{link}\nlink set {port} up").expect("writing to a string cannot fail");
 }
 
 /// The lines for some machines.
-fn for_each(indexes: Range<usize>, line: impl Fn(usize) -> String) -> String {
+pub(crate) fn for_each(indexes: Range<usize>, line: impl Fn(usize) -> String) -> String {
     indexes.map(line).collect()
 }

@@ -18,7 +18,7 @@ use crate::{
     dataplane::{
         self, DataPlane,
         attach::Attachment,
-        hook::Hook,
+        hook::{Hook, Kind},
         interface::{self, Interface},
         pins::{LinkPin, PinError, PinFolder},
         replies::ReplyWatch,
@@ -307,6 +307,13 @@ async fn set_up_again(plan: &Plan, governor: &Governor) {
 
 /// Of an interface whose driver is not to have the guard in it, or not as it is.
 pub(super) fn slow_warning(attachment: &Attachment) -> Option<String> {
+    let Interface { name, facts, .. } = &attachment.interface;
+    if attachment.mode == AttachMode::Generic && facts.kind == Kind::Bond {
+        return Some(format!(
+            "interface {name} is guarded in generic mode, since in the drivers of its members the guard would not know that \
+             the frames are {name}'s: a flood costs less CPU with `hook = \"auto\"`"
+        ));
+    }
     let reason = attachment.native_refused.as_ref()?;
     let hook = match attachment.mode {
         AttachMode::Tcx => "by TCX",
@@ -314,9 +321,8 @@ pub(super) fn slow_warning(attachment: &Attachment) -> Option<String> {
         _ => "in generic mode",
     };
     Some(format!(
-        "interface {} is guarded {hook} only, its driver refused native XDP ({reason}): a flood costs several times as much \
-         CPU there",
-        attachment.interface.name
+        "interface {name} is guarded {hook} only, its driver refused native XDP ({reason}): a flood costs several times as \
+         much CPU there"
     ))
 }
 

@@ -2,8 +2,8 @@
 //! TCX, a filter of tc (clsact) at the same place.
 //!
 //! XDP is several times as fast. But where a card takes VLAN tags off it cannot see them; a VLAN device or a bridge has no
-//! driver of its own; and of large frames that a guest's offloads make, the kernel copies each for it. TCX sees the tags and
-//! costs the other frames nothing.
+//! driver of its own; a bond has those of its members, where no program knows that the frame is the bond's; and of large
+//! frames that a guest's offloads make, the kernel copies each for it. TCX sees the tags and costs the other frames nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -74,9 +74,12 @@ pub enum Kind {
     Vlan,
     /// A bridge.
     Bridge,
+    /// A bond. Its native XDP is its members': the program runs there, is told that the frame came in by the member, and
+    /// finds no port.
+    Bond,
     /// A tun or tap device whose frames may be larger than its MTU, because a guest leaves it to the host to cut them.
     TapWithOffloads,
-    /// Anything else: cards, bonds, veths, other taps.
+    /// Anything else: cards, veths, other taps.
     #[default]
     Other,
 }
@@ -110,6 +113,7 @@ pub fn ways(hook: Hook, facts: Facts) -> &'static [Way] {
     use Way::{Clsact, Generic, Native, Tcx};
     let driver_is_right = !facts.strips_vlan_tags && facts.kind == Kind::Other;
     match (hook, facts.has_tcx) {
+        (Hook::Xdp, _) if facts.kind == Kind::Bond => &[Generic],
         (Hook::Xdp, _) => &[Native, Generic],
         (Hook::Clsact, _) | (Hook::Tcx, false) => &[Clsact],
         (Hook::Tcx, true) => &[Tcx],
@@ -128,12 +132,14 @@ mod tests {
     #[test]
     fn each_interface_gets_the_hook_that_is_right_there() {
         use Way::{Clsact, Generic, Native, Tcx};
-        let cases: [(Kind, bool, &[Way], &[Way]); 6] = [
+        let cases: [(Kind, bool, &[Way], &[Way]); 8] = [
             (Kind::Other, false, &[Native, Tcx], &[Native, Clsact, Generic]),
             (Kind::Other, true, &[Tcx], &[Clsact]),
             (Kind::Vlan, false, &[Tcx], &[Clsact]),
             (Kind::Bridge, false, &[Tcx], &[Clsact]),
             (Kind::TapWithOffloads, false, &[Tcx], &[Clsact]),
+            (Kind::Bond, false, &[Tcx], &[Clsact]),
+            (Kind::Bond, true, &[Tcx], &[Clsact]),
             (Kind::Bridge, true, &[Tcx], &[Clsact]),
         ];
         for (kind, strips_vlan_tags, with_tcx, without) in cases {
@@ -141,7 +147,8 @@ mod tests {
                 let facts = Facts { kind, strips_vlan_tags, has_tcx };
                 assert_eq!(ways(Hook::Auto, facts), expected, "{facts:?}");
                 // Who asks for one gets that one, or the next best thing that sees the same.
-                assert_eq!(ways(Hook::Xdp, facts), [Native, Generic], "{facts:?}");
+                let xdp: &[Way] = if kind == Kind::Bond { &[Generic] } else { &[Native, Generic] };
+                assert_eq!(ways(Hook::Xdp, facts), xdp, "{facts:?}");
                 assert_eq!(ways(Hook::Tcx, facts), [stack], "{facts:?}");
                 assert_eq!(ways(Hook::Clsact, facts), [Clsact], "{facts:?}");
                 assert_eq!(facts.hides_vlan_tags(Hook::Xdp), strips_vlan_tags, "{facts:?}");

@@ -141,6 +141,7 @@ fn kind(link: &LinkMessage) -> Kind {
         .find_map(|info| match info {
             LinkInfo::Kind(InfoKind::Vlan) => Some(Kind::Vlan),
             LinkInfo::Kind(InfoKind::Bridge) => Some(Kind::Bridge),
+            LinkInfo::Kind(InfoKind::Bond) => Some(Kind::Bond),
             LinkInfo::Data(InfoData::Tun(data)) => data.iter().any(has_offloads).then_some(Kind::TapWithOffloads),
             _ => None,
         })

@@ -82,7 +82,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("DHCP_GUARD_OTHER_BIN", "/vm/dhcp-guard-other"),
     (EVENTS_VARIABLE, EVENTS),
     // Everything is in the image: what is skipped all the same is what this kernel has not.
-    ("DHCP_GUARD_TESTS_NO_SKIP", "1"),
+    ("DHCP_GUARD_TESTS_NO_SKIP", "guest"),
 ];
 /// Where the tests say what becomes of them: `tests::harness::EVENTS`.
 const EVENTS_VARIABLE: &str = "DHCP_GUARD_TEST_EVENTS";

@@ -48,6 +48,7 @@ pub(super) fn native_mode(facts: &Facts, interface: &Interface, link: &Link) -> 
         (None, Some(way @ (Way::Tcx | Way::Clsact))) => {
             in_the_stack(row, name, link, &format!("is to be guarded by {}", way.name()))
         }
+        (None, Some(Way::Generic)) => weak(row, format!("it is to be guarded in generic mode: {DEAR}")),
         (None, _) => match link.xdp_features {
             Some(XdpFeatures { native: true, .. }) => row.ok("its driver has native XDP"),
             Some(_) => weak(row, format!("its driver has no native XDP: {DEAR}")),
@@ -82,7 +83,8 @@ fn in_the_stack(row: Row, name: &str, link: &Link, how: &str) -> Finding {
 
 fn instead_of_dear(name: &str, link: &Link) -> String {
     match link.kind.as_deref() {
-        Some("bridge" | "bond" | "team") => {
+        Some("bond") => "`hook = \"auto\"` in the configuration, then start the agent again".to_owned(),
+        Some("bridge" | "team") => {
             format!("guard its members instead: `ip -br link show master {name}` lists them")
         }
         Some("vlan" | "macvlan" | "ipvlan") => {
@@ -218,6 +220,13 @@ mod tests {
             (link.kind, link.xdp_features) = (Some("bridge".into()), Some(XdpFeatures::default()));
         };
         check("native_mode", &with_link(bridge), Weak, "eth0", &["generic mode", "`ip -br link show master eth0`"]);
+        let native = Some(XdpFeatures { native: true, multi_buffer: true });
+        let mut bond = with_link(|link| {
+            link.xdp = None;
+            (link.kind, link.hook.kind, link.xdp_features) = (Some("bond".into()), Kind::Bond, native);
+        });
+        bond.wanted.hook = Hook::Xdp;
+        check("native_mode", &bond, Weak, "eth0", &["is to be guarded in generic mode", "`hook = \"auto\"`"]);
         let refused = |link: &mut Link| (link.xdp, link.tcx_in) = (None, Some(vec![program(43, "dhcp_guard_tcx")]));
         check("native_mode", &with_link(refused), Weak, "eth0", &["refused native XDP", "detach"]);
     }
