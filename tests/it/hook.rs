@@ -1,4 +1,5 @@
-//! Which hook guards which interface, and that never two of them judge the same frames.
+//! Which hook guards which interface, and that never two of them judge the same frames: where there is TCX. Before kernel 6.6
+//! see [`crate::clsact`].
 
 use std::time::Duration;
 
@@ -21,15 +22,26 @@ use tests::{
     wait,
 };
 
-const NEEDS: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("ethtool")];
-const RIGHTS: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("setpriv")];
+const NEEDS: &[Need] = &[Need::Root, Need::BpfObject, Need::Tcx, Need::Tool("ip"), Need::Tool("ethtool")];
+const RIGHTS: &[Need] =
+    &[Need::Root, Need::BpfObject, Need::Tcx, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("setpriv")];
+const LAB: &[Need] = &[
+    Need::Root,
+    Need::BpfObject,
+    Need::Tcx,
+    Need::Tool("ip"),
+    Need::Tool("bridge"),
+    Need::Tool("ethtool"),
+    Need::Tool("nft"),
+    Need::Tool("dnsmasq"),
+];
 /// The agent reads its maps once a second.
 const SEEN_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial_once("hook: each interface gets the one that is right there", NEEDS, the_right_one),
-        trial_once("hook: a bridge is guarded by TCX", Need::LAB, bridge),
+        trial_once("hook: a bridge is guarded by TCX", LAB, bridge),
         trial_once("hook: VLANs are policed apart where the interface takes their tags off", NEEDS, stripped_tags),
         trial_once("hook: TCX guards what another XDP program passes", NEEDS, behind_another),
         trial_once("hook: what one hook guards, the other refuses", NEEDS, not_twice),

@@ -12,7 +12,7 @@ use dhcp_guard_common::layout::{EVENT_CLIENT_OVER_LIMIT, EVENT_PORT_OVER_LIMIT, 
 use libtest_mimic::Trial;
 use tests::{
     guard_run::{GuardRun, port, spec},
-    harness::trial,
+    harness::{Need, trial},
     mac::Mac,
     packets::discover,
     program::Program,
@@ -105,11 +105,17 @@ fn debug_log_is_free() -> Result<()> {
 }
 
 /// The verifier gives up at a million instructions; a quarter of that leaves room for older and stricter ones.
+/// What later verifiers see through (they began to with 6.3 and 6.4), older ones look at again and again: before kernel 6.6 the
+/// same program may be half of what they look at.
 fn verifier_margin() -> Result<()> {
+    const LIMIT: u32 = 1_000_000;
+    let start = Instant::now();
     let mut guard = GuardRun::new(&spec(vec![port(0, 0)]))?;
     let info = Program::of(guard.plane())?.info()?;
+    let took = start.elapsed();
     let processed = info.verified_instruction_count().unwrap_or(0);
-    println!("verifier: {processed} instructions processed, limit 1,000,000");
-    ensure!(processed > 0 && processed <= 250_000, "{processed} instructions processed");
+    println!("verifier: {processed} instructions processed, limit {LIMIT}; loaded in {:.1} s", took.as_secs_f64());
+    let most = if Need::Tcx.missing().is_none() { LIMIT / 4 } else { LIMIT / 2 };
+    ensure!(processed > 0 && processed <= most, "{processed} instructions processed, at most {most} are wanted");
     Ok(())
 }

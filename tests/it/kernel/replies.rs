@@ -16,7 +16,7 @@ use dhcp_guard_common::{layout::PortKey, parse::Vlans};
 use libtest_mimic::Trial;
 use tests::{
     guard_run::{GuardRun, port, spec},
-    harness::trial_once,
+    harness::{Need, trial_once},
     link,
     mac::Mac,
     netns::Netns,
@@ -29,6 +29,9 @@ use super::{
     KERNEL,
     shapes::{advertise, arp, name_query, relay_forward, relay_reply, relayed, relayed_offer},
 };
+
+/// Those with an interface of their own, whose programs on the way out are asked for.
+const TCX: &[Need] = &[Need::Root, Need::BpfObject, Need::Tcx];
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
@@ -46,11 +49,11 @@ pub(super) fn trials() -> Vec<Trial> {
         trial_once("kernel: replies cut short leave and are counted as far as they are replies", KERNEL, cut_short),
         trial_once("kernel: replies are not told where nobody sees them", KERNEL, not_told),
         trial_once("kernel: servers' messages that come in by trusted ports are counted", KERNEL, from_trusted),
-        trial_once("kernel: replies through a real interface are counted, and arrive", KERNEL, real_interface),
-        trial_once("kernel: replies under a tag beside the frame are counted for its port", KERNEL, tag_beside),
-        trial_once("kernel: another program on the way out still gets its turn", KERNEL, others_run),
-        trial_once("kernel: an interface is not watched twice, nor one that is gone", KERNEL, refusals),
-        trial_once("kernel: nothing is left on the way out after its watcher, nor after SIGKILL", KERNEL, detached),
+        trial_once("kernel: replies through a real interface are counted, and arrive", TCX, real_interface),
+        trial_once("kernel: replies under a tag beside the frame are counted for its port", TCX, tag_beside),
+        trial_once("kernel: another program on the way out still gets its turn", TCX, others_run),
+        trial_once("kernel: an interface is not watched twice, nor one that is gone", TCX, refusals),
+        trial_once("kernel: nothing is left on the way out after its watcher, nor after SIGKILL", TCX, detached),
     ]
 }
 

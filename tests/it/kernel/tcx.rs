@@ -32,18 +32,19 @@ use tests::{
     wait,
 };
 
-use super::{KERNEL, burst_only, note, reason, shapes::arp};
+use super::{burst_only, note, reason, shapes::arp};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial_once("kernel: TCX polices each VLAN apart though its tag is beside the frame", KERNEL, tags_beside),
-        trial_once("kernel: TCX isolates a VLAN though its tag is beside the frame", KERNEL, isolated_beside),
-        trial_once("kernel: TCX judges frames that hide behind their Ethernet header", KERNEL, in_pieces),
+        trial_once("kernel: TCX polices each VLAN apart though its tag is beside the frame", TCX, tags_beside),
+        trial_once("kernel: TCX isolates a VLAN though its tag is beside the frame", TCX, isolated_beside),
+        trial_once("kernel: TCX judges frames that hide behind their Ethernet header", TCX, in_pieces),
         trial_once("kernel: TCX drops what is over a limit, and passes the rest on", TALLY, dropped_or_passed),
     ]
 }
 
-const TALLY: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("nft")];
+const TCX: &[Need] = &[Need::Root, Need::BpfObject, Need::Tcx];
+const TALLY: &[Need] = &[Need::Root, Need::BpfObject, Need::Tcx, Need::Tool("nft")];
 const GUARDED: &str = "guarded0";
 const MACHINE: Mac = Mac([2, 0, 0, 0, 0, 7]);
 const DEADLINE: Duration = Duration::from_secs(5);

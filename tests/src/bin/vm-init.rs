@@ -56,6 +56,8 @@ struct Group {
     name: String,
     /// Parts of the names of its tests.
     tests: Vec<String>,
+    /// Parts of the names of those that are left out all the same.
+    without: Vec<String>,
     /// After so many seconds it is killed.
     seconds: u64,
 }
@@ -226,6 +228,7 @@ fn listen(host: &'static Host) -> Result<mpsc::Receiver<()>> {
 /// Runs the tests of a group, and passes on all that they say.
 fn run(host: &'static Host, group: &Group, plan: &Plan, events: &mpsc::Receiver<()>) -> Result<()> {
     let mut command = Command::new(TESTS);
+    command.args(group.without.iter().map(|part| format!("--skip={part}")));
     command.args(&group.tests).arg(RUNNER_LOG).env_clear().envs(ENVIRONMENT.iter().copied());
     if plan.slow {
         command.env("DHCP_GUARD_TESTS_SLOW_MACHINE", "1");

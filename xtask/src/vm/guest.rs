@@ -166,3 +166,116 @@ impl Story {
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default().trim_end_matches(':')
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::vm::kernels::Kernel;
+
+    /// What becomes of a guest with one group that tells this and then ends, or is given up: test, verdict.
+    fn told(lines: &[&str], given_up: Option<&str>, console: &str) -> Vec<(String, Verdict)> {
+        let kernel = Kernel {
+            label: "6.1".into(),
+            version: (6, 1),
+            origin: String::new(),
+            image: PathBuf::new(),
+            modules: PathBuf::new(),
+        };
+        let groups = [Group { name: "load".into(), tests: vec!["kernel: ".into()], without: Vec::new(), seconds: 60 }];
+        let (mut run, mut story) = (Run::new(&kernel), Story::default());
+        lines.iter().for_each(|line| story.hear(line, &mut run));
+        story.conclude(given_up.map(str::to_owned), console, "", &groups, &mut run);
+        run.cases.into_iter().map(|case| (case.name, case.verdict)).collect()
+    }
+
+    const UP: &str = r#"{"event":"up","kernel":"6.1"}"#;
+    const GROUP: &str = r#"{"event":"group","name":"load"}"#;
+    const STARTED: &str = r#"{"event":"started","test":"kernel: a"}"#;
+    const PASSED: &str = r#"{"event":"ended","test":"kernel: a","outcome":"passed","reason":null,"seconds":1.5}"#;
+    const SKIPPED: &str =
+        r#"{"event":"ended","test":"kernel: a","outcome":"skipped","reason":"needs TCX","seconds":0}"#;
+    const DONE: &str = r#"{"event":"done","name":"load","text":null}"#;
+    const END: &str = r#"{"event":"end"}"#;
+    const RUNS: &str = "boots, carries out its plan, and ends by itself";
+    const LOG: &str = "its kernel's log tells of no fault";
+
+    fn fail(reason: &str) -> Verdict {
+        Verdict::Fail(reason.into())
+    }
+
+    fn are(cases: &[(String, Verdict)], expected: &[(&str, Verdict)]) {
+        let expected: Vec<_> = expected.iter().map(|(name, verdict)| ((*name).to_owned(), verdict.clone())).collect();
+        assert_eq!(cases, expected);
+    }
+
+    #[test]
+    fn a_guest_that_is_well() {
+        let both = [(RUNS, Verdict::Pass), (LOG, Verdict::Pass)];
+        let cases = told(&[UP, GROUP, STARTED, r#"{"event":"beat"}"#, PASSED, DONE, END], None, "");
+        are(&cases, &[&[("kernel: a", Verdict::Pass)], both.as_slice()].concat());
+        let cases = told(&[UP, GROUP, STARTED, SKIPPED, DONE, END], None, "");
+        are(&cases, &[&[("kernel: a", Verdict::Skip("needs TCX".into()))], both.as_slice()].concat());
+    }
+
+    #[test]
+    fn a_group_without_a_test_is_a_failure() {
+        let cases = told(&[UP, GROUP, DONE, END], None, "");
+        are(&cases, &[("the runner", fail("it ran no test")), (RUNS, Verdict::Pass), (LOG, Verdict::Pass)]);
+    }
+
+    #[test]
+    fn a_test_that_does_not_end_is_named() {
+        let killed = r#"{"event":"done","name":"load","text":"not done after 60 s, and killed"}"#;
+        let cases = told(&[UP, GROUP, STARTED, killed, END], None, "");
+        let expected =
+            [("kernel: a", fail("not done after 60 s, and killed")), (RUNS, Verdict::Pass), (LOG, Verdict::Pass)];
+        are(&cases, &expected);
+        // The guest lives and the runner does not.
+        let cases = told(&[UP, GROUP, STARTED, DONE, END], None, "");
+        assert_eq!(cases[0], ("kernel: a".into(), fail("the runner ended in the middle of it")));
+    }
+
+    #[test]
+    fn a_guest_that_hangs_before_and_in_a_test() {
+        let cases = told(&[UP], Some("the guest hangs"), "the last words\n");
+        let runs = fail("the guest hangs\nthe last words");
+        are(
+            &cases,
+            &[("the runner", fail("the guest did not come to it")), (RUNS, runs.clone()), (LOG, Verdict::Pass)],
+        );
+        let cases = told(&[UP, GROUP, STARTED], Some("the guest hangs"), "the last words\n");
+        are(&cases, &[("kernel: a", fail("the guest hangs")), (RUNS, runs), (LOG, Verdict::Pass)]);
+    }
+
+    #[test]
+    fn a_guest_that_never_comes_up() {
+        let cases = told(&[], None, "no init found\n");
+        assert_eq!(cases[1], (RUNS.into(), fail("it did not come up: the guest ended too early\nno init found")));
+    }
+
+    #[test]
+    fn a_crash_is_the_cause_of_whatever_else_is_missing() {
+        let console = "BUG: kernel NULL pointer dereference\nKernel panic - not syncing\n";
+        let cases = told(&[UP, GROUP, STARTED], None, console);
+        let words =
+            "the kernel found a bug in itself:\nBUG: kernel NULL pointer dereference\nKernel panic - not syncing";
+        let test = ("kernel: a", fail("the kernel found a bug in itself"));
+        are(&cases, &[test, (RUNS, fail(words)), (LOG, fail(words))]);
+    }
+
+    #[test]
+    fn a_warning_of_the_kernel_is_a_failure_though_all_tests_pass() {
+        let warned = r#"{"event":"kernel","level":4,"text":"WARNING: CPU: 0 at kernel/bpf/verifier.c:1"}"#;
+        let cases = told(&[UP, GROUP, STARTED, PASSED, DONE, warned, END], None, "");
+        let log = fail("the kernel warned of itself: WARNING: CPU: 0 at kernel/bpf/verifier.c:1");
+        are(&cases, &[("kernel: a", Verdict::Pass), (RUNS, Verdict::Pass), (LOG, log)]);
+    }
+
+    #[test]
+    fn another_kernel_than_the_one_that_was_meant() {
+        let cases = told(&[r#"{"event":"up","kernel":"6.2"}"#, GROUP, STARTED, PASSED, DONE, END], None, "");
+        assert_eq!(cases[0], ("runs the kernel that it was given".into(), fail("it runs 6.2")));
+    }
+}

@@ -144,7 +144,7 @@ pub(crate) fn write(folder: &Path, parts: &Parts, modules: &[PathBuf], plan: &Pl
     let groups: Vec<_> = plan
         .groups
         .iter()
-        .map(|group| json!({ "name": group.name, "tests": group.tests, "seconds": group.seconds }))
+        .map(|group| json!({ "name": group.name, "tests": group.tests, "without": group.without, "seconds": group.seconds }))
         .collect();
     let sabotage = plan.sabotage.map(Sabotage::word);
     let plan = json!({ "modules": names, "groups": groups, "slow": plan.slow, "sabotage": sabotage });
