@@ -61,7 +61,7 @@ pub(crate) struct Options {
     /// Instead of the groups, all tests whose name contains this (can be repeated)
     #[arg(long = "test", value_name = "PART", conflicts_with = "groups")]
     tests: Vec<String>,
-    /// Machines at once (default: one for each processor)
+    /// Machines at once (default: one for each processor and one more, since they wait for some of their time)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// A guest is given up after so many seconds
@@ -154,7 +154,7 @@ fn run_all(
     start: Instant,
 ) -> Result<Vec<Run>> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    let jobs = options.jobs.map_or(processors, usize::from);
+    let jobs = options.jobs.map_or(processors + 1, usize::from);
     // The first ones in the list need least time: one that needs much must not come last.
     let waiting = Mutex::new((0..kernels.len()).collect::<Vec<_>>());
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();

@@ -38,11 +38,12 @@ impl Run {
         Self { label: kernel.label.clone(), origin: kernel.origin.clone(), cases: Vec::new(), took: Duration::ZERO }
     }
 
-    /// Of a kernel that cannot be had.
-    pub(crate) fn without_kernel(series: &str, why: &str) -> Self {
+    /// Of a kernel that cannot be had: skipped, or failed if somebody wants it.
+    pub(crate) fn without_kernel(series: &str, why: String, is_wanted: bool) -> Self {
         let mut run =
             Self { label: format!("{series}.*"), origin: String::new(), cases: Vec::new(), took: Duration::ZERO };
-        run.add("guest", "all", Verdict::Skip(why.into()), 0.0);
+        let verdict = if is_wanted { Verdict::Fail(why) } else { Verdict::Skip(why) };
+        run.add("guest", "all of it", verdict, 0.0);
         run
     }
 
