@@ -4,12 +4,12 @@ use std::env;
 
 use anyhow::Result;
 use libtest_mimic::Trial;
-use tests::{control, harness::trial_once};
+use tests::{
+    control,
+    harness::{SABOTAGE, trial_once},
+};
 
 use crate::kernel::KERNEL;
-
-/// Says what to do wrong. Set by the first process of a guest.
-const SABOTAGE: &str = "DHCP_GUARD_SABOTAGE";
 
 /// None, unless somebody asks for one.
 pub(crate) fn trials() -> Vec<Trial> {

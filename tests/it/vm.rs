@@ -10,8 +10,14 @@ use tests::{
     process,
 };
 
-const VM: &[Need] =
-    &[Need::BpfObject, Need::Xtask, Need::Tool("qemu-system-x86_64"), Need::Tool("depmod"), Need::Tool("setpriv")];
+const VM: &[Need] = &[
+    Need::BpfObject,
+    Need::Xtask,
+    Need::Tool("qemu-system-x86_64"),
+    Need::Tool("depmod"),
+    Need::Tool("apt-get"),
+    Need::Tool("setpriv"),
+];
 /// The kernel that boots fastest of those that can be guarded.
 const KERNEL: &str = "6.1";
 /// Long enough for a guest that is alive to say something on a machine that is busy with something else.

@@ -24,7 +24,7 @@ use crate::{
     program::{current_hook, with_hook},
 };
 
-pub use self::need::{NO_SKIP, Need, PACKAGES, XTASK};
+pub use self::need::{IN_GUEST, NO_SKIP, Need, PACKAGES, SABOTAGE, XTASK};
 
 /// Tests that are listed with their time after a run: where to look when it takes too long.
 const SLOWEST: usize = 20;
@@ -77,7 +77,7 @@ fn make(
         let needs = needs.iter().copied().chain(attaches.then_some(Need::Tcx));
         let missing: Vec<_> = needs.filter_map(|need| Some((need, need.missing()?))).collect();
         if missing.is_empty() {
-            return carry_out(name, test);
+            return carry_out(&name, test);
         }
         let must_run = missing.iter().any(|(need, _)| !need.may_be_missing());
         let reason = missing.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join(", ");
@@ -91,21 +91,21 @@ fn make(
     })
 }
 
-fn carry_out(name: String, test: impl FnOnce() -> Result<()>) -> Result<Completion, Failed> {
+fn carry_out(name: &str, test: impl FnOnce() -> Result<()>) -> Result<Completion, Failed> {
     let start = Instant::now();
     // Nothing that the test has touched is used any more.
     let outcome = panic::catch_unwind(AssertUnwindSafe(test));
     let took = start.elapsed();
-    TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((took, name.clone()));
+    TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((took, name.to_owned()));
     let reason = match outcome {
         Ok(Ok(())) => {
-            events::ended(&name, &Outcome::Passed, took);
+            events::ended(name, &Outcome::Passed, took);
             return Ok(Completion::Completed);
         }
         Ok(Err(error)) => format!("{error:#}"),
         Err(panic) => events::words_of(&*panic),
     };
-    events::ended(&name, &Outcome::Failed(&reason), took);
+    events::ended(name, &Outcome::Failed(&reason), took);
     Err(reason.into())
 }
 

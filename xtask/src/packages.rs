@@ -40,14 +40,8 @@ pub(crate) const LAB: &[Program] = &[
 pub(crate) const FUZZ: &[Program] = &[("c++", "g++")];
 
 /// What the guests of `cargo xtask vm` are made with, besides what the lab is made of.
-pub(crate) const VM: &[Program] = &[
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("depmod", "kmod"),
-    ("strip", "binutils"),
-    ("dpkg-deb", "dpkg"),
-    ("sha256sum", "coreutils"),
-    ("ldd", "libc-bin"),
-];
+pub(crate) const VM: &[Program] =
+    &[("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod"), ("strip", "binutils"), ("ldd", "libc-bin")];
 
 /// Where the programs of an administrator are; not in everyone's PATH.
 const SYSTEM_DIRS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -82,8 +76,7 @@ fn advice(missing: &[&str]) -> String {
     )
 }
 
-/// Those of the programs that are not there.
-pub(crate) fn missing(programs: &[Program]) -> Vec<&'static str> {
+fn missing(programs: &[Program]) -> Vec<&'static str> {
     programs.iter().map(|(program, _)| *program).filter(|program| !present(program)).collect()
 }
 

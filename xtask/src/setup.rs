@@ -89,6 +89,15 @@ pub(crate) fn for_lab(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// For the tests in the lab, and of what boots other kernels. The same holds of its programs.
+pub(crate) fn for_tests(workspace: &Workspace) -> Result<()> {
+    let mut report = Report::default();
+    toolchain::ensure(workspace, &mut report)?;
+    packages::ensure(&[packages::LAB, packages::VM].concat(), &mut report);
+    eprint!("{report}");
+    Ok(())
+}
+
 /// For the task that boots other kernels. What of the lab's programs is missing, the tests in the guests say.
 pub(crate) fn for_vm(workspace: &Workspace) -> Result<()> {
     let mut report = Report::default();

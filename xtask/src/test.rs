@@ -51,7 +51,7 @@ fn pure(workspace: &Workspace, filters: &[String]) -> Command {
 
 /// The lab and the tests in it. For release, agent and tests alike, because they make and meet floods.
 fn integration(workspace: &Workspace, filters: &[String]) -> Result<Totals> {
-    setup::for_lab(workspace).context("the tests in the lab did not run")?;
+    setup::for_tests(workspace).context("the tests in the lab did not run")?;
     let other = launch::build_other_agent(workspace).context("the tests in the lab did not run")?;
     let agent = launch::build_agent(workspace).context("the tests in the lab did not run")?;
     let mut command = workspace.cargo(["test", "--release", "--locked", "--no-fail-fast", "--package", "tests"]);
@@ -60,10 +60,7 @@ fn integration(workspace: &Workspace, filters: &[String]) -> Result<Totals> {
         let built = dist::for_tests(workspace, &agent).context("the tests in the lab did not run")?;
         command.envs(PACKAGE_VARIABLES.iter().zip(built));
     }
-    // Elsewhere no other kernel can be booted, and the tests of what does that are skipped.
-    if packages::missing(packages::VM).is_empty() {
-        command.env(XTASK_VARIABLE, env::current_exe().context("this program has no path")?);
-    }
+    command.env(XTASK_VARIABLE, env::current_exe().context("this program has no path")?);
     cargo_test(command.env(AGENT_VARIABLE, agent).env(OTHER_AGENT_VARIABLE, other).arg("--").args(filters))
 }
 

@@ -10,9 +10,9 @@
 //! | `problem` | `text` | something of the image is not as it should be |
 //! | `beat` | | the guest is alive |
 //! | `group` | `name` | a group begins |
-//! | `started`, `ended` | see `tests::harness` | a test begins, has ended |
+//! | `started`, `ended` | see `tests::events` | a test begins, has ended |
 //! | `output` | `line` | a test has said something |
-//! | `done` | `name`, `text` | the group has ended; a text only if not as it should |
+//! | `done` | `name`, `failed`, `text` | the group has ended, with failures or without; a text only if not as it should |
 //! | `kernel` | `level`, `text` | a line of the kernel's log, warnings and worse |
 //! | `end` | | that was all |
 
@@ -37,6 +37,12 @@ use rustix::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tests::{
+    agent::{BINARY, OTHER_BINARY},
+    events,
+    flood::SLOW_MACHINE,
+    harness::{IN_GUEST, NO_SKIP, SABOTAGE},
+};
 
 /// What is to be done; written by xtask into the image.
 #[derive(Deserialize)]
@@ -80,15 +86,16 @@ const TESTS: &str = "/vm/it";
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", "/root"),
-    ("DHCP_GUARD_BIN", "/vm/dhcp-guard"),
-    ("DHCP_GUARD_OTHER_BIN", "/vm/dhcp-guard-other"),
-    (EVENTS_VARIABLE, EVENTS),
+    (BINARY, "/vm/dhcp-guard"),
+    (OTHER_BINARY, "/vm/dhcp-guard-other"),
+    (events::EVENTS, EVENTS),
     // Everything is in the image: what is skipped all the same is what this kernel has not.
-    ("DHCP_GUARD_TESTS_NO_SKIP", "guest"),
+    (NO_SKIP, IN_GUEST),
 ];
-/// Where the tests say what becomes of them: `tests::harness::EVENTS`.
-const EVENTS_VARIABLE: &str = "DHCP_GUARD_TEST_EVENTS";
+/// Where the tests say what becomes of them.
 const EVENTS: &str = "/run/events";
+/// The exit code of a runner one of whose tests has failed.
+const FAILED: i32 = 101;
 /// What the runner prints on top; nobody reads it.
 const RUNNER_LOG: &str = "--logfile=/run/runner.log";
 /// Written behind a test's last event by us, so that we know that we have read that.
@@ -180,8 +187,10 @@ fn carry_out(host: &'static Host) -> Result<()> {
     let events = listen(host)?;
     for group in &plan.groups {
         host.tell(&json!({ "event": "group", "name": group.name }));
-        let text = run(host, group, &plan, &events).err().map(|error| format!("{error:#}"));
-        host.tell(&json!({ "event": "done", "name": group.name, "text": text }));
+        let outcome = run(host, group, &plan, &events);
+        let failed = matches!(outcome, Ok(true));
+        let text = outcome.err().map(|error| format!("{error:#}"));
+        host.tell(&json!({ "event": "done", "name": group.name, "failed": failed, "text": text }));
     }
     tell_kernel_log(host)
 }
@@ -225,17 +234,17 @@ fn listen(host: &'static Host) -> Result<mpsc::Receiver<()>> {
     Ok(events)
 }
 
-/// Runs the tests of a group, and passes on all that they say.
-fn run(host: &'static Host, group: &Group, plan: &Plan, events: &mpsc::Receiver<()>) -> Result<()> {
+/// Runs the tests of a group, and passes on all that they say. Whether one of them has failed.
+fn run(host: &'static Host, group: &Group, plan: &Plan, events: &mpsc::Receiver<()>) -> Result<bool> {
     let mut command = Command::new(TESTS);
     command.args(group.without.iter().map(|part| format!("--skip={part}")));
     command.args(&group.tests).arg(RUNNER_LOG).env_clear().envs(ENVIRONMENT.iter().copied());
     if plan.slow {
-        command.env("DHCP_GUARD_TESTS_SLOW_MACHINE", "1");
+        command.env(SLOW_MACHINE, "1");
     }
     match plan.sabotage {
-        Some(Sabotage::Verifier) => drop(command.env("DHCP_GUARD_SABOTAGE", "verifier")),
-        Some(Sabotage::Panic) => drop(command.env("DHCP_GUARD_SABOTAGE", "panic")),
+        Some(Sabotage::Verifier) => drop(command.env(SABOTAGE, "verifier")),
+        Some(Sabotage::Panic) => drop(command.env(SABOTAGE, "panic")),
         Some(Sabotage::Hang | Sabotage::Crash) | None => {}
     }
     let (reader, writer) = io::pipe().context("no pipe")?;
@@ -256,8 +265,8 @@ fn run(host: &'static Host, group: &Group, plan: &Plan, events: &mpsc::Receiver<
     let _ = (silent.recv_timeout(LINGER), events.recv_timeout(LINGER));
     match ended? {
         None => bail!("not done after {} s, and killed", group.seconds),
-        // The exit code of a runner one of whose tests has failed, which has been told already.
-        Some(status) if status.success() || status.code() == Some(101) => Ok(()),
+        Some(status) if status.success() => Ok(false),
+        Some(status) if status.code() == Some(FAILED) => Ok(true),
         Some(status) => bail!("the runner ended with {status}"),
     }
 }

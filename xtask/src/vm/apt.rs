@@ -68,7 +68,7 @@ impl Apt {
             apt.write("etc/sources.list", &sources)?;
             // One suite that is not there any more must not hide the others: whoever wants a package of it is told.
             println!("asking the mirrors of Debian for kernels");
-            match run(apt.command("apt-get").arg("update")) {
+            match run(apt.command("apt-get").args(["--error-on=any", "update"])) {
                 Ok(()) => apt.write("updated", "")?,
                 Err(error) => eprintln!("warning: {error:#}; going on with the lists that are there"),
             }
@@ -96,7 +96,12 @@ impl Apt {
     pub(crate) fn download(&self, package: &Package, into: &Path) -> Result<PathBuf> {
         let exactly = format!("{}={}", package.name, package.version);
         println!("downloading {exactly}");
-        run(self.command("apt-get").args(["download", &exactly]).current_dir(into))?;
+        let brought = run(self.command("apt-get").args(["download", &exactly]).current_dir(into));
+        if brought.is_err() {
+            // The lists may name what the mirror has replaced since: the next run asks for new ones.
+            let _ = fs::remove_file(self.folder.join("updated"));
+        }
+        brought.with_context(|| format!("{exactly} cannot be had; run it again, with a connection to the mirror"))?;
         let file = fs::read_dir(into)?.flatten().map(|entry| entry.path()).find(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             name.starts_with(&format!("{}_", package.name)) && name.ends_with(".deb")
@@ -162,7 +167,14 @@ fn configured() -> Result<Vec<(String, String)>> {
     let targets = process::ask(&mut command).context(
         "apt-get does not answer: packages of kernels are Debian's; name a kernel with --kernel and --modules",
     )?;
-    Ok(targets.lines().filter_map(|line| line.split_once(' ')).map(|(uri, suite)| (uri.into(), suite.into())).collect())
+    let lines = targets.lines().filter_map(|line| line.split_once(' ')).filter(|(uri, _)| is_debians(uri));
+    Ok(lines.map(|(uri, suite)| (uri.into(), suite.into())).collect())
+}
+
+/// Whether a mirror is of Debian's archives, whose places have had the same names for ever; other vendors' have others.
+fn is_debians(uri: &str) -> bool {
+    let place = uri.trim_end_matches('/').rsplit('/').next();
+    matches!(place, Some("debian" | "debian-security"))
 }
 
 /// Lines for sources.list: the suites on those of the mirrors that have such.
@@ -197,6 +209,12 @@ fn parse(shown: &str) -> Vec<Package> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mirrors_of_others_are_none_of_debians() {
+        assert!(is_debians("http://mirror/debian/") && is_debians("http://mirror/debian-security"));
+        assert!(!is_debians("http://mirror/ubuntu/") && !is_debians("http://vendor/debian/tool"));
+    }
 
     #[test]
     fn suites_are_looked_for_where_such_are() {

@@ -1,7 +1,7 @@
 //! What a kernel says when something is wrong with it.
 
-/// Beginnings and parts of lines, and what they mean. A warning is one, too: kernels of distributions have none in everyday
-/// life.
+/// Beginnings and parts of lines, and what they mean. A warning with a trace is one, too: kernels of distributions have none in everyday
+/// life. Other lines say "WARNING" of the machine's processor.
 const FAULTS: &[(&str, &str)] = &[
     ("Kernel panic", "the kernel panicked"),
     ("BUG: soft lockup", "a processor was locked up"),
@@ -13,7 +13,9 @@ const FAULTS: &[(&str, &str)] = &[
     ("Oops", "the kernel had an oops"),
     ("general protection fault", "the kernel had an oops"),
     ("unable to handle", "the kernel had an oops"),
-    ("WARNING:", "the kernel warned of itself"),
+    ("[ cut here ]", "the kernel warned of itself"),
+    ("WARNING: CPU:", "the kernel warned of itself"),
+    ("unregister_netdevice: waiting for", "the kernel has lost count of who uses an interface"),
     ("Out of memory", "the guest's memory was full"),
     ("oom-kill", "the guest's memory was full"),
     ("UBSAN:", "the kernel found a bug in itself"),
@@ -65,7 +67,12 @@ mod tests {
         check("Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100", "the kernel panicked");
         check("WARNING: CPU: 0 PID: 1 at net/core/dev.c:1", "the kernel warned of itself");
         check("Out of memory: Killed process 77 (it)", "the guest's memory was full");
+        check(
+            "unregister_netdevice: waiting for em0 to become free.",
+            "the kernel has lost count of who uses an interface",
+        );
         assert_eq!(of_line("veth0: entered promiscuous mode"), None);
+        assert_eq!(of_line("RETBleed: WARNING: Spectre v2 mitigation leaves CPU vulnerable to RETBleed attacks"), None);
         assert_eq!(first("all is well\n"), None);
     }
 }

@@ -2,13 +2,12 @@
 
 use std::{fs, sync::mpsc::RecvTimeoutError, time::Instant};
 
-use anyhow::Result;
 use serde::Deserialize;
 
 use super::{
     Deadlines, faults,
     machine::Machine,
-    report::{Run, Verdict},
+    report::{Case, Run, Verdict},
     suite::Group,
 };
 
@@ -23,7 +22,7 @@ enum Event {
     Started { test: String },
     Ended { test: String, outcome: Outcome, reason: Option<String>, seconds: f64 },
     Output { line: String },
-    Done { text: Option<String> },
+    Done { failed: bool, text: Option<String> },
     Kernel { text: String },
     End,
 }
@@ -38,10 +37,12 @@ enum Outcome {
 
 /// What a guest's own troubles are listed under.
 const GUEST: &str = "guest";
+/// And those of the program that runs a group's tests, under that group.
+const RUNNER: &str = "the runner";
 
 /// Reads until the guest has ended, or is given up; all that was seen is in the run then.
-pub(crate) fn follow(machine: Machine, deadlines: Deadlines, groups: &[Group], run: &mut Run) -> Result<()> {
-    let mut story = Story::default();
+pub(crate) fn follow(machine: Machine, deadlines: Deadlines, groups: &[Group], run: &mut Run) {
+    let mut story = Story::of(groups);
     let began = Instant::now();
     let end = loop {
         let now = Instant::now();
@@ -62,13 +63,14 @@ pub(crate) fn follow(machine: Machine, deadlines: Deadlines, groups: &[Group], r
     // Ends it, where it has not ended.
     drop(machine);
     let console = fs::read(&console).unwrap_or_default();
-    story.conclude(end, &String::from_utf8_lossy(&console), &complaints, groups, run);
-    Ok(())
+    story.conclude(end.as_deref(), &String::from_utf8_lossy(&console), &complaints, run);
 }
 
 /// Where in its plan a guest is.
 #[derive(Default)]
-struct Story {
+struct Story<'a> {
+    /// The plan.
+    groups: &'a [Group],
     up: bool,
     ended: bool,
     group: String,
@@ -80,12 +82,15 @@ struct Story {
     fault: Option<String>,
 }
 
-impl Story {
+impl<'a> Story<'a> {
+    fn of(groups: &'a [Group]) -> Self {
+        Self { groups, ..Self::default() }
+    }
+
     fn hear(&mut self, line: &str, run: &mut Run) {
-        let event = match serde_json::from_str(line) {
-            Ok(event) => event,
-            // Something else has written there, or a line was cut in two.
-            Err(_) => return run.note(&format!("not understood: {line}")),
+        let Ok(event) = serde_json::from_str(line) else {
+            // Whatever it was to say is lost, and may have been a failure.
+            return run.add(GUEST, "tells what can be understood", Verdict::Fail(line.to_owned()), 0.0);
         };
         match event {
             Event::Up { kernel } => {
@@ -95,7 +100,11 @@ impl Story {
             Event::Problem { text } => run.add(GUEST, "is as its image says", Verdict::Fail(text), 0.0),
             Event::Beat => {}
             Event::Group { name } => self.group = name,
-            Event::Started { test } => self.current = Some(test),
+            Event::Started { test } => {
+                if let Some(before) = self.current.replace(test) {
+                    run.add(&self.group, &before, Verdict::Fail("its end was not told".into()), 0.0);
+                }
+            }
             Event::Ended { test, outcome, reason, seconds } => {
                 self.current = None;
                 let reason = reason.unwrap_or_else(|| "without a reason".into());
@@ -107,7 +116,7 @@ impl Story {
                 run.add(&self.group, &test, verdict, seconds);
             }
             Event::Output { line } => run.note(&line),
-            Event::Done { text } => self.end_group(text, run),
+            Event::Done { failed, text } => self.end_group(failed, text, run),
             Event::Kernel { text } => {
                 if let (None, Some(meaning)) = (&self.fault, faults::of_line(&text)) {
                     self.fault = Some(format!("{meaning}: {text}"));
@@ -117,35 +126,47 @@ impl Story {
         }
     }
 
-    fn end_group(&mut self, text: Option<String>, run: &mut Run) {
-        let group = std::mem::take(&mut self.group);
+    /// `failed`: the runner says that a test has failed. `text`: what went wrong with the runner itself.
+    fn end_group(&mut self, failed: bool, text: Option<String>, run: &mut Run) {
+        let name = std::mem::take(&mut self.group);
+        let is_failed = |case: &Case| matches!(case.verdict, Verdict::Fail(_));
+        let mut problems = Vec::new();
         match (self.current.take(), text) {
             (Some(test), text) => {
                 let reason = text.unwrap_or_else(|| "the runner ended in the middle of it".into());
-                run.add(&group, &test, Verdict::Fail(reason), 0.0);
+                run.add(&name, &test, Verdict::Fail(reason), 0.0);
             }
-            (None, Some(text)) => run.add(&group, "the runner", Verdict::Fail(text), 0.0),
-            (None, None) if run.of_group(&group).next().is_none() => {
-                run.add(&group, "the runner", Verdict::Fail("it ran no test".into()), 0.0);
+            (None, Some(text)) => problems.push(text),
+            (None, None) if failed != run.of_group(&name).any(is_failed) => {
+                problems.push(format!("it says that {} has failed", if failed { "a test" } else { "no test" }));
             }
             (None, None) => {}
         }
-        self.done.push(group);
+        let group = self.groups.iter().find(|group| group.name == name);
+        for part in group.iter().flat_map(|group| &group.tests) {
+            if !run.of_group(&name).any(|case| case.name.contains(part)) {
+                problems.push(format!("it ran no test that is called {part}"));
+            }
+        }
+        problems.into_iter().for_each(|problem| run.add(&name, RUNNER, Verdict::Fail(problem), 0.0));
+        self.done.push(name);
     }
 
     /// How it ended: `given_up` if it did not by itself.
-    fn conclude(self, given_up: Option<String>, console: &str, complaints: &str, groups: &[Group], run: &mut Run) {
+    fn conclude(self, given_up: Option<&str>, console: &str, complaints: &str, run: &mut Run) {
         let fault = faults::first(console).or(self.fault);
         let clean = fault.is_none();
         let ended = self.ended && given_up.is_none();
         // The kernel's word is the cause of whatever else happened.
-        let cause = fault.clone().or(given_up.clone()).unwrap_or_else(|| "the guest ended too early".into());
+        let cause = fault.clone().or(given_up.map(str::to_owned)).unwrap_or_else(|| "the guest ended too early".into());
         if !ended {
-            if let Some(test) = &self.current {
+            if !self.group.is_empty() {
+                let test = self.current.as_deref().unwrap_or(RUNNER);
                 run.add(&self.group, test, Verdict::Fail(first_line(&cause).to_owned()), 0.0);
             }
-            for group in groups.iter().filter(|group| !self.done.contains(&group.name) && group.name != self.group) {
-                run.add(&group.name, "the runner", Verdict::Fail("the guest did not come to it".into()), 0.0);
+            for group in self.groups.iter().filter(|group| !self.done.contains(&group.name) && group.name != self.group)
+            {
+                run.add(&group.name, RUNNER, Verdict::Fail("the guest did not come to it".into()), 0.0);
             }
         }
         let runs = match (self.up, ended) {
@@ -184,9 +205,9 @@ mod tests {
             modules: PathBuf::new(),
         };
         let groups = [Group { name: "load".into(), tests: vec!["kernel: ".into()], without: Vec::new(), seconds: 60 }];
-        let (mut run, mut story) = (Run::new(&kernel), Story::default());
+        let (mut run, mut story) = (Run::new(&kernel), Story::of(&groups));
         lines.iter().for_each(|line| story.hear(line, &mut run));
-        story.conclude(given_up.map(str::to_owned), console, "", &groups, &mut run);
+        story.conclude(given_up, console, "", &mut run);
         run.cases.into_iter().map(|case| (case.name, case.verdict)).collect()
     }
 
@@ -196,7 +217,7 @@ mod tests {
     const PASSED: &str = r#"{"event":"ended","test":"kernel: a","outcome":"passed","reason":null,"seconds":1.5}"#;
     const SKIPPED: &str =
         r#"{"event":"ended","test":"kernel: a","outcome":"skipped","reason":"needs TCX","seconds":0}"#;
-    const DONE: &str = r#"{"event":"done","name":"load","text":null}"#;
+    const DONE: &str = r#"{"event":"done","name":"load","failed":false,"text":null}"#;
     const END: &str = r#"{"event":"end"}"#;
     const RUNS: &str = "boots, carries out its plan, and ends by itself";
     const LOG: &str = "its kernel's log tells of no fault";
@@ -222,12 +243,38 @@ mod tests {
     #[test]
     fn a_group_without_a_test_is_a_failure() {
         let cases = told(&[UP, GROUP, DONE, END], None, "");
-        are(&cases, &[("the runner", fail("it ran no test")), (RUNS, Verdict::Pass), (LOG, Verdict::Pass)]);
+        are(
+            &cases,
+            &[
+                ("the runner", fail("it ran no test that is called kernel: ")),
+                (RUNS, Verdict::Pass),
+                (LOG, Verdict::Pass),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_lost_on_the_way_is_a_failure() {
+        let odd = ("tells what can be understood".to_owned(), fail("{half"));
+        assert_eq!(told(&[UP, GROUP, STARTED, "{half", PASSED, DONE, END], None, "")[0], odd);
+        let next = r#"{"event":"started","test":"kernel: b"}"#;
+        let unended = ("kernel: a".to_owned(), fail("its end was not told"));
+        assert_eq!(told(&[UP, GROUP, STARTED, next, DONE, END], None, "")[0], unended);
+        // The runner knows of a failure that we do not know of.
+        let failed = r#"{"event":"done","name":"load","failed":true,"text":null}"#;
+        let cases = told(&[UP, GROUP, STARTED, PASSED, failed, END], None, "");
+        assert_eq!(cases[1], ("the runner".into(), fail("it says that a test has failed")));
+    }
+
+    #[test]
+    fn a_guest_that_ends_between_two_tests() {
+        let cases = told(&[UP, GROUP, STARTED, PASSED], None, "");
+        assert_eq!(cases[1], ("the runner".into(), fail("the guest ended too early")));
     }
 
     #[test]
     fn a_test_that_does_not_end_is_named() {
-        let killed = r#"{"event":"done","name":"load","text":"not done after 60 s, and killed"}"#;
+        let killed = r#"{"event":"done","name":"load","failed":false,"text":"not done after 60 s, and killed"}"#;
         let cases = told(&[UP, GROUP, STARTED, killed, END], None, "");
         let expected =
             [("kernel: a", fail("not done after 60 s, and killed")), (RUNS, Verdict::Pass), (LOG, Verdict::Pass)];

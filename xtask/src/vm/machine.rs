@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -21,8 +21,8 @@ use super::{
 const QEMU: &str = "qemu-system-x86_64";
 /// Megabytes: the image twice, the tables of several agents, and what they write.
 const MEMORY: &str = "2048";
-/// A fault ends the guest at once: the machine is not to be started again (`-no-reboot`), and a panic, which every other fault
-/// becomes, starts it again. Warnings come on the console, all else is in the log.
+/// A crash ends the guest at once: an oops, a lockup and a hung task are made a panic, a panic starts the machine again, and
+/// that ends QEMU (`-no-reboot`). Warnings come on the console, all else is in the log.
 const COMMAND_LINE: &str = "console=ttyS0,115200 loglevel=5 panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1 \
                             random.trust_cpu=on";
 /// What costs an emulated processor a tenth of its time, and no test is about.
@@ -132,11 +132,14 @@ pub(crate) fn probe(folder: &Path, kernel: &Kernel, parts: &Parts) -> Result<Acc
     image::write_empty(&image, parts.init())?;
     let machine = start(kernel, &image, &folder, Accelerator::Kvm)?;
     let deadline = Instant::now() + PROBE;
-    while let Ok(line) = machine.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        if line.contains(r#""event":"up""#) {
-            return Ok(Accelerator::Kvm);
+    let why = loop {
+        match machine.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) if line.contains(r#""event":"up""#) => return Ok(Accelerator::Kvm),
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) => break format!("no guest is up within {} s", PROBE.as_secs()),
+            Err(RecvTimeoutError::Disconnected) => break format!("QEMU has ended: {}", machine.complaints()),
         }
-    }
-    println!("KVM does not work here: no guest within {} s", PROBE.as_secs());
+    };
+    println!("KVM does not work here: {why}");
     Ok(Accelerator::Tcg)
 }

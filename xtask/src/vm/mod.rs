@@ -23,7 +23,7 @@ mod report;
 mod suite;
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Mutex, PoisonError},
@@ -40,7 +40,7 @@ use self::{
     image::{Parts, Plan},
     kernels::Kernel,
     machine::Accelerator,
-    report::Run,
+    report::{Run, Verdict},
 };
 
 /// What `cargo xtask vm` takes.
@@ -118,7 +118,7 @@ pub(crate) struct Deadlines {
     pub(crate) silence: Duration,
 }
 
-/// The task. Exit code 1: something failed.
+/// The task. Exit code 1: something failed, or nothing was tested.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
     ensure!(
@@ -126,22 +126,39 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         "`cargo xtask vm` boots x86-64 kernels only, and this machine is another one"
     );
     setup::for_vm(workspace)?;
-    let parts = Parts::build(workspace)?;
     let folder = workspace.target().join("vm");
+    let _lock = lock(&folder)?;
+    let junit = options.junit.clone().unwrap_or_else(|| folder.join("junit.xml"));
+    // The results of another run must not be taken for this one's.
+    let _ = fs::remove_file(&junit);
+    // Before anything is built: whoever has named a wrong one wants to know it now.
     let (kernels, mut runs) = kernels::find(&folder, options)?;
+    let parts = Parts::build(workspace)?;
     let accelerator = match kernels.first() {
         Some(kernel) if !options.no_kvm => machine::probe(&folder, kernel, &parts)?,
         _ => Accelerator::Tcg,
     };
     println!("machines: {accelerator}");
-    runs.extend(run_all(&folder, &kernels, &parts, accelerator, options, start)?);
+    runs.extend(run_all(&folder, &kernels, &parts, accelerator, options, start));
     report::print_table(&runs);
-    let junit = options.junit.clone().unwrap_or_else(|| folder.join("junit.xml"));
     junit::write(&junit, &runs)?;
     let totals = report::totals(&runs);
     println!("\nJUnit: {}\nconsoles: {}", junit.display(), folder.join("guests").display());
     println!("{} kernels in {:.0} s\n\n{totals}", runs.len(), start.elapsed().as_secs_f64());
-    Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_good = totals.failed == 0 && report::has_tested(&runs);
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Two runs at once would have the same files. Held until it is dropped.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    if file.try_lock().is_err() {
+        println!("waiting for another `cargo xtask vm` in {} to end", folder.display());
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    }
+    Ok(file)
 }
 
 /// Boots the kernels, several at once; the results in the kernels' order.
@@ -152,7 +169,7 @@ fn run_all(
     accelerator: Accelerator,
     options: &Options,
     start: Instant,
-) -> Result<Vec<Run>> {
+) -> Vec<Run> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let jobs = options.jobs.map_or(processors + 1, usize::from);
     // The first ones in the list need least time: one that needs much must not come last.
@@ -161,14 +178,20 @@ fn run_all(
     let done = Mutex::new(Vec::new());
     let work = || {
         while let Some(index) = next() {
-            let outcome = run_one(folder, &kernels[index], parts, accelerator, options, start);
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
+            let mut run = Run::new(&kernels[index]);
+            let began = Instant::now();
+            // What fails with one of them is no reason to lose what the others have found.
+            if let Err(error) = run_one(folder, &kernels[index], parts, accelerator, options, start, &mut run) {
+                run.add("guest", "can be made", Verdict::Fail(format!("{error:#}")), 0.0);
+            }
+            run.took = began.elapsed();
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((index, run));
         }
     };
     thread::scope(|scope| (0..jobs.min(kernels.len())).for_each(|_| drop(scope.spawn(work))));
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
+    done.into_iter().map(|(_, run)| run).collect()
 }
 
 fn run_one(
@@ -178,19 +201,23 @@ fn run_one(
     accelerator: Accelerator,
     options: &Options,
     start: Instant,
-) -> Result<Run> {
-    let began = Instant::now();
+    run: &mut Run,
+) -> Result<()> {
+    let groups = suite::groups(kernel, &options.groups, &options.tests, options.sabotage);
+    if groups.is_empty() {
+        run.add("guest", "all of it", Verdict::Skip("none of these groups is for this kernel".into()), 0.0);
+        return Ok(());
+    }
+    let now = Instant::now();
+    let end = (start + Duration::from_secs(options.timeout)).min(now + Duration::from_secs(options.kernel_timeout));
+    ensure!(now < end, "all of the {} s for all kernels are over", options.timeout);
+    let deadlines = Deadlines { end, silence: Duration::from_secs(options.silence) };
     let folder = folder.join("guests").join(&kernel.label);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let groups = suite::groups(kernel, &options.groups, &options.tests, options.sabotage);
     let modules = modules::for_lab(&kernel.modules, &folder)?;
     let plan = Plan { groups: &groups, slow: accelerator == Accelerator::Tcg, sabotage: options.sabotage };
     let image = image::write(&folder, parts, &modules, &plan)?;
-    let end = (start + Duration::from_secs(options.timeout)).min(began + Duration::from_secs(options.kernel_timeout));
-    let deadlines = Deadlines { end, silence: Duration::from_secs(options.silence) };
-    let mut run = Run::new(kernel);
     let machine = machine::start(kernel, &image, &folder, accelerator)?;
-    guest::follow(machine, deadlines, &groups, &mut run)?;
-    run.took = began.elapsed();
-    Ok(run)
+    guest::follow(machine, deadlines, &groups, run);
+    Ok(())
 }

@@ -56,7 +56,9 @@ impl Run {
 
     /// Prints what a test has measured, or something that is no verdict.
     pub(crate) fn note(&self, line: &str) {
-        println!("{}        {line}", self.label);
+        if !line.is_empty() {
+            println!("{}        {line}", self.label);
+        }
     }
 
     /// A guest that runs another kernel than its package says would be one that nothing is known of.
@@ -86,6 +88,11 @@ fn line(label: &str, case: &Case) -> String {
         write!(text, "\n{label}        {line}").expect("writing to a string cannot fail");
     }
     text
+}
+
+/// Whether a test has passed, and not guests alone that had nothing to do.
+pub(crate) fn has_tested(runs: &[Run]) -> bool {
+    runs.iter().flat_map(|run| &run.cases).any(|case| case.verdict == Verdict::Pass && case.group != "guest")
 }
 
 /// All of them.

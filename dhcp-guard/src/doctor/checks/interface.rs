@@ -32,6 +32,11 @@ pub(super) fn native_mode(facts: &Facts, interface: &Interface, link: &Link) -> 
     let on = programs::mode_of_guard(facts, interface, link);
     let weak = |row: Row, what: String| row.weak(what, instead_of_dear(name, link));
     Some(match (on.and_then(way_of), ways.first()) {
+        // An agent of before may have left it there.
+        (Some(Way::Native), _) if link.hook.kind == Kind::Bond => row.blind(
+            "the guard runs in the drivers of the bond's members, where no frame is the bond's: all pass, and are not counted",
+            "`dhcp-guard detach`, then start the agent again",
+        ),
         (Some(Way::Native), _) => row.ok("the guard runs in the driver (native XDP)"),
         (Some(Way::Generic), _) => weak(row, format!("the guard runs in generic mode: {DEAR}")),
         (Some(way), Some(Way::Tcx | Way::Clsact)) => {
@@ -227,6 +232,8 @@ mod tests {
         });
         bond.wanted.hook = Hook::Xdp;
         check("native_mode", &bond, Weak, "eth0", &["is to be guarded in generic mode", "`hook = \"auto\"`"]);
+        let left = with_link(|link| link.hook.kind = Kind::Bond);
+        check("native_mode", &left, Blind, "eth0", &["no frame is the bond's", "`dhcp-guard detach`"]);
         let refused = |link: &mut Link| (link.xdp, link.tcx_in) = (None, Some(vec![program(43, "dhcp_guard_tcx")]));
         check("native_mode", &with_link(refused), Weak, "eth0", &["refused native XDP", "detach"]);
     }
