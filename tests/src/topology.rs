@@ -67,6 +67,20 @@ pub struct Machine {
     pub guarded: String,
 }
 
+impl Machine {
+    /// Where to send from to look like it, and like nobody else.
+    #[must_use]
+    pub fn end(&self) -> Injection {
+        Injection { netns: self.netns.clone(), interface: self.interface.clone() }
+    }
+}
+
+/// Has machines ask for a lease, all at once, with clients that have never had one. In the order of the machines.
+pub(crate) fn get_leases(machines: &[Machine], deadline: Duration) -> Result<Vec<Outcome>> {
+    let clients: Result<Vec<_>> = machines.iter().map(Client::new).collect();
+    client::run_all(&mut clients?, deadline)
+}
+
 /// Where to inject frames so that they come in by a guarded interface.
 #[derive(Clone, Debug)]
 pub struct Injection {
@@ -130,7 +144,7 @@ impl Lab {
             Some(fabric) if machine.guarded == UPLINK => {
                 Injection { netns: fabric.clone(), interface: "fab-up".into() }
             }
-            _ => Injection { netns: machine.netns.clone(), interface: machine.interface.clone() },
+            _ => machine.end(),
         }
     }
 

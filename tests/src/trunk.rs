@@ -16,12 +16,12 @@ use std::{ops::Range, time::Duration};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    client::{self, Client, Outcome},
+    client::Outcome,
     link,
     mac::Mac,
     netns::Netns,
     server::Server,
-    topology::{BRIDGE, Injection, Machine, TO_SERVER, UPLINK, add_machine},
+    topology::{self, BRIDGE, Injection, Machine, TO_SERVER, UPLINK, add_machine},
 };
 
 /// What the host does with the VLANs.
@@ -79,14 +79,12 @@ impl Trunk {
     /// Where to send from to look like machine `index`.
     #[must_use]
     pub fn injection(&self, index: usize) -> Injection {
-        let Machine { netns, interface, .. } = self.machines[index].clone();
-        Injection { netns, interface }
+        self.machines[index].end()
     }
 
     /// Has machines ask for a lease, all at once, with clients that have never had one. In the order of the range.
     pub fn get_leases(&self, machines: Range<usize>, deadline: Duration) -> Result<Vec<Outcome>> {
-        let clients: Result<Vec<_>> = self.machines[machines].iter().map(Client::new).collect();
-        client::run_all(&mut clients?, deadline)
+        topology::get_leases(&self.machines[machines], deadline)
     }
 }
 

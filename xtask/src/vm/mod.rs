@@ -139,7 +139,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         _ => Accelerator::Tcg,
     };
     println!("machines: {accelerator}");
-    runs.extend(run_all(&folder, &kernels, &parts, accelerator, options, start));
+    runs.extend(Session { folder: &folder, parts: &parts, accelerator, options, start }.run_all(&kernels));
     report::print_table(&runs);
     junit::write(&junit, &runs)?;
     let totals = report::totals(&runs);
@@ -161,63 +161,65 @@ fn lock(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Boots the kernels, several at once; the results in the kernels' order.
-fn run_all(
-    folder: &Path,
-    kernels: &[Kernel],
-    parts: &Parts,
+/// What all guests of a run have in common.
+struct Session<'a> {
+    folder: &'a Path,
+    parts: &'a Parts,
     accelerator: Accelerator,
-    options: &Options,
+    options: &'a Options,
     start: Instant,
-) -> Vec<Run> {
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let jobs = options.jobs.map_or(processors + 1, usize::from);
-    // The first ones in the list need least time: one that needs much must not come last.
-    let waiting = Mutex::new((0..kernels.len()).collect::<Vec<_>>());
-    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let done = Mutex::new(Vec::new());
-    let work = || {
-        while let Some(index) = next() {
-            let mut run = Run::new(&kernels[index]);
-            let began = Instant::now();
-            // What fails with one of them is no reason to lose what the others have found.
-            if let Err(error) = run_one(folder, &kernels[index], parts, accelerator, options, start, &mut run) {
-                run.add("guest", "can be made", Verdict::Fail(format!("{error:#}")), 0.0);
-            }
-            run.took = began.elapsed();
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((index, run));
-        }
-    };
-    thread::scope(|scope| (0..jobs.min(kernels.len())).for_each(|_| drop(scope.spawn(work))));
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, run)| run).collect()
 }
 
-fn run_one(
-    folder: &Path,
-    kernel: &Kernel,
-    parts: &Parts,
-    accelerator: Accelerator,
-    options: &Options,
-    start: Instant,
-    run: &mut Run,
-) -> Result<()> {
-    let groups = suite::groups(kernel, &options.groups, &options.tests, options.sabotage);
-    if groups.is_empty() {
-        run.add("guest", "all of it", Verdict::Skip("none of these groups is for this kernel".into()), 0.0);
-        return Ok(());
+impl Session<'_> {
+    /// Boots the kernels, several at once; the results in the kernels' order.
+    fn run_all(&self, kernels: &[Kernel]) -> Vec<Run> {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let jobs = self.options.jobs.map_or(processors + 1, usize::from);
+        // The first ones in the list need least time: one that needs much must not come last.
+        let waiting = Mutex::new((0..kernels.len()).collect::<Vec<_>>());
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let done = Mutex::new(Vec::new());
+        let work = || {
+            while let Some(index) = next() {
+                let run = self.run(&kernels[index]);
+                done.lock().unwrap_or_else(PoisonError::into_inner).push((index, run));
+            }
+        };
+        thread::scope(|scope| (0..jobs.min(kernels.len())).for_each(|_| drop(scope.spawn(work))));
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, run)| run).collect()
     }
-    let now = Instant::now();
-    let end = (start + Duration::from_secs(options.timeout)).min(now + Duration::from_secs(options.kernel_timeout));
-    ensure!(now < end, "all of the {} s for all kernels are over", options.timeout);
-    let deadlines = Deadlines { end, silence: Duration::from_secs(options.silence) };
-    let folder = folder.join("guests").join(&kernel.label);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let modules = modules::for_lab(&kernel.modules, &folder)?;
-    let plan = Plan { groups: &groups, slow: accelerator == Accelerator::Tcg, sabotage: options.sabotage };
-    let image = image::write(&folder, parts, &modules, &plan)?;
-    let machine = machine::start(kernel, &image, &folder, accelerator)?;
-    guest::follow(machine, deadlines, &groups, run);
-    Ok(())
+
+    /// What fails with one kernel is no reason to lose what the others have found.
+    fn run(&self, kernel: &Kernel) -> Run {
+        let mut run = Run::new(kernel);
+        let began = Instant::now();
+        if let Err(error) = self.boot(kernel, &mut run) {
+            run.add("guest", "can be made", Verdict::Fail(format!("{error:#}")), 0.0);
+        }
+        run.took = began.elapsed();
+        run
+    }
+
+    fn boot(&self, kernel: &Kernel, run: &mut Run) -> Result<()> {
+        let Self { folder, parts, accelerator, options, start } = *self;
+        let groups = suite::groups(kernel, &options.groups, &options.tests, options.sabotage);
+        if groups.is_empty() {
+            run.add("guest", "all of it", Verdict::Skip("none of these groups is for this kernel".into()), 0.0);
+            return Ok(());
+        }
+        let now = Instant::now();
+        let end = (start + Duration::from_secs(options.timeout)).min(now + Duration::from_secs(options.kernel_timeout));
+        ensure!(now < end, "all of the {} s for all kernels are over", options.timeout);
+        let deadlines = Deadlines { end, silence: Duration::from_secs(options.silence) };
+        let folder = folder.join("guests").join(&kernel.label);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let modules = modules::for_lab(&kernel.modules, &folder)?;
+        let plan = Plan { groups: &groups, slow: accelerator == Accelerator::Tcg, sabotage: options.sabotage };
+        let image = image::write(&folder, parts, &modules, &plan)?;
+        let machine = machine::start(kernel, &image, &folder, accelerator)?;
+        guest::follow(machine, deadlines, &groups, run);
+        Ok(())
+    }
 }
