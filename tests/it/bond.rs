@@ -10,6 +10,7 @@ use tests::{
     bond::{BOND, Bonded, Mode},
     client::leases,
     harness::{Need, trial, trial_at, trial_once},
+    limit::Limit,
     link::{self, Kind},
     mac::Mac,
     packet_socket::PacketSocket,
@@ -51,11 +52,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(MEMBER, NEEDS, member),
         trial_at(Hook::Clsact, MEMBER, NEEDS, member),
     ]
-}
-
-/// Packets of one client that may pass in some time.
-fn allowed(elapsed: Duration) -> u64 {
-    20 + (elapsed.as_secs_f64() * 2.0).ceil() as u64 + 1
 }
 
 /// Packets and drops of the first port, which is the only one.
@@ -116,7 +112,7 @@ fn fail_over() -> Result<()> {
     let sent = flood.stop();
     let elapsed = start.elapsed();
     let passed = network.server.counts()?.of(FLOODER);
-    let (least, most) = (20 + elapsed.as_secs(), allowed(elapsed));
+    let (least, most) = (20 + elapsed.as_secs(), Limit::CLIENT.allowed(elapsed));
     ensure!((least..=most).contains(&passed), "{passed} of {sent} passed in {elapsed:?}: not {least} to {most}");
     println!("{passed} of {sent} packets passed in {elapsed:.1?}");
     Ok(())
@@ -142,7 +138,10 @@ fn several_at_once() -> Result<()> {
     let at_server = network.server.counts()?;
     for machine in 0..MACHINES {
         let passed = at_server.of(Mac::machine(machine));
-        ensure!((20..=allowed(elapsed)).contains(&passed), "{passed} of machine {machine} passed in {elapsed:?}");
+        ensure!(
+            (20..=Limit::CLIENT.allowed(elapsed)).contains(&passed),
+            "{passed} of machine {machine} passed in {elapsed:?}"
+        );
     }
     let packets = FRAMES * MACHINES as u64;
     let expected = (packets, packets - at_server.requests);
@@ -179,6 +178,6 @@ fn member() -> Result<()> {
     let sent = flood.stop();
     let elapsed = start.elapsed();
     let passed = network.server.counts()?.of(FLOODER);
-    ensure!((20..=allowed(elapsed)).contains(&passed), "{passed} of {sent} passed in {elapsed:?}");
+    ensure!((20..=Limit::CLIENT.allowed(elapsed)).contains(&passed), "{passed} of {sent} passed in {elapsed:?}");
     Ok(())
 }

@@ -22,6 +22,7 @@ use tests::{
     flood::{Flood, Limits, Mode},
     follower::Follower,
     harness::{Need, trial_once},
+    limit::Limit,
     link,
     mac::Mac,
     netns::Netns,
@@ -137,11 +138,6 @@ fn about(kind: EventKind, interface: &'static str) -> impl Fn(&Event) -> bool {
     move |event| event.kind == kind && event.interface.as_deref() == Some(interface)
 }
 
-/// Packets of one client that may pass in some time.
-fn allowed(elapsed: Duration) -> u64 {
-    20 + (elapsed.as_secs_f64() * 2.0).ceil() as u64 + 1
-}
-
 fn flood() -> Result<()> {
     const FRAMES: u64 = 3000;
     let lab = Lab::new(Layout::Uplink, 1)?;
@@ -163,7 +159,11 @@ fn flood() -> Result<()> {
     agent.stop(libc::SIGKILL)?;
     Flood::start(&lab.injection(0), Mode::One(FLOODER), limits)?.wait()?;
     let passed = lab.server.counts()?.of(FLOODER);
-    ensure!((20..=allowed(start.elapsed())).contains(&passed), "{passed} of {} frames passed", 2 * FRAMES);
+    ensure!(
+        (20..=Limit::CLIENT.allowed(start.elapsed())).contains(&passed),
+        "{passed} of {} frames passed",
+        2 * FRAMES
+    );
     let said = agent.detach()?;
     ensure!(said == "the guard is off: uplink0\n", "{said}");
     let left = [filters(&lab.host, "uplink0", "ingress")?, filters(&lab.host, "uplink0", "egress")?].concat();
@@ -196,7 +196,11 @@ fn killed() -> Result<()> {
     let elapsed = start.elapsed();
     let passed = lab.server.counts()?.of(FLOODER);
     let due = 20 + elapsed.as_secs();
-    ensure!((due..=allowed(elapsed)).contains(&passed), "{passed} reached the server, {} may", allowed(elapsed));
+    ensure!(
+        (due..=Limit::CLIENT.allowed(elapsed)).contains(&passed),
+        "{passed} reached the server, {} may",
+        Limit::CLIENT.allowed(elapsed)
+    );
     ensure!(watches(&lab.host, "uplink0")?.len() == 1, "{:?}", watches(&lab.host, "uplink0")?);
     let named = format!("-{}", lab.host.ifindex("uplink0")?);
     ensure!(pins(&agent)? == [format!("clsact{named}"), format!("clsact-replies{named}")], "{:?}", pins(&agent)?);

@@ -22,6 +22,7 @@ use tests::{
     client::leases,
     flood::{Flood, Limits, Mode, Report, Traffic},
     harness::{Need, trial, trial_once},
+    limit::Limit,
     mac::Mac,
     packets::Tag,
     process,
@@ -38,7 +39,7 @@ const REPORT_DEADLINE: Duration = Duration::from_secs(4);
 /// Long enough for the rate to count, and not the burst alone.
 const FLOOD_TIME: Duration = Duration::from_secs(5);
 /// The default client limit: packets a second, and packets in a burst.
-const CLIENT_LIMIT: (u64, u64) = (2, 20);
+const CLIENT_LIMIT: Limit = Limit::CLIENT;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -69,12 +70,6 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn full_rate(time: Duration) -> Limits {
     Limits::time(time)
-}
-
-/// Frames of one MAC that may pass a limiter in some time: one more for a tick at either end.
-fn allowed(elapsed: Duration) -> u64 {
-    let (rate, burst) = CLIENT_LIMIT;
-    burst + (elapsed.as_secs_f64() * rate as f64).ceil() as u64 + 1
 }
 
 /// One source MAC, a new client hardware address in every packet: the flood of one machine that hurts a server most.
@@ -110,7 +105,7 @@ fn flood_is_stopped() -> Result<()> {
     let bound = leases(&outcomes).len();
     ensure!(bound == CLIENTS, "{bound} of {CLIENTS} got leases behind the guard: {outcomes:?}\n{}", agent.log());
     let passed = lab.server.counts()?.of(FLOODER);
-    let (allowed, due) = (allowed(elapsed), CLIENT_LIMIT.1 + FLOOD_TIME.as_secs());
+    let (allowed, due) = (CLIENT_LIMIT.allowed(elapsed), CLIENT_LIMIT.burst + FLOOD_TIME.as_secs());
     ensure!(passed <= allowed, "{passed} packets of the flood reached the server, {allowed} may in {elapsed:?}");
     ensure!(passed >= due, "{passed} packets reached the server, its limit admits at least {due}");
     println!(

@@ -28,6 +28,7 @@ use libtest_mimic::Trial;
 use tests::{
     agent::Agent,
     harness::{Need, trial, trial_once},
+    limit::Limit,
     mac::Mac,
     packet_socket::PacketSocket,
     packets::{Frame, discover},
@@ -79,27 +80,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial_once("peer: a policer for everybody starves a client in a flood of random MACs", FLOWER, starved),
         trial("peer: the guard lets a known client through in the same flood", Need::LAB, not_starved),
     ]
-}
-
-/// A token bucket.
-#[derive(Clone, Copy)]
-struct Limit {
-    /// Packets a second.
-    rate: u64,
-    /// Packets in a burst.
-    burst: u64,
-}
-
-impl Limit {
-    /// How long an empty bucket takes to be full.
-    fn fills_in(self) -> Duration {
-        Duration::from_millis(1000 * self.burst / self.rate)
-    }
-
-    /// Packets that may pass in some time: one more for a tick.
-    fn allowed(self, elapsed: Duration) -> u64 {
-        self.burst + (elapsed.as_secs_f64() * self.rate as f64).ceil() as u64 + 1
-    }
 }
 
 /// Limits DHCP requests that a filter of tc matches. The answer is nothing to be kept: the filter goes with the lab.

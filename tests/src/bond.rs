@@ -16,7 +16,6 @@ use serde_json::Value;
 use crate::{
     client::Outcome,
     link,
-    mac::Mac,
     netns::Netns,
     server::Server,
     topology::{self, BRIDGE, Injection, Machine, add_machine, connect_server, for_each},
@@ -84,12 +83,7 @@ impl Bonded {
         link::wait_for_ports(&fabric, machines + if mode == Mode::Lacp { 1 } else { MEMBERS })?;
         link::wait_for_ports(&host, 2)?;
         let server = Server::start(server, "srv0", &[])?;
-        let machine = |index| Machine {
-            netns: inside.clone(),
-            interface: format!("m{index}"),
-            mac: Mac::machine(index),
-            guarded: BOND.into(),
-        };
+        let machine = |index| topology::machine(&inside, index, BOND);
         Ok(Self { server, host, machines: (0..machines).map(machine).collect(), fabric, members: MEMBERS })
     }
 

@@ -6,7 +6,7 @@
 //! * [`server`], [`client`]: dnsmasq and dhclient. [`herd`]: hundreds of clients, with the timing of real ones.
 //! * [`packets`], [`flood`], [`trickle`], [`control`]: frames, a generator for millions of them, its companion, and the
 //!   programs that every figure is a ratio against. [`stampede`]: many machines that flood at once.
-//! * [`packet_socket`], `paced`, [`random`]: what several of them need.
+//! * [`packet_socket`], `paced`, [`random`]: what several of them need. [`limit`]: how much of a flood may pass.
 //! * [`agent`], [`follower`], [`http`]: the guard itself, as a process on the lab's host; its events; requests that its
 //!   own command line would not send. [`attached`]: what is on which interface, by which hook; [`odd_map`]: maps that are not
 //!   the agent's, in their place.
@@ -38,6 +38,7 @@ pub mod harness;
 pub mod herd;
 pub mod http;
 mod interrupt;
+pub mod limit;
 pub mod link;
 pub mod mac;
 pub mod netns;

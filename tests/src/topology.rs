@@ -125,7 +125,8 @@ impl Lab {
         build_ports(&inside, &host, shared..machines)?;
         link::wait_for_ports(&host, 1 + usize::from(has_uplink) + machines - shared)?;
         let server = Server::start(server, "srv0", server_options)?;
-        let machines = (0..machines).map(|index| machine(index < shared, &inside, index)).collect();
+        let guarded = |index| if index < shared { UPLINK.into() } else { format!("em{index}") };
+        let machines = (0..machines).map(|index| machine(&inside, index, &guarded(index))).collect();
         Ok(Self { server, host, machines, fabric })
     }
 
@@ -168,9 +169,8 @@ impl Lab {
 }
 
 /// What is known about machine `index` before anything is built.
-fn machine(behind_uplink: bool, netns: &Netns, index: usize) -> Machine {
-    let guarded = if behind_uplink { UPLINK.into() } else { format!("em{index}") };
-    Machine { netns: netns.clone(), interface: format!("m{index}"), mac: Mac::machine(index), guarded }
+pub(crate) fn machine(netns: &Netns, index: usize, guarded: &str) -> Machine {
+    Machine { netns: netns.clone(), interface: format!("m{index}"), mac: Mac::machine(index), guarded: guarded.into() }
 }
 
 /// The host's bridge and its link to the server.

@@ -18,7 +18,6 @@ use anyhow::{Context as _, Result};
 use crate::{
     client::Outcome,
     link,
-    mac::Mac,
     netns::Netns,
     server::Server,
     topology::{self, BRIDGE, Injection, Machine, TO_SERVER, UPLINK, add_machine},
@@ -59,12 +58,7 @@ impl Trunk {
         let server = start_server(server, &vlans)?;
         link::wait_for_ports(&fabric, machines.len() + 1)?;
         link::wait_for_ports(&host, if kind == Host::Bridge { 2 } else { 2 * vlans.len() })?;
-        let machine = |index| Machine {
-            netns: inside.clone(),
-            interface: format!("m{index}"),
-            mac: Mac::machine(index),
-            guarded: UPLINK.into(),
-        };
+        let machine = |index| topology::machine(&inside, index, UPLINK);
         Ok(Self { server, host, fabric, machines: (0..machines.len()).map(machine).collect() })
     }
 

@@ -23,7 +23,7 @@ use tests::{
     wait,
 };
 
-use super::{DEADLINE, FLOODER, Host, allowed, in_data_plane};
+use super::{CLIENT_LIMIT, DEADLINE, FLOODER, Host, in_data_plane};
 
 /// System calls by which a start changes what is not its own: maps, programs, links and pins; filters of tc; folders and files.
 const CALLS: &str = "bpf,sendto,?rename,?renameat,renameat2,?unlink,unlinkat,?mkdir,mkdirat";
@@ -282,7 +282,7 @@ impl InForce {
         let counts = self.lab.server.counts()?;
         let (muted, passed) = (counts.of(MUTED), counts.of(FLOODER));
         ensure!(muted == 0, "{muted} packets of a client in quarantine reached the server");
-        let most = allowed(self.start.elapsed());
+        let most = CLIENT_LIMIT.allowed(self.start.elapsed());
         ensure!(passed <= most, "{passed} packets reached the server, the limit admits {most}");
         Ok(())
     }

@@ -14,7 +14,7 @@ use tests::{
     wait,
 };
 
-use super::{CLIENT_LIMIT, DEADLINE, FLOODER, allowed, clients, in_data_plane, of_interface};
+use super::{CLIENT_LIMIT, DEADLINE, FLOODER, clients, in_data_plane, of_interface};
 
 /// Kills the agent and starts the next one, 20 times, while one machine floods at full rate. Where a start takes seconds
 /// (an emulated machine), less often.
@@ -42,7 +42,8 @@ pub(super) fn in_a_flood() -> Result<()> {
     let _ = trickle.stop();
     let elapsed = start.elapsed();
     let passed = lab.server.counts()?.of(FLOODER);
-    let (allowed, due) = (allowed(elapsed), CLIENT_LIMIT.1 + CLIENT_LIMIT.0 * elapsed.as_secs() / 2);
+    let (allowed, due) =
+        (CLIENT_LIMIT.allowed(elapsed), CLIENT_LIMIT.burst + CLIENT_LIMIT.rate * elapsed.as_secs() / 2);
     ensure!(passed <= allowed, "{passed} packets of the flood reached the server, {allowed} may in {elapsed:?}");
     ensure!(passed >= due, "{passed} packets reached the server, its limit admits at least {due}");
     println!(
@@ -66,7 +67,7 @@ pub(super) fn quarantine_ends() -> Result<()> {
     in_data_plane(&agent)?;
     agent.stop(libc::SIGKILL)?;
     // Within its limit, so that only the quarantine can stop it.
-    let trickle = Trickle::start_at(&lab.injection(0), Source::One(machine), CLIENT_LIMIT.0, TTL * 4)?;
+    let trickle = Trickle::start_at(&lab.injection(0), Source::One(machine), CLIENT_LIMIT.rate, TTL * 4)?;
     wait::until("a packet that passes", DEADLINE, || Ok(lab.server.counts()?.of(machine) > 0))?;
     let passed = start.elapsed();
     let _ = trickle.stop();

@@ -24,6 +24,7 @@ use tests::{
     agent::Agent,
     attached::guarded,
     harness::{Need, trial, trial_at, trial_once},
+    limit::Limit,
     link,
     mac::Mac,
     netns::Netns,
@@ -34,7 +35,7 @@ const FLOODER: Mac = Mac([2, 0xf1, 0, 0, 0, 1]);
 /// Longer than anything here should take.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// The default client limit: packets a second, and packets in a burst.
-const CLIENT_LIMIT: (u64, u64) = (2, 20);
+const CLIENT_LIMIT: Limit = Limit::CLIENT;
 
 /// What the tests need that upgrade.
 const UPGRADE: &[Need] =
@@ -132,12 +133,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             descriptors::all_or_none,
         ),
     ]
-}
-
-/// Packets of one client that may pass in some time: one more for a tick at either end.
-fn allowed(elapsed: Duration) -> u64 {
-    let (rate, burst) = CLIENT_LIMIT;
-    burst + (elapsed.as_secs_f64() * rate as f64).ceil() as u64 + 1
 }
 
 /// A number in the status of an agent's only interface.

@@ -21,7 +21,7 @@ use tests::{
     wait,
 };
 
-use super::{CLIENT_LIMIT, Client, DEADLINE, FLOODER, allowed, clients, in_data_plane};
+use super::{CLIENT_LIMIT, Client, DEADLINE, FLOODER, clients, in_data_plane};
 
 /// In quarantine, and it sends all the time, within its limit: nothing but the quarantine stops it.
 const MUTED: Mac = Mac([2, 0, 0, 0, 0x77, 1]);
@@ -78,7 +78,7 @@ pub(super) fn there_and_back() -> Result<()> {
     agent.change(&["quarantine", "add", &format!("uplink0/{MUTED}"), "--ttl", "1h", "--reason", "a test"])?;
     in_data_plane(&agent)?;
     let time = Duration::from_secs(120);
-    let muted = Trickle::start_at(&lab.injection(0), Source::One(MUTED), CLIENT_LIMIT.0, time)?;
+    let muted = Trickle::start_at(&lab.injection(0), Source::One(MUTED), CLIENT_LIMIT.rate, time)?;
     let kept = Kept::wait_for(&agent, CLIENTS)?;
 
     let monitor = Monitor::start(&lab)?;
@@ -111,7 +111,8 @@ pub(super) fn there_and_back() -> Result<()> {
     flood.stop()?;
     let elapsed = start.elapsed();
     let passed = lab.server.counts()?.of(FLOODER);
-    let (allowed, due) = (allowed(elapsed), CLIENT_LIMIT.1 + CLIENT_LIMIT.0 * elapsed.as_secs() / 2);
+    let (allowed, due) =
+        (CLIENT_LIMIT.allowed(elapsed), CLIENT_LIMIT.burst + CLIENT_LIMIT.rate * elapsed.as_secs() / 2);
     ensure!(passed <= allowed, "{passed} packets of the flood reached the server, {allowed} may in {elapsed:?}");
     ensure!(passed >= due, "{passed} packets reached the server, its limit admits at least {due}");
     let sent = muted.stop();
