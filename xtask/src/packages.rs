@@ -76,7 +76,8 @@ fn advice(missing: &[&str]) -> String {
     )
 }
 
-fn missing(programs: &[Program]) -> Vec<&'static str> {
+/// Those of the programs that are not there.
+pub(crate) fn missing(programs: &[Program]) -> Vec<&'static str> {
     programs.iter().map(|(program, _)| *program).filter(|program| !present(program)).collect()
 }
 

@@ -4,7 +4,12 @@ use std::{fmt, process::ExitCode};
 
 use anyhow::{Result, ensure};
 
-use crate::{EXIT_ERROR, packages, toolchain, workspace::Workspace};
+use crate::{
+    EXIT_ERROR,
+    packages::{self, Program},
+    toolchain,
+    workspace::Workspace,
+};
 
 /// How a needed thing was found, or left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,31 +87,27 @@ pub(crate) fn for_build(workspace: &Workspace) -> Result<()> {
 
 /// For tasks that use the lab. Its programs may stay missing: the lab counts as skipped what it cannot do.
 pub(crate) fn for_lab(workspace: &Workspace) -> Result<()> {
-    let mut report = Report::default();
-    toolchain::ensure(workspace, &mut report)?;
-    packages::ensure(packages::LAB, &mut report);
-    eprint!("{report}");
-    Ok(())
+    with(workspace, packages::LAB)
 }
 
 /// For the tests in the lab, and of what boots other kernels. The same holds of its programs.
 pub(crate) fn for_tests(workspace: &Workspace) -> Result<()> {
-    let mut report = Report::default();
-    toolchain::ensure(workspace, &mut report)?;
-    packages::ensure(&[packages::LAB, packages::VM].concat(), &mut report);
-    eprint!("{report}");
-    Ok(())
+    with(workspace, &[packages::LAB, packages::VM].concat())
 }
 
 /// For the task that boots other kernels. What of the lab's programs is missing, the tests in the guests say.
 pub(crate) fn for_vm(workspace: &Workspace) -> Result<()> {
+    for_tests(workspace)?;
+    ensure!(packages::missing(packages::VM).is_empty(), "no kernel can be booted without what is missing above");
+    Ok(())
+}
+
+/// Toolchain and programs: installs what is missing, and says so.
+fn with(workspace: &Workspace, programs: &[Program]) -> Result<()> {
     let mut report = Report::default();
     toolchain::ensure(workspace, &mut report)?;
-    packages::ensure(packages::LAB, &mut report);
-    let mut own = Report::default();
-    packages::ensure(packages::VM, &mut own);
-    eprint!("{report}{own}");
-    ensure!(!own.any(State::Missing), "no kernel can be booted without what is missing above");
+    packages::ensure(programs, &mut report);
+    eprint!("{report}");
     Ok(())
 }
 

@@ -7,7 +7,6 @@ const FAULTS: &[(&str, &str)] = &[
     ("BUG: soft lockup", "a processor was locked up"),
     ("watchdog: BUG", "a processor was locked up"),
     ("detected stall", "a processor was stalled"),
-    ("self-detected stall", "a processor was stalled"),
     ("blocked for more than", "a task was blocked for minutes"),
     ("BUG:", "the kernel found a bug in itself"),
     ("Oops", "the kernel had an oops"),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{
     Deadlines, faults,
     machine::Machine,
-    report::{Case, Run, Verdict},
+    report::{Case, GUEST, Run, Verdict},
     suite::Group,
 };
 
@@ -35,9 +35,7 @@ enum Outcome {
     Skipped,
 }
 
-/// What a guest's own troubles are listed under.
-const GUEST: &str = "guest";
-/// And those of the program that runs a group's tests, under that group.
+/// What the troubles of the program that runs a group's tests are listed under, in that group.
 const RUNNER: &str = "the runner";
 
 /// Reads until the guest has ended, or is given up; all that was seen is in the run then.
@@ -155,7 +153,6 @@ impl<'a> Story<'a> {
     /// How it ended: `given_up` if it did not by itself.
     fn conclude(self, given_up: Option<&str>, console: &str, complaints: &str, run: &mut Run) {
         let fault = faults::first(console).or(self.fault);
-        let clean = fault.is_none();
         let ended = self.ended && given_up.is_none();
         // The kernel's word is the cause of whatever else happened.
         let cause = fault.clone().or(given_up.map(str::to_owned)).unwrap_or_else(|| "the guest ended too early".into());
@@ -179,8 +176,7 @@ impl<'a> Story<'a> {
             }
         };
         run.add(GUEST, "boots, carries out its plan, and ends by itself", runs, 0.0);
-        let log = if clean { Verdict::Pass } else { Verdict::Fail(fault.unwrap_or_default()) };
-        run.add(GUEST, "its kernel's log tells of no fault", log, 0.0);
+        run.add(GUEST, "its kernel's log tells of no fault", fault.map_or(Verdict::Pass, Verdict::Fail), 0.0);
     }
 }
 

@@ -141,13 +141,8 @@ pub(crate) fn write(folder: &Path, parts: &Parts, modules: &[PathBuf], plan: &Pl
         archive.file(&name, module)?;
         names.push(format!("/{name}"));
     }
-    let groups: Vec<_> = plan
-        .groups
-        .iter()
-        .map(|group| json!({ "name": group.name, "tests": group.tests, "without": group.without, "seconds": group.seconds }))
-        .collect();
-    let sabotage = plan.sabotage.map(Sabotage::word);
-    let plan = json!({ "modules": names, "groups": groups, "slow": plan.slow, "sabotage": sabotage });
+    let Plan { groups, slow, sabotage } = plan;
+    let plan = json!({ "modules": names, "groups": groups, "slow": slow, "sabotage": sabotage });
     archive.bytes("vm/plan.json", plan.to_string().as_bytes(), 0o644)?;
     archive.finish()?;
     let image = folder.join("image.cpio");

@@ -33,6 +33,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use crate::{setup, workspace::Workspace};
 
@@ -40,7 +41,7 @@ use self::{
     image::{Parts, Plan},
     kernels::Kernel,
     machine::Accelerator,
-    report::{Run, Verdict},
+    report::{GUEST, Run, Verdict},
 };
 
 /// What `cargo xtask vm` takes.
@@ -84,8 +85,9 @@ pub(crate) struct Options {
     junit: Option<PathBuf>,
 }
 
-/// How a guest can be made to break.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// How a guest can be made to break; `vm-init` has the same words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Sabotage {
     /// A BPF program that the verifier rejects
     Verifier,
@@ -95,18 +97,6 @@ pub(crate) enum Sabotage {
     Hang,
     /// A kernel that crashes
     Crash,
-}
-
-impl Sabotage {
-    /// As `vm-init` calls it.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Verifier => "verifier",
-            Self::Panic => "panic",
-            Self::Hang => "hang",
-            Self::Crash => "crash",
-        }
-    }
 }
 
 /// When a guest is given up.
@@ -196,7 +186,7 @@ impl Session<'_> {
         let mut run = Run::new(kernel);
         let began = Instant::now();
         if let Err(error) = self.boot(kernel, &mut run) {
-            run.add("guest", "can be made", Verdict::Fail(format!("{error:#}")), 0.0);
+            run.add(GUEST, "can be made", Verdict::Fail(format!("{error:#}")), 0.0);
         }
         run.took = began.elapsed();
         run
@@ -206,7 +196,7 @@ impl Session<'_> {
         let Self { folder, parts, accelerator, options, start } = *self;
         let groups = suite::groups(kernel, &options.groups, &options.tests, options.sabotage);
         if groups.is_empty() {
-            run.add("guest", "all of it", Verdict::Skip("none of these groups is for this kernel".into()), 0.0);
+            run.add(GUEST, "all of it", Verdict::Skip("none of these groups is for this kernel".into()), 0.0);
             return Ok(());
         }
         let now = Instant::now();

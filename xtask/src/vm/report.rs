@@ -5,6 +5,9 @@ use std::{fmt::Write as _, time::Duration};
 use super::{kernels::Kernel, suite};
 use crate::totals::Totals;
 
+/// What a guest's own troubles are listed under.
+pub(crate) const GUEST: &str = "guest";
+
 /// How a test has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -43,7 +46,7 @@ impl Run {
         let mut run =
             Self { label: format!("{series}.*"), origin: String::new(), cases: Vec::new(), took: Duration::ZERO };
         let verdict = if is_wanted { Verdict::Fail(why) } else { Verdict::Skip(why) };
-        run.add("guest", "all of it", verdict, 0.0);
+        run.add(GUEST, "all of it", verdict, 0.0);
         run
     }
 
@@ -65,7 +68,7 @@ impl Run {
     pub(crate) fn check_release(&mut self, release: &str) {
         if release != self.label {
             let reason = format!("it runs {release}");
-            self.add("guest", "runs the kernel that it was given", Verdict::Fail(reason), 0.0);
+            self.add(GUEST, "runs the kernel that it was given", Verdict::Fail(reason), 0.0);
         }
     }
 
@@ -92,7 +95,7 @@ fn line(label: &str, case: &Case) -> String {
 
 /// Whether a test has passed, and not guests alone that had nothing to do.
 pub(crate) fn has_tested(runs: &[Run]) -> bool {
-    runs.iter().flat_map(|run| &run.cases).any(|case| case.verdict == Verdict::Pass && case.group != "guest")
+    runs.iter().flat_map(|run| &run.cases).any(|case| case.verdict == Verdict::Pass && case.group != GUEST)
 }
 
 /// All of them.
@@ -129,7 +132,7 @@ pub(crate) fn print_table(runs: &[Run]) {
 
 fn table(runs: &[Run]) -> String {
     let is_there = |group: &str| runs.iter().any(|run| run.of_group(group).next().is_some());
-    let others = ["chosen", "sabotage", "guest"];
+    let others = ["chosen", "sabotage", GUEST];
     let groups: Vec<_> = suite::columns().into_iter().chain(others).filter(|group| is_there(group)).collect();
     let mut rows =
         vec![[&["kernel"], groups.as_slice(), &["time"]].concat().iter().map(|&cell| cell.to_owned()).collect()];

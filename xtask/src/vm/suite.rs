@@ -4,11 +4,12 @@
 //! works there, and everything that kernels differ in.
 
 use clap::builder::PossibleValuesParser;
+use serde::Serialize;
 
 use super::{Sabotage, kernels::Kernel};
 
 /// Tests that belong together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Group {
     pub(crate) name: String,
     /// Parts of the names of its tests.
