@@ -16,22 +16,11 @@ use tests::{
     packet_socket::PacketSocket,
     packets::discover,
     program::current_hook,
-    server::DNSMASQ,
     trickle::{Source, Trickle},
     wait,
 };
 
-const NEEDS: &[Need] = &[
-    Need::Root,
-    Need::BpfObject,
-    Need::Link(Kind::Bond),
-    Need::Tool("ip"),
-    Need::Tool("bridge"),
-    Need::Tool("ethtool"),
-    Need::Tool("nft"),
-    Need::Tool(DNSMASQ),
-    Need::Tool(tests::client::DHCLIENT),
-];
+const NEEDS: &[Need] = &[Need::Lab, Need::Link(Kind::Bond)];
 const FLOODER: Mac = Mac([2, 0xf1, 0, 0, 0, 1]);
 /// Hundreds of times a client's limit, and little enough for a machine that is emulated.
 const FLOOD_PPS: u64 = 1_500;

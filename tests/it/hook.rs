@@ -25,16 +25,7 @@ use tests::{
 const NEEDS: &[Need] = &[Need::Root, Need::BpfObject, Need::Tcx, Need::Tool("ip"), Need::Tool("ethtool")];
 const RIGHTS: &[Need] =
     &[Need::Root, Need::BpfObject, Need::Tcx, Need::Tool("ip"), Need::Tool("ethtool"), Need::Tool("setpriv")];
-const LAB: &[Need] = &[
-    Need::Root,
-    Need::BpfObject,
-    Need::Tcx,
-    Need::Tool("ip"),
-    Need::Tool("bridge"),
-    Need::Tool("ethtool"),
-    Need::Tool("nft"),
-    Need::Tool("dnsmasq"),
-];
+const LAB: &[Need] = &[Need::Lab, Need::Tcx];
 /// The agent reads its maps once a second.
 const SEEN_DEADLINE: Duration = Duration::from_secs(5);
 

@@ -39,17 +39,7 @@ use tests::{
 };
 
 /// What a [`Lab`] needs, and tc with its modules.
-const FLOWER: &[Need] = &[
-    Need::Root,
-    Need::BpfObject,
-    Need::Tool("ip"),
-    Need::Tool("bridge"),
-    Need::Tool("ethtool"),
-    Need::Tool("nft"),
-    Need::Tool(tests::server::DNSMASQ),
-    Need::Tool("tc"),
-    Need::Flower,
-];
+const FLOWER: &[Need] = &[Need::Lab, Need::Tool("tc"), Need::Flower];
 
 const FLOODER: Mac = Mac([2, 0xf1, 0, 0, 0, 1]);
 /// Where both of them are.

@@ -71,7 +71,7 @@ fn make(
     test: impl FnOnce() -> Result<()> + Send + 'static,
 ) -> Trial {
     // Without an interface, a program runs on test frames, which older kernels do as well.
-    let attaches = hook == Some(Hook::Tcx) && needs.contains(&Need::Tool("ip"));
+    let attaches = hook == Some(Hook::Tcx) && needs.iter().any(|need| need.makes_interfaces());
     Trial::ignorable_test(name.clone(), move || {
         events::started(&name);
         let needs = needs.iter().copied().chain(attaches.then_some(Need::Tcx));

@@ -38,21 +38,11 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const CLIENT_LIMIT: Limit = Limit::CLIENT;
 
 /// What the tests need that upgrade.
-const UPGRADE: &[Need] =
-    &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("nft"), Need::Tool("dnsmasq"), Need::OtherVersion];
+const UPGRADE: &[Need] = &[Need::Lab, Need::OtherVersion];
 /// What the tests need that break the start off.
 const TRACED: &[Need] = &[Need::Root, Need::BpfObject, Need::Tool("ip"), Need::Tool("strace")];
 /// The same with clients and a server.
-const TRACED_LAB: &[Need] = &[
-    Need::Root,
-    Need::BpfObject,
-    Need::Tool("ip"),
-    Need::Tool("bridge"),
-    Need::Tool("ethtool"),
-    Need::Tool("nft"),
-    Need::Tool("dnsmasq"),
-    Need::Tool("strace"),
-];
+const TRACED_LAB: &[Need] = &[Need::Lab, Need::Tool("strace")];
 const AGAIN: &str = "lifecycle: killed between any two steps of a start that takes over, nothing is lost or passes";
 const WANT: &str = "lifecycle: no room and no descriptors at any step of a start that takes over";
 /// And those with mounts of their own.

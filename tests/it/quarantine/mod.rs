@@ -35,17 +35,7 @@ const LEASE_DEADLINE: Duration = Duration::from_secs(20);
 /// Says where the server is, so that replies are seen.
 const SERVER_PORT: &str = "[[port]]\ninterface = \"to-server\"\nclass = \"trusted\"\n";
 
-const NEEDS_MOUNT: &[Need] = &[
-    Need::Root,
-    Need::BpfObject,
-    Need::Tool("ip"),
-    Need::Tool("ethtool"),
-    Need::Tool("bridge"),
-    Need::Tool("nft"),
-    Need::Tool(tests::server::DNSMASQ),
-    Need::Tool("unshare"),
-    Need::Tool("mount"),
-];
+const NEEDS_MOUNT: &[Need] = &[Need::Lab, Need::Tool("unshare"), Need::Tool("mount")];
 
 /// Once for both hooks: requests and what hangs, which no frame is about; and whom the engine blames, and how many, which it
 /// decides from counters alone. That both hooks count the same is what the tests in the kernel are about; what a hook makes of

@@ -36,6 +36,8 @@ pub enum Need {
     Tool(&'static str),
     /// A build with the BPF toolchain.
     BpfObject,
+    /// What a [`crate::topology::Lab`] with real clients and a flood needs.
+    Lab,
     /// An agent of another version.
     OtherVersion,
     /// The Debian package, and the one that it is upgraded to.
@@ -53,8 +55,11 @@ pub enum Need {
 }
 
 impl Need {
-    /// What a [`crate::topology::Lab`] with real clients and a flood needs.
-    pub const LAB: &[Self] = &[
+    /// A list of [`Need::Lab`] alone.
+    pub const LAB: &[Self] = &[Self::Lab];
+
+    /// What [`Need::Lab`] stands for.
+    const OF_LAB: &[Self] = &[
         Self::Root,
         Self::BpfObject,
         Self::Tool("ip"),
@@ -72,6 +77,7 @@ impl Need {
             // SAFETY: no arguments.
             Self::Root => (unsafe { libc::geteuid() } != 0).then(|| "needs root".into()),
             Self::Tool(name) => (!exists(name)).then(|| format!("needs `{name}`: run `cargo xtask setup`")),
+            Self::Lab => Self::OF_LAB.iter().find_map(|need| need.missing()),
             Self::OtherVersion => env::var_os(OTHER_BINARY)
                 .is_none()
                 .then(|| format!("needs an agent of another version, named in {OTHER_BINARY}: run `cargo xtask test`")),
@@ -95,6 +101,12 @@ impl Need {
                 format!("needs {}, which this kernel has not: `cargo xtask vm` boots kernels that have", link.name())
             }),
         }
+    }
+
+    /// Whether it is of a test that makes interfaces.
+    #[must_use]
+    pub fn makes_interfaces(self) -> bool {
+        matches!(self, Self::Lab | Self::Tool("ip"))
     }
 
     /// Whether only another kernel can meet it: `cargo xtask vm` boots such, and where the test is skipped nobody can do
