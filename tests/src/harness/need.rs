@@ -77,7 +77,10 @@ impl Need {
             // SAFETY: no arguments.
             Self::Root => (unsafe { libc::geteuid() } != 0).then(|| "needs root".into()),
             Self::Tool(name) => (!exists(name)).then(|| format!("needs `{name}`: run `cargo xtask setup`")),
-            Self::Lab => Self::OF_LAB.iter().find_map(|need| need.missing()),
+            Self::Lab => {
+                let missing: Vec<_> = Self::OF_LAB.iter().filter_map(|need| need.missing()).collect();
+                (!missing.is_empty()).then(|| missing.join(", "))
+            }
             Self::OtherVersion => env::var_os(OTHER_BINARY)
                 .is_none()
                 .then(|| format!("needs an agent of another version, named in {OTHER_BINARY}: run `cargo xtask test`")),

@@ -27,7 +27,7 @@ const COMMAND_LINE: &str = "console=ttyS0,115200 loglevel=5 panic=-1 oops=panic 
                             random.trust_cpu=on";
 /// What costs an emulated processor a tenth of its time, and no test is about.
 const EMULATED: &str = "mitigations=off init_on_alloc=0";
-/// Where KVM works, the first process is up in less than a second or two.
+/// Where KVM works, a guest with nothing to do takes a second or two.
 const PROBE: Duration = Duration::from_secs(10);
 
 /// What carries out a guest's instructions.
@@ -120,8 +120,8 @@ pub(crate) fn start(kernel: &Kernel, image: &Path, folder: &Path, accelerator: A
     Ok(Machine { child, lines, console, complaints })
 }
 
-/// Whether guests can be run with KVM: one is, up to its first process. That the device is there says little: inside another
-/// guest a KVM guest may hang.
+/// Whether guests can be run with KVM: one is, from its start until it has switched itself off. That the device is there says
+/// little: inside another guest a KVM guest may hang, at once or later.
 pub(crate) fn probe(folder: &Path, kernel: &Kernel, parts: &Parts) -> Result<Accelerator> {
     if File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return Ok(Accelerator::Tcg);
@@ -132,12 +132,13 @@ pub(crate) fn probe(folder: &Path, kernel: &Kernel, parts: &Parts) -> Result<Acc
     image::write_empty(&image, parts.init())?;
     let machine = start(kernel, &image, &folder, Accelerator::Kvm)?;
     let deadline = Instant::now() + PROBE;
+    let mut has_ended = false;
     let why = loop {
         match machine.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) if line.contains(r#""event":"up""#) => return Ok(Accelerator::Kvm),
-            Ok(_) => {}
-            Err(RecvTimeoutError::Timeout) => break format!("no guest is up within {} s", PROBE.as_secs()),
+            Ok(line) => has_ended |= line.contains(r#""event":"end""#),
+            Err(RecvTimeoutError::Disconnected) if has_ended => return Ok(Accelerator::Kvm),
             Err(RecvTimeoutError::Disconnected) => break format!("QEMU has ended: {}", machine.complaints()),
+            Err(RecvTimeoutError::Timeout) => break format!("no guest is up and down again in {} s", PROBE.as_secs()),
         }
     };
     println!("KVM does not work here: {why}");
