@@ -21,6 +21,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::{
     events::{self, Outcome},
+    last_words,
     program::{current_hook, with_hook},
 };
 
@@ -93,11 +94,12 @@ fn make(
 
 fn carry_out(name: &str, test: impl FnOnce() -> Result<()>) -> Result<Completion, Failed> {
     let start = Instant::now();
+    last_words::take();
     // Nothing that the test has touched is used any more.
     let outcome = panic::catch_unwind(AssertUnwindSafe(test));
     let took = start.elapsed();
     TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((took, name.to_owned()));
-    let reason = match outcome {
+    let mut reason = match outcome {
         Ok(Ok(())) => {
             events::ended(name, &Outcome::Passed, took);
             return Ok(Completion::Completed);
@@ -105,6 +107,7 @@ fn carry_out(name: &str, test: impl FnOnce() -> Result<()>) -> Result<Completion
         Ok(Err(error)) => format!("{error:#}"),
         Err(panic) => events::words_of(&*panic),
     };
+    reason.push_str(&last_words::take());
     events::ended(name, &Outcome::Failed(&reason), took);
     Err(reason.into())
 }

@@ -38,6 +38,7 @@ pub mod harness;
 pub mod herd;
 pub mod http;
 mod interrupt;
+mod last_words;
 pub mod limit;
 pub mod link;
 pub mod mac;

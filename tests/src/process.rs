@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::wait;
+use crate::{last_words, wait};
 
 /// How many lines of output are kept, to be shown when something fails.
 const LINES_KEPT: usize = 50;
@@ -116,6 +116,7 @@ impl Drop for Process {
         // Neither fails but for a child that has been reaped already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        last_words::keep(&self.name, lock(&self.last_lines).iter());
     }
 }
 
