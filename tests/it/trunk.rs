@@ -11,6 +11,7 @@ use tests::{
     agent::Agent,
     client::Outcome,
     harness::{Need, trial, trial_at, trial_once},
+    limit::Limit,
     link::Kind,
     mac::Mac,
     packet_socket::PacketSocket,
@@ -89,8 +90,7 @@ fn wait_for_counts(agent: &Agent, expected: &[(&str, u64, u64)]) -> Result<()> {
 
 /// Packets of one client that may pass in some time, and those that its limit has room for at least.
 fn may_pass(elapsed: Duration) -> std::ops::RangeInclusive<u64> {
-    let rate = (elapsed.as_secs_f64() * 2.0).ceil() as u64;
-    20 + FLOOD_TIME.as_secs()..=20 + rate + 1
+    Limit::CLIENT.burst + FLOOD_TIME.as_secs()..=Limit::CLIENT.allowed(elapsed)
 }
 
 /// The mode of the only interface.

@@ -94,6 +94,7 @@ fn make(
 
 fn carry_out(name: &str, test: impl FnOnce() -> Result<()>) -> Result<Completion, Failed> {
     let start = Instant::now();
+    // What others have left, which is not this test's.
     last_words::take();
     // Nothing that the test has touched is used any more.
     let outcome = panic::catch_unwind(AssertUnwindSafe(test));

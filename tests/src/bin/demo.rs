@@ -16,6 +16,7 @@ use tests::{
     client::{self, leases},
     flood::{Flood, Limits, Mode},
     harness::Need,
+    limit::Limit,
     mac::Mac,
     topology::{Lab, Layout},
     trickle::Trickle,
@@ -30,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FLOOD_TIME: Duration = Duration::from_secs(6);
 /// And no longer than this, whatever happens.
 const MAX_TIME: Duration = Duration::from_secs(40);
-/// The client limit the guard starts with: packets a second, and at once.
-const LIMIT: (u64, u64) = (2, 20);
+/// What the guard starts with.
+const LIMIT: Limit = Limit::CLIENT;
 
 fn main() -> ExitCode {
     if std::env::args_os().len() > 1 {
@@ -166,7 +167,7 @@ impl Story {
     }
 
     fn verdict(&self, without: &Half, with: &Half) -> bool {
-        let allowed = LIMIT.1 + (seconds(with.elapsed) * LIMIT.0 as f64).ceil() as u64 + 1;
+        let allowed = LIMIT.allowed(with.elapsed);
         let harmed = without.served < CLIENTS;
         let held = with.at_server <= allowed;
         let served = with.served == CLIENTS;
@@ -177,8 +178,8 @@ impl Story {
             with.served,
             thousands(without.at_server),
             with.at_server,
-            LIMIT.0,
-            LIMIT.1,
+            LIMIT.rate,
+            LIMIT.burst,
         ));
         let passed = harmed && held && served;
         println!("verdict: {}", if passed { "PASS" } else { "FAIL" });
